@@ -1,0 +1,198 @@
+"""Label files <-> class indices, and image files -> pixels. Nothing else knows a file's coding.
+
+A label file holds 0 = unchanged and 1..K = class; a Sample holds classes 0..K-1 and a change map.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
+Palette = Sequence[tuple[int, int, int]]
+
+UNKNOWN = 255  # in the colour table: no colour of the palette
+
+
+class LabelError(ValueError):
+    """A label file that decodes but holds what no class stands for."""
+
+
+def decode(masks: Array) -> tuple[Array, Array]:
+    """Class indices as stored -> classes and change.
+
+    Args:
+        masks: (..., T, H, W) uint8, 0 = unchanged, 1..K = class.
+
+    Returns:
+        semantic (..., T, H, W) uint8 in 0..K-1, 255 where unchanged; change (..., H, W) uint8,
+        1 = changed, read off date 1.
+    """
+    semantic = masks - 1  # uint8: 0 wraps to 255 = IGNORE_INDEX
+    return semantic, _uint8(masks[..., 0, :, :] != 0)
+
+
+def encode(semantic: Array, change: Array) -> Array:
+    """The inverse of `decode`: class + 1 where changed, 0 elsewhere.
+
+    Args:
+        semantic: (..., T, H, W) integers in 0..K-1, or 255.
+        change: (..., H, W) integers or bool, 1 = changed.
+
+    Returns:
+        (..., T, H, W) uint8.
+    """
+    return (_uint8(semantic) + 1) * _uint8(change == 1)[..., None, :, :]  # uint8: 255 wraps to 0
+
+
+def _uint8(values: Array) -> Array:
+    return values.to(torch.uint8) if torch.is_tensor(values) else values.astype(np.uint8)
+
+
+def read_label(path: Path | str, palette: Palette) -> np.ndarray:
+    """Reads a label file, index or colour coded as it happens to be.
+
+    Single-band files hold indices. RGB(A) files are converted by the palette, exactly. So are
+    palette files whose colours are all of `palette` but in another order, which is what optimisers
+    make of RGB files; the order of any other palette file is taken as it is.
+
+    Args:
+        path: PNG or TIFF, or what else PIL reads.
+        palette: K + 1 RGB colours in 0..255, the first is "unchanged".
+
+    Returns:
+        (H, W) uint8 in 0..K.
+
+    Raises:
+        LabelError: a value above K or a colour that is not in the palette.
+        OSError: the file cannot be decoded.
+    """
+    with _decoding(path), _open(path) as image:
+        if image.mode == "LA":
+            image = image.getchannel("L")
+        coded = image.mode in ("RGB", "RGBA", "RGBX")
+        if image.mode == "P":
+            coded = _other_order(image, palette)
+        pixels = np.array(image.convert("RGB") if coded else image)
+    if coded:
+        return _from_colours(path, pixels, palette)
+    if pixels.ndim != 2:
+        raise LabelError(f"{path}: {pixels.shape[-1]} bands; a label has one, or is RGB")
+    return _from_indices(path, pixels, len(palette) - 1)
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """Reads an image as 8-bit RGB; of a TIFF with more bands the first three.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: more than 8 bits a band.
+        OSError: the file cannot be decoded.
+    """
+    with _decoding(path), _open(path) as image:
+        bits = getattr(image, "tag_v2", {}).get(258, (8,))  # of a TIFF: bits per sample
+        deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or max(bits) > 8
+        pixels = None if deep else np.array(image.convert("RGB"))
+    if pixels is None or pixels.dtype != np.uint8:
+        raise ValueError(
+            f"{path}: more than 8 bits a band, where this layout has 8-bit RGB. Scale it first, "
+            "such as with: gdal_translate -ot Byte -scale IN OUT"
+        )
+    return pixels
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """(height, width) in pixels, from the header alone where PIL knows the format."""
+    with _decoding(path), _open(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _decoding(path: Path | str) -> Iterator[None]:
+    """Names the file in whatever a decoder raises: they differ, and few do it themselves."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise OSError(f"{path}: {error}") from error
+
+
+def _open(path: Path | str) -> Image.Image:
+    try:
+        return Image.open(path)
+    except Image.UnidentifiedImageError:
+        if Path(path).suffix.lower() not in (".tif", ".tiff"):
+            raise ValueError("not an image, or cut off at its head") from None
+        return _open_tiff(path)
+
+
+def _open_tiff(path: Path | str) -> Image.Image:
+    """One band, or the first three, of a TIFF that PIL does not know (many bands, odd packing)."""
+    import rasterio  # slow to import, and only such files need it
+
+    with rasterio.open(path) as file:
+        pixels = file.read(list(range(1, 4 if file.count >= 3 else 2)))
+    if pixels.dtype == np.uint8:
+        return Image.fromarray(pixels.transpose(1, 2, 0).squeeze(2 if len(pixels) == 1 else ()))
+    if len(pixels) > 1:
+        raise ValueError(f"{pixels.dtype} bands; 8-bit ones are read")
+    return Image.fromarray(pixels[0].astype(np.float32 if pixels.dtype.kind == "f" else np.int32))
+
+
+def _other_order(image: Image.Image, palette: Palette) -> bool:
+    """Whether all colours a palette file uses are known, and not all are at their index."""
+    values = np.flatnonzero(image.histogram()[:256])
+    colours = np.array(image.getpalette("RGB") or ()).reshape(-1, 3)
+    if not len(values) or values[-1] >= len(colours):
+        return False
+    used = _colour_table(tuple(palette))[_pack(colours[values])]
+    return bool((used != UNKNOWN).all() and (used != values).any())
+
+
+def _from_colours(path: Path | str, pixels: np.ndarray, palette: Palette) -> np.ndarray:
+    packed = _pack(pixels)
+    index = _colour_table(tuple(palette))[packed]
+    unknown = packed[index == UNKNOWN]
+    if unknown.size:
+        values, counts = np.unique(unknown, return_counts=True)
+        most = int(values[counts.argmax()])
+        raise LabelError(
+            f"{path}: {unknown.size} pixels in {values.size} colour(s) that are not in the "
+            f"palette, most of them RGB ({most >> 16}, {most >> 8 & 255}, {most & 255})"
+        )
+    return index
+
+
+def _from_indices(path: Path | str, pixels: np.ndarray, num_classes: int) -> np.ndarray:
+    if pixels.dtype.kind == "f":
+        raise LabelError(f"{path}: floating-point values; store class indices as 8-bit integers")
+    if pixels.size and (pixels.max() > num_classes or pixels.min() < 0):
+        values = np.unique(pixels)
+        wrong = values[(values > num_classes) | (values < 0)]
+        shown = ", ".join(str(value) for value in wrong[:8]) + (", ..." if wrong.size > 8 else "")
+        binary = num_classes > 1 and wrong.tolist() == [255] and values.size <= 2
+        hint = " (0/255 is a change mask, it has no classes)" if binary else ""
+        raise LabelError(f"{path}: value(s) {shown} where 0..{num_classes} is allowed{hint}")
+    return pixels.astype(np.uint8)
+
+
+def _pack(colours: np.ndarray) -> np.ndarray:
+    """(..., 3) in 0..255 -> (...) one 24-bit number a colour."""
+    red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+@lru_cache(maxsize=2)
+def _colour_table(palette: tuple[tuple[int, int, int], ...]) -> np.ndarray:
+    """(2^24,) uint8: index of every colour, UNKNOWN for most; 16 MiB, one look-up a pixel."""
+    table = np.full(1 << 24, UNKNOWN, np.uint8)
+    table[_pack(np.array(palette))] = np.arange(len(palette))
+    return table

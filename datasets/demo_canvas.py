@@ -1,0 +1,145 @@
+"""What the demo scenes are drawn on: a map of surface numbers and a table of surfaces."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image, ImageDraw
+
+from datasets.demo_shapes import dense_outline, turn
+
+WATER, GROUND, LOW_VEGETATION, TREE, BUILDING, SPORTS = range(1, 7)
+
+FINE = 2  # drawn px per image px and side
+MARGIN = 8  # image px drawn beyond each rim: for shadows and shifts
+
+
+class Surface(NamedTuple):
+    """One thing on the ground: what it is and how it looks under even light."""
+
+    cover: float  # land-cover class, 1..6
+    red: float  # reflectance 0..1, as green and blue
+    green: float
+    blue: float
+    grain: float = 0.05  # share of the brightness that varies from pixel to pixel
+    patch: float = 0.06  # share of the brightness that varies over some 10 px
+    season: float = 0.0  # 0..1, how far the season recolours it
+    vary: float = 0.03  # share of the brightness that varies between dates
+    rows: float = 0.0  # furrows or ribs: share of the brightness
+    period: float = 4.0  # px from row to row
+    angle: float = 0.0  # radians, across the rows
+    height: float = 0.0  # px above the ground
+    tilt_x: float = 0.0  # where a roof plane faces, and how steeply (rise over run)
+    tilt_y: float = 0.0
+    dome: float = 0.0  # radius in px of a round crown, 0 = flat
+    x: float = 0.0  # its centre, px
+    y: float = 0.0
+
+
+COLUMN = {name: number for number, name in enumerate(Surface._fields)}
+
+
+class Bend:
+    """A smooth deformation of the plane, so that field rims and roads are not ruled lines."""
+
+    def __init__(self, rng: np.random.Generator, strength: float):
+        """Draws the waves.
+
+        Args:
+            rng: source of the waves.
+            strength: px a point moves at most, about.
+        """
+        length = rng.uniform(170, 420, 4)
+        angle = rng.uniform(0, 2 * np.pi, (2, 4))
+        self.wave = 2 * np.pi / length * np.stack([np.cos(angle[0]), np.sin(angle[0])])  # (2, 4)
+        self.phase = rng.uniform(0, 2 * np.pi, 4)
+        shift = strength / 2 * np.stack([np.cos(angle[1]), np.sin(angle[1])], 1)  # (4, 2)
+        self.shift = shift * (length / 300)[:, None]
+
+    def __call__(self, points: ndarray) -> ndarray:
+        """Where the points (n, 2) go."""
+        return points + np.sin(points @ self.wave + self.phase) @ self.shift
+
+
+class Canvas:
+    """One date of a scene while it is drawn; later things cover earlier ones."""
+
+    def __init__(self, size: int, bend: Bend, passing: np.random.Generator):
+        """An empty canvas.
+
+        Args:
+            size: side of the tile in px, without the margin.
+            bend: deformation of everything drawn.
+            passing: source of what is there at this date only (cars).
+        """
+        side = (size + 2 * MARGIN) * FINE
+        self.image = Image.new("I", (side, side))
+        self.draw = ImageDraw.Draw(self.image)
+        self.rows: list[ndarray] = []
+        self.count = 0
+        self.bend = bend
+        self.passing = passing
+
+    def _add(self, rows: ndarray) -> int:
+        """Appends surfaces (n, columns); returns the number of the first."""
+        self.rows.append(rows)
+        self.count += len(rows)
+        return self.count - len(rows)
+
+    def shows(self, polygon: ndarray, reach: float = 24.0) -> bool:
+        """Whether anything within `reach` px of a polygon (n, 2) may be on the canvas."""
+        points = self.bend(polygon)
+        last = self.image.width / FINE - MARGIN
+        return bool(points.max(0).min() > -MARGIN - reach and points.min(0).max() < last + reach)
+
+    def _fill(self, points: ndarray, surface: Surface) -> None:
+        if len(points) >= 3:
+            number = self._add(np.array([surface], np.float32))
+            self.draw.polygon(((points + MARGIN) * FINE).ravel().tolist(), fill=number)
+
+    def area(self, polygon: ndarray, surface: Surface) -> None:
+        """Draws land: the outline bends with the plane."""
+        if len(polygon) >= 3:
+            self._fill(self.bend(dense_outline(polygon)), surface)
+
+    def shape(self, centre: ndarray, outline: ndarray, surface: Surface) -> None:
+        """Draws a built thing: moved and turned with the plane, but rigid.
+
+        Args:
+            centre: (2,) where it stands.
+            outline: (n, 2) relative to `centre`.
+            surface: what it is made of.
+        """
+        here, ahead = self.bend(centre + np.array([[0.0, 0.0], [1.0, 0.0]]))
+        angle = float(np.arctan2(*(ahead - here)[::-1]))
+        tilt = turn(np.array([[surface.tilt_x, surface.tilt_y]]), angle)[0]
+        surface = surface._replace(tilt_x=tilt[0], tilt_y=tilt[1], angle=surface.angle + angle)
+        self._fill(turn(outline, angle) + here, surface)
+
+    def crowns(self, centres: ndarray, radii: ndarray, tints: ndarray, kind: Surface) -> None:
+        """Draws round tree crowns.
+
+        Args:
+            centres: (n, 2) px.
+            radii: (n,) px.
+            tints: (n,) brightness factors.
+            kind: what all of them are; colour, dome and place are set for each.
+        """
+        if len(centres) == 0:
+            return
+        centres = self.bend(centres)
+        rows = np.tile(np.array(kind, np.float32), (len(centres), 1))
+        rows[:, COLUMN["red"] : COLUMN["blue"] + 1] *= tints[:, None]
+        rows[:, COLUMN["dome"]] = radii
+        rows[:, COLUMN["height"]] *= radii
+        rows[:, COLUMN["x"] :] = centres
+        number = self._add(rows)
+        boxes = (
+            np.concatenate([centres - radii[:, None], centres + radii[:, None]], 1) + MARGIN
+        ) * FINE
+        for offset, corners in enumerate(boxes.tolist()):
+            self.draw.ellipse(corners, fill=number + offset)
+
+    def finish(self) -> tuple[ndarray, ndarray]:
+        """The map (S, S) of surface numbers and the table (n, columns) float32."""
+        return np.asarray(self.image), np.concatenate(self.rows)

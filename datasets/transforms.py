@@ -1,0 +1,141 @@
+"""Random changes of a whole sample: the same geometry for both dates and all labels.
+
+Everything works on numpy arrays and on tensors, on one sample and on a batch (leading axes are left
+alone). Geometry returns views where it can.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from utils.structures import Sample
+
+# name: (axis to flip or None, quarter turns counter-clockwise); the published choice, 1/6 each
+ORIENTATIONS = {
+    "flip_horizontal": (-1, 0),
+    "flip_vertical": (-2, 0),
+    "rot90": (None, 1),
+    "rot180": (None, 2),
+    "rot270": (None, 3),
+    "identity": (None, 0),
+}
+INVERSE = {name: name for name in ORIENTATIONS} | {"rot90": "rot270", "rot270": "rot90"}
+
+
+@dataclass(frozen=True)
+class Augment:
+    """The random changes of training, in this order: crop, orientation, date swap, jitter.
+
+    Args:
+        orient: one of the six ORIENTATIONS, each with probability 1/6.
+        swap_dates: exchange date 1 and date 2 with probability 1/2.
+        crop_size: side of a random square in pixels; None keeps the whole tile.
+        jitter: strength of the photometric jitter in 0..1, see `jitter`; 0 is off.
+
+    Raises:
+        ValueError: a crop size below 1 or a strength outside 0..1.
+    """
+
+    orient: bool = True
+    swap_dates: bool = False
+    crop_size: int | None = None
+    jitter: float = 0.0
+
+    def __post_init__(self):
+        if self.crop_size is not None and self.crop_size < 1:
+            raise ValueError(f"--crop-size {self.crop_size} must be at least 1 pixel")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"--jitter {self.jitter} must lie in 0..1 (0 = off)")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Returns the changed sample; all chance comes from `rng`."""
+        if self.crop_size is not None:
+            sample = random_crop(sample, self.crop_size, rng)
+        if self.orient:
+            sample = orient(sample, list(ORIENTATIONS)[rng.integers(len(ORIENTATIONS))])
+        if self.swap_dates and rng.random() < 0.5:
+            sample = swap_dates(sample)
+        if self.jitter:
+            sample = jitter(sample, self.jitter, rng)
+        return sample
+
+
+def orient(sample: Sample, name: str) -> Sample:
+    """Applies one of ORIENTATIONS to images and labels alike; undone by INVERSE[name]."""
+    axis, turns = ORIENTATIONS[name]
+
+    def move(values):
+        if axis is not None:
+            return _flip(values, axis)
+        rot90 = torch.rot90 if torch.is_tensor(values) else np.rot90
+        return rot90(values, turns, (-2, -1))
+
+    return sample._replace(
+        images=move(sample.images), semantic=move(sample.semantic), change=move(sample.change)
+    )
+
+
+def swap_dates(sample: Sample) -> Sample:
+    """Exchanges the dates of images and classes; what changed stays what changed."""
+    return sample._replace(images=_flip(sample.images, -4), semantic=_flip(sample.semantic, -3))
+
+
+def random_crop(sample: Sample, size: int, rng: np.random.Generator) -> Sample:
+    """Cuts the same random `size` x `size` pixels out of everything.
+
+    Raises:
+        ValueError: the tile is smaller than that.
+    """
+    height, width = sample.change.shape[-2:]
+    if size > min(height, width):
+        raise ValueError(
+            f"--crop-size {size} is larger than tile {sample.name} ({height} x {width}); "
+            f"pass at most {min(height, width)}"
+        )
+    top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+    window = (..., slice(top, top + size), slice(left, left + size))
+    return sample._replace(
+        images=sample.images[window],
+        semantic=sample.semantic[window],
+        change=sample.change[window],
+    )
+
+
+def jitter(sample: Sample, strength: float, rng: np.random.Generator) -> Sample:
+    """Changes contrast, brightness, gamma and haze of each date by itself; labels stay.
+
+    Args:
+        sample: one sample with images (T, C, H, W) uint8.
+        strength: s in 0..1; contrast 1 +- s/2 about the mean, brightness +- 0.3 s of full scale,
+            gamma 2^(+-s), haze up to 0.4 s of a bright grey mixed in.
+        rng: where the chance comes from.
+
+    Returns:
+        The sample with new uint8 images.
+
+    Raises:
+        ValueError: images that are not uint8.
+    """
+    tensor = torch.is_tensor(sample.images)
+    images = sample.images.numpy() if tensor else sample.images
+    if images.dtype != np.uint8:
+        raise ValueError(f"--jitter works on 8-bit images; tile {sample.name} is {images.dtype}")
+    changed = np.stack([_tone_curve(date, strength, rng)[date] for date in images])
+    return sample._replace(images=torch.from_numpy(changed) if tensor else changed)
+
+
+def _tone_curve(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """(256,) uint8: what becomes of every grey value; one look-up a pixel does the rest."""
+    contrast, brightness, gamma = rng.uniform(-strength, strength, 3)
+    haze = 0.4 * rng.uniform(0, strength)
+    mean = image.mean() / 255
+    tone = np.linspace(0, 1, 256)
+    tone = mean + (tone - mean) * (1 + contrast / 2) + 0.3 * brightness
+    tone = tone.clip(0, 1) ** 2.0**gamma
+    tone = tone * (1 - haze) + 0.9 * haze
+    return np.rint(tone * 255).astype(np.uint8)
+
+
+def _flip(values, axis: int):
+    return values.flip(axis) if torch.is_tensor(values) else np.flip(values, axis)

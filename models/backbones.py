@@ -1,0 +1,201 @@
+"""Backbones: timm feature pyramids under one contract.
+
+A backbone declares `channels` and `strides` and turns images into that many maps, finest first.
+Adding one is a line in BACKBONES; any other timm name with a feature pyramid works as it is.
+"""
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from models.layers import resize
+
+
+class BackboneEntry(NamedTuple):
+    """How timm builds one backbone."""
+
+    timm_name: str
+    options: Mapping[str, object] = MappingProxyType({})  # passed to timm.create_model
+    high_resolution: bool = False  # an HRNet: dense heads read all branches, joined
+
+
+_RESNET = {"zero_init_last": False}  # the start of torchvision's, which the published runs had
+_HRNET = {"feature_location": "", "out_indices": (1, 2, 3, 4)}  # the branches, without the stem
+
+
+def _resnet(timm_name: str) -> BackboneEntry:
+    return BackboneEntry(timm_name, _RESNET)
+
+
+def _hrnet(timm_name: str) -> BackboneEntry:
+    return BackboneEntry(timm_name, _HRNET, high_resolution=True)
+
+
+BACKBONES: dict[str, BackboneEntry] = {
+    "hrnet_w18": _hrnet("hrnet_w18"),
+    "hrnet_w18_v1": _hrnet("hrnet_w18_small"),
+    "hrnet_w18_v2": _hrnet("hrnet_w18_small_v2"),
+    "hrnet_w30": _hrnet("hrnet_w30"),
+    "hrnet_w32": _hrnet("hrnet_w32"),
+    "hrnet_w40": _hrnet("hrnet_w40"),
+    "hrnet_w44": _hrnet("hrnet_w44"),
+    "hrnet_w48": _hrnet("hrnet_w48"),
+    "hrnet_w64": _hrnet("hrnet_w64"),
+    "resnet18": _resnet("resnet18"),
+    "resnet34": _resnet("resnet34"),
+    "resnet50": _resnet("resnet50"),
+    "resnet101": _resnet("resnet101"),
+    "resnet152": _resnet("resnet152"),
+    "resnext50": _resnet("resnext50_32x4d"),
+    "resnext101": _resnet("resnext101_32x8d"),
+    "seresnext50": _resnet("seresnext50_32x4d"),
+    "swin_tiny": BackboneEntry("swin_tiny_patch4_window7_224"),
+    "convnext_tiny": BackboneEntry("convnext_tiny"),
+    "efficientnet_b0": BackboneEntry("efficientnet_b0"),
+    "mobilenetv3_large_100": BackboneEntry("mobilenetv3_large_100"),
+}
+
+
+class Backbone(nn.Module):
+    """A feature pyramid.
+
+    Attributes:
+        channels, strides: per map, finest first. A stride is image pixels per map pixel.
+        merged_channels, merged_stride: of the one map that dense heads read (see `merge`).
+        size_multiple: image sides must be multiples of this (the network pads where they are not).
+    """
+
+    size_multiple = 1
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body
+        self.channels: list[int] = list(body.feature_info.channels())
+        self.strides: list[int] = list(body.feature_info.reduction())
+        self.merged_channels = self.channels[-1]
+        self.merged_stride = self.strides[-1]
+        self.channels_last = str(getattr(body, "output_fmt", "NCHW")).endswith("NHWC")
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, C, H, W) normalised -> maps (N, channels[i], H / strides[i], W / strides[i])."""
+        maps = self.body(images)
+        return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last else maps
+
+    def merge(self, maps: list[Tensor]) -> Tensor:
+        """The maps -> (N, merged_channels, h, w), the one map that dense heads read."""
+        return maps[-1]
+
+
+class HRNetBackbone(Backbone):
+    """HRNet as used for segmentation.
+
+    timm resizes inside the network as the classification code does (nearest); the segmentation
+    code, whose published weights we load, does it bilinearly with aligned corners.
+
+    Reference: Wang et al., Deep High-Resolution Representation Learning, TPAMI 2020, HRNetV2.
+    """
+
+    size_multiple = 32
+    batch_norm_momentum = 0.01
+
+    def __init__(self, body: nn.Module):
+        super().__init__(body)
+        self.merged_channels = sum(self.channels)
+        self.merged_stride = self.strides[0]
+        for module in body.modules():
+            if isinstance(module, nn.Upsample):
+                module.mode, module.align_corners = "bilinear", True
+            elif isinstance(module, nn.BatchNorm2d):
+                module.momentum = self.batch_norm_momentum
+
+    def merge(self, maps: list[Tensor]) -> Tensor:
+        """All branches at the finest one's resolution, side by side."""
+        size = maps[0].shape[-2:]
+        return torch.cat([resize(x, size, align_corners=True) for x in maps], dim=1)
+
+
+def build_backbone(
+    name: str,
+    in_channels: int = 3,
+    output_stride: int | None = None,
+    pretrained: bool = False,
+) -> Backbone:
+    """Builds a backbone by its name in BACKBONES or in timm.
+
+    Args:
+        name: as a user types it (--backbone).
+        in_channels: bands of an image.
+        output_stride: 8, 16 or 32 image pixels per pixel of the deepest map; None for timm's own.
+        pretrained: with timm's ImageNet weights, downloaded. (A local file is loaded afterwards,
+            by `models.checkpoints.load_pretrained`.)
+
+    Raises:
+        ValueError: unknown name, or one without a feature pyramid or without that stride.
+        OSError: the weights cannot be downloaded.
+    """
+    entry = BACKBONES.get(name) or BackboneEntry(name)
+    _check_known(name, entry)
+    options = dict(entry.options, features_only=True, in_chans=in_channels)
+    if output_stride is not None:
+        options["output_stride"] = output_stride
+    if entry.timm_name.startswith(("swin", "swinv2")):
+        options["strict_img_size"] = False
+    try:
+        body = timm.create_model(entry.timm_name, pretrained=pretrained, **options)
+    except (AssertionError, TypeError, RuntimeError, AttributeError, NotImplementedError) as error:
+        if pretrained:
+            raise OSError(_no_download(name, error)) from error
+        raise ValueError(_no_pyramid(name, output_stride, error)) from error
+    except Exception as error:  # the download fails in as many ways as there are hubs
+        if pretrained:
+            raise OSError(_no_download(name, error)) from error
+        raise
+    return HRNetBackbone(body) if entry.high_resolution else Backbone(body)
+
+
+def has_output_stride(name: str, output_stride: int) -> bool:
+    """Whether timm builds this backbone at `output_stride` (tried without weights or memory)."""
+    with torch.device("meta"):
+        try:
+            backbone = build_backbone(name, output_stride=output_stride)
+        except ValueError:
+            return False
+    return backbone.strides[-1] == output_stride
+
+
+def _check_known(name: str, entry: BackboneEntry) -> None:
+    if timm.is_model(entry.timm_name):
+        return
+    near = difflib.get_close_matches(name, [*BACKBONES, *timm.list_models()], n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise ValueError(
+        f"--backbone={name!r} is not known.{hint} Choose from {', '.join(BACKBONES)}, "
+        "or any timm model with a feature pyramid."
+    )
+
+
+def _no_pyramid(name: str, output_stride: int | None, error: BaseException) -> str:
+    if output_stride is None:
+        return (
+            f"--backbone={name!r} gives no feature pyramid in timm ({error or 'unsupported'}). "
+            f"Choose a convolutional or hierarchical one, such as {', '.join(list(BACKBONES)[:3])}."
+        )
+    return (
+        f"--backbone={name!r} has no output stride {output_stride} in timm. "
+        "Leave out --output-stride, or choose a ResNet-like backbone."
+    )
+
+
+def _no_download(name: str, error: BaseException) -> str:
+    first_line = (str(error).splitlines() or [""])[0]
+    return (
+        f"no ImageNet weights for --backbone={name!r}: timm's download failed "
+        f"({type(error).__name__}: {first_line[:160]}). Put a file at "
+        f"data/pretrained_models/{name}.pth, name one with --pretrained FILE, or leave out "
+        "--pretrained to start from random weights."
+    )

@@ -1,0 +1,330 @@
+"""Checkpoints: writing ours, reading ours and published ones. Nothing is ever unpickled.
+
+Ours hold `model` (a state dict), `recipe` (what rebuilds the network, plain values) and, in a run's
+`last.pth`, what training needs to go on.
+
+`python -m models.checkpoints convert IN OUT --model M --backbone B [--lightweight]` turns a
+published file into one of ours.
+"""
+
+import argparse
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models import BACKBONES, NETWORKS, build_network
+from utils.cli import run
+from utils.files import atomic_path
+from utils.inference import Member, Normalise
+from utils.schemes import SECOND
+from utils.structures import Scheme
+
+SHOWN_KEYS = 10
+
+# published name -> ours, longest first; the rest of the key stays
+SENSEEARTH_PREFIXES = {
+    "backbone.": "backbone.body.",
+    "head.": "semantic_head.",
+    "head_bin.": "change_head.",
+}
+SENSEEARTH_DEEPLAB_PREFIXES = {
+    **SENSEEARTH_PREFIXES,
+    "head_bin.": "change_head.aspp.",
+    "reduce_bin.": "change_head.reduce.",
+    "fuse_bin.": "change_head.fuse.",
+    "classifier_bin.": "change_head.classifier.",
+}
+# the layer that gives the change score; published ones are positive on UNCHANGED pixels
+CHANGE_CLASSIFIER = {
+    "fcn": "change_head.head.4",
+    "pspnet": "change_head.conv5.5",
+    "deeplabv3plus": "change_head.classifier",
+}
+
+
+class Published(NamedTuple):
+    """What a bare state dict does not say of itself (--model, --backbone, --lightweight)."""
+
+    model: str
+    backbone: str
+    lightweight: bool = False
+
+
+def make_recipe(
+    scheme: Scheme,
+    *,
+    model: str,
+    backbone: str,
+    lightweight: bool = False,
+    output_stride: int | None = None,
+    dropout: float = 0.1,
+) -> dict[str, Any]:
+    """Everything that rebuilds a network and reads its classes, as plain values."""
+    return {
+        "model": model,
+        "backbone": backbone,
+        "lightweight": lightweight,
+        "output_stride": output_stride,
+        "dropout": dropout,
+        **{k: list(v) if isinstance(v, tuple) else v for k, v in scheme._asdict().items()},
+    }
+
+
+def scheme_of(recipe: dict[str, Any]) -> Scheme:
+    """The data set scheme that a recipe carries."""
+    values = {field: recipe[field] for field in Scheme._fields}
+    values["palette"] = tuple(tuple(color) for color in values["palette"])
+    return Scheme(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def network_of(recipe: dict[str, Any], pretrained: bool = False) -> nn.Module:
+    """A fresh network by its recipe."""
+    return build_network(
+        recipe["model"],
+        recipe["backbone"],
+        num_classes=len(recipe["classes"]),
+        task=recipe["task"],
+        in_channels=len(recipe["bands"]),
+        lightweight=recipe["lightweight"],
+        output_stride=recipe["output_stride"],
+        dropout=recipe["dropout"],
+        pretrained=pretrained,
+    )
+
+
+def save_checkpoint(
+    path: Path | str, state: dict[str, Tensor], recipe: dict[str, Any], **more: Any
+) -> None:
+    """Writes one of our checkpoints, never half. `more` must be tensors and plain values."""
+    with atomic_path(path) as temporary:
+        torch.save({"model": state, "recipe": recipe, **more}, temporary)
+
+
+def read_file(path: Path | str) -> dict[str, Any]:
+    """The dict in a .pth or .safetensors file, on the CPU; only tensors and plain values.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, or one that would run code when read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; check the path")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values, and reading that could run code; "
+            "save its state dict alone (torch.save(model.state_dict(), ...)) and pass that"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint ({error}); copy it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
+    return content
+
+
+def state_dict_of(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The state dict inside the usual wrappers, without DataParallel's `module.`."""
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    state = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+    if state and all(k.startswith("module.") for k in state):
+        state = {k.removeprefix("module."): v for k, v in state.items()}
+    return state
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor], source: Path | str) -> None:
+    """Loads a state dict that must fit to the last key and shape.
+
+    Raises:
+        ValueError: missing, unknown or misshapen entries, listed.
+    """
+    own = network.state_dict()
+    missing = [k for k in own if k not in state]
+    unknown = [k for k in state if k not in own]
+    shapes = [
+        f"{k} is {tuple(state[k].shape)}, should be {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    faults = [
+        f"{title} ({len(keys)}): {', '.join(keys[:SHOWN_KEYS])}"
+        + (f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else "")
+        for title, keys in (("missing", missing), ("unknown", unknown), ("wrong shape", shapes))
+        if keys
+    ]
+    if faults:
+        raise ValueError(
+            f"{source} does not fit this network; {'; '.join(faults)}. "
+            "Pass the --model, --backbone and --lightweight that it was trained with."
+        )
+    network.load_state_dict(state)
+
+
+def from_senseearth(state: dict[str, Tensor], model: str) -> dict[str, Tensor]:
+    """A published SenseEarth state dict in our names and our polarity (change > 0 is changed).
+
+    Raises:
+        ValueError: a key that the published layout does not have.
+    """
+    prefixes = SENSEEARTH_DEEPLAB_PREFIXES if model == "deeplabv3plus" else SENSEEARTH_PREFIXES
+    renamed = {}
+    for key, value in state.items():
+        prefix = next((p for p in prefixes if key.startswith(p)), "")
+        renamed[prefixes.get(prefix, "") + key.removeprefix(prefix)] = value
+    for part in ("weight", "bias"):
+        key = f"{CHANGE_CLASSIFIER.get(model)}.{part}"
+        if key in renamed:
+            renamed[key] = -renamed[key]
+    return renamed
+
+
+def load_network(
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    published: Published | None = None,
+    scheme: Scheme | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A trained network in eval mode, and its recipe.
+
+    Args:
+        path: one of our checkpoints, or a published state dict.
+        device: where to put it.
+        published: for a bare state dict, what it is.
+        scheme: for a bare state dict, the data set it was trained on.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_file`, `load_strictly`; a bare state dict without
+            `published`.
+    """
+    content = read_file(path)
+    if "recipe" in content:
+        recipe, state = content["recipe"], content["model"]
+        if content.get("ema"):
+            state = content["ema"]["weights"]
+    else:
+        if published is None or scheme is None:
+            raise ValueError(
+                f"{path} is a bare state dict: say what it is with --model, --backbone and, for "
+                "depthwise-separable heads, --lightweight"
+            )
+        if published.model not in CHANGE_CLASSIFIER:
+            raise ValueError(
+                f"{path}: there are no published weights for --model={published.model!r}; "
+                f"choose from {', '.join(CHANGE_CLASSIFIER)}"
+            )
+        recipe = make_recipe(scheme, **published._asdict())
+        state = from_senseearth(state_dict_of(content), published.model)
+    network = network_of(recipe)
+    load_strictly(network, state, path)
+    return network.to(device).eval(), recipe
+
+
+def load_member(
+    path: Path | str,
+    device: torch.device,
+    published: Published | None = None,
+    scheme: Scheme | None = None,
+) -> Member:
+    """`load_network`, ready to predict: laid out for speed, with its own normalisation."""
+    network, recipe = load_network(path, device, published, scheme)
+    network = network.to(memory_format=torch.channels_last)
+    return Member(network, Normalise.of(scheme_of(recipe)).to(device))
+
+
+def load_matching(network: nn.Module, path: Path | str) -> str:
+    """Loads the entries of a file that fit in name and shape (--pretrain-from); says what it did.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_file`; or hardly anything fits.
+    """
+    content = read_file(path)
+    state = state_dict_of(content)
+    own = network.state_dict()
+    if "recipe" not in content and not any(k in own for k in state):
+        model = next(name for name, kind in NETWORKS.items() if type(network) is kind)
+        state = from_senseearth(state, model)
+    fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    if len(fits) < len(own) / 10:
+        raise ValueError(
+            f"--pretrain-from {path}: {len(fits)} of the network's {len(own)} entries are in that "
+            "file; it belongs to another network. Pass its --model and --backbone."
+        )
+    network.load_state_dict(fits, strict=False)
+    fresh = [k for k in own if k not in fits]
+    told = f"{path}: loaded {len(fits)} of {len(own)} entries"
+    return f"{told}; fresh: {', '.join(fresh[:SHOWN_KEYS])}" if fresh else told
+
+
+def find_pretrained(backbone: str, folder: Path | str = "data/pretrained_models") -> Path | None:
+    """The local ImageNet file of a backbone, by our name or timm's, if there is one."""
+    names = [backbone]
+    if backbone in BACKBONES:
+        names.append(BACKBONES[backbone].timm_name)
+    paths = [Path(folder) / f"{n}{suffix}" for n in names for suffix in (".pth", ".safetensors")]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def load_pretrained(backbone: nn.Module, path: Path | str) -> None:
+    """Loads an ImageNet file into a backbone: HRNet's official ones, torchvision's, timm's.
+
+    Entries of the classifier are ignored; a first convolution for another number of bands is
+    adapted by timm's rule.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_file`; or the file is of another backbone.
+    """
+    from timm.models import adapt_input_conv
+
+    def flat(key: str) -> str:  # timm's feature extractor flattens "stages.0" to "stages_0"
+        return key.replace(".", "_")
+
+    state = state_dict_of(read_file(path))
+    by_flat_name = {flat(k): v for k, v in state.items()}
+    own = backbone.body.state_dict()
+    found = {k: by_flat_name[flat(k)] for k in own if flat(k) in by_flat_name}
+    first = next(k for k, v in own.items() if v.ndim == 4)
+    if first in found and found[first].shape[1] != own[first].shape[1]:
+        found[first] = adapt_input_conv(own[first].shape[1], found[first])
+    for key, value in own.items():
+        if key.endswith("num_batches_tracked"):
+            found.setdefault(key, value)
+    try:
+        load_strictly(backbone.body, found, path)
+    except ValueError as error:
+        raise ValueError(f"--pretrained: not the weights of this --backbone. {error}") from error
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line: convert a published file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.checkpoints", description="Convert published checkpoints."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    convert = commands.add_parser("convert", help="published file -> one of ours")
+    convert.add_argument("source", metavar="IN", type=Path, help="published state dict (.pth)")
+    convert.add_argument("target", metavar="OUT", type=Path, help="file to write (.pth)")
+    convert.add_argument("--model", required=True, choices=sorted(CHANGE_CLASSIFIER))
+    convert.add_argument("--backbone", required=True, help="such as hrnet_w18")
+    convert.add_argument("--lightweight", action="store_true", help="depthwise-separable heads")
+    convert.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    args = parser.parse_args(argv)
+    if args.target.exists() and not args.overwrite:
+        raise ValueError(f"{args.target} exists; pass --overwrite to replace it")
+    published = Published(args.model, args.backbone, args.lightweight)
+    network, recipe = load_network(args.source, published=published, scheme=SECOND)
+    save_checkpoint(args.target, network.state_dict(), recipe)
+    print(f"wrote {args.target} ({args.target.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,162 @@
+"""Networks of one shared backbone: a semantic head for each date, a change head on the difference.
+
+A network here is a choice of two heads and of the maps they read.
+"""
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones import Backbone
+from models.heads import DeepLabV3PlusHead, FCNHead, PSPHead
+from models.layers import resize
+from models.unet import UNetHead
+from models.unetplusplus import UNetPlusPlusHead
+from utils.structures import Logits
+
+
+class SiameseNetwork(nn.Module):
+    """Base of the networks below.
+
+    Args:
+        backbone: shared by all dates, which it sees as one batch.
+        num_classes: K, or 0 for no semantic head.
+        with_change: whether there is a change head (two dates).
+        lightweight: depthwise-separable instead of full 3x3 convolutions in the heads.
+        dropout: of the heads, 0..1.
+    """
+
+    semantic_head_type: ClassVar[type[nn.Module]]
+    change_head_type: ClassVar[type[nn.Module]]
+    dense_output_stride: ClassVar[int | None] = 8  # what the backbone is asked for by default
+    smallest_batch: ClassVar[int] = 1  # 2 where a 1 x 1 map meets a batch norm
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        with_change: bool = True,
+        lightweight: bool = False,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        if not num_classes and not with_change:
+            raise ValueError("a network needs a semantic head (num_classes > 0) or a change head")
+        self.backbone = backbone
+        channels, strides = self.head_channels(), self.head_strides()
+        options = {"lightweight": lightweight, "dropout": dropout}
+        self.semantic_head = self.change_head = None
+        if num_classes:
+            self.semantic_head = self.semantic_head_type(channels, strides, num_classes, **options)
+        if with_change:
+            self.change_head = self.change_head_type(channels, strides, 1, **options)
+
+    def head_channels(self) -> list[int]:
+        """Channels of the maps that the heads read, finest first."""
+        return [self.backbone.merged_channels]
+
+    def head_strides(self) -> list[int]:
+        """Strides of the maps that the heads read."""
+        return [self.backbone.merged_stride]
+
+    def head_maps(self, maps: list[Tensor]) -> list[Tensor]:
+        """The backbone's maps -> the maps that the heads read."""
+        return [self.backbone.merge(maps)]
+
+    def forward(self, images: Tensor) -> Logits:
+        """Images (B, T, C, H, W), normalised -> logits at full resolution, in float32.
+
+        Raises:
+            ValueError: a change head and other than two dates.
+        """
+        batch, dates, _, height, width = images.shape
+        if self.change_head is not None and dates != 2:
+            raise ValueError(f"a change head needs images of 2 dates, got {dates} (B, T, C, H, W)")
+        folded = pad_to_multiple(images.flatten(0, 1), self.backbone.size_multiple)
+        maps = self.head_maps(self.backbone(folded))  # each (B * T, C, h, w)
+        padded = folded.shape[-2:]
+
+        def upsample(logits: Tensor) -> Tensor:  # (N, k, h, w) -> (N, k, H, W)
+            return resize(logits.float(), padded)[..., :height, :width]
+
+        semantic = change = None
+        if self.semantic_head is not None:
+            semantic = upsample(self.semantic_head(maps)).unflatten(0, (batch, dates))
+        if self.change_head is not None:
+            pairs = [x.unflatten(0, (batch, dates)) for x in maps]
+            change = upsample(self.change_head([(x[:, 0] - x[:, 1]).abs() for x in pairs])).squeeze(
+                1
+            )
+        return Logits(semantic, change)
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """(N, C, H, W) with right and bottom edges repeated until both sides are multiples."""
+    height, width = images.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+
+
+class FCN(SiameseNetwork):
+    """Convolutional heads on the deepest map (HRNet: on all branches joined)."""
+
+    semantic_head_type = FCNHead
+    change_head_type = FCNHead
+
+
+class PSPNet(SiameseNetwork):
+    """As FCN, with pyramid pooling in the change head; the contest's winner."""
+
+    semantic_head_type = FCNHead
+    change_head_type = PSPHead
+    smallest_batch = 2
+
+
+class DeepLabV3Plus(SiameseNetwork):
+    """As FCN, with ASPP and a fine map (stride 4) in the change head."""
+
+    semantic_head_type = FCNHead
+    change_head_type = DeepLabV3PlusHead
+    smallest_batch = 2
+
+    def _fine(self) -> int:
+        return next((i for i, s in enumerate(self.backbone.strides) if s >= 4), 0)
+
+    def head_channels(self) -> list[int]:  # noqa: D102
+        return [self.backbone.channels[self._fine()], self.backbone.merged_channels]
+
+    def head_strides(self) -> list[int]:  # noqa: D102
+        return [self.backbone.strides[self._fine()], self.backbone.merged_stride]
+
+    def head_maps(self, maps: list[Tensor]) -> list[Tensor]:  # noqa: D102
+        return [maps[self._fine()], self.backbone.merge(maps)]
+
+
+class PyramidNetwork(SiameseNetwork):
+    """Base of networks whose heads read every map of the backbone."""
+
+    dense_output_stride = None
+
+    def head_channels(self) -> list[int]:  # noqa: D102
+        return self.backbone.channels
+
+    def head_strides(self) -> list[int]:  # noqa: D102
+        return self.backbone.strides
+
+    def head_maps(self, maps: list[Tensor]) -> list[Tensor]:  # noqa: D102
+        return maps
+
+
+class UNet(PyramidNetwork):
+    """UNet decoders with scSE attention, one for the classes and one for the change."""
+
+    semantic_head_type = UNetHead
+    change_head_type = UNetHead
+
+
+class UNetPlusPlus(PyramidNetwork):
+    """UNet++ decoders, one for the classes and one for the change."""
+
+    semantic_head_type = UNetPlusPlusHead
+    change_head_type = UNetPlusPlusHead

@@ -1,0 +1,16 @@
+"""Fixtures of all tests."""
+
+from pathlib import Path
+
+import pytest
+from tiny_data import make_second
+
+
+@pytest.fixture
+def second_root(tmp_path):
+    """`second_root(train=4, test=2, ...)` writes a tiny data set and returns its folder."""
+
+    def make(**options) -> Path:
+        return make_second(tmp_path / "data", **options)
+
+    return make

@@ -1,0 +1,455 @@
+"""Train a network, such as `python train.py --backbone hrnet_w18 --pretrained --model pspnet`.
+
+With several GPUs visible it starts one process for each by itself; torchrun works too.
+"""
+
+import argparse
+import itertools
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from datasets import DATASETS, build_dataset, check_dataset
+from datasets.layout import parse_folders
+from datasets.loader import eval_loader, train_loader
+from datasets.transforms import Augment
+from models import BACKBONES, NETWORKS
+from models.checkpoints import (
+    Published,
+    find_pretrained,
+    load_matching,
+    load_member,
+    load_pretrained,
+    load_strictly,
+    make_recipe,
+    network_of,
+    read_file,
+    save_checkpoint,
+)
+from utils import distributed, options
+from utils.cli import Parser, run
+from utils.evaluation import BEST_BY, describe, evaluate, example_picture, submit_masks
+from utils.files import write_json
+from utils.inference import Member, Normalise, Predictor
+from utils.log import RunLog, read_options, write_options
+from utils.losses import (
+    SENSEEARTH_CLASS_WEIGHTS,
+    Denominators,
+    LossTerms,
+    loss_denominators,
+    training_loss,
+)
+from utils.metrics import to_json
+from utils.monitor import LossMonitor
+from utils.optim import WeightAverage, build_adam, poly_lr, set_lr
+from utils.precision import autocast, pick_amp
+from utils.structures import Probs, Sample
+from utils.writers import BackgroundWriter
+
+NUM_PICTURES = 4  # validation tiles drawn for TensorBoard
+
+# what may differ when a run goes on: nothing that changes its numbers
+FREE_ON_RESUME = {"resume", "config", "device", "num_workers", "compile", "save_every", "log_every"}
+
+
+def build_parser() -> Parser:
+    """Every flag of training."""
+    parser = Parser("Train a network on tiles of two dates (or one).", prog="train.py")
+    data = options.add_data_options(parser, DATASETS)
+    options.add_split_option(data)
+    options.add_training_data_options(data)
+    model = options.add_model_options(parser, NETWORKS, BACKBONES)
+    options.add_training_model_options(model)
+    options.add_optimisation_options(parser)
+    options.add_run_options(options.add_runtime_options(parser))
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; with --resume, the options of the interrupted run."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.resume is None:
+        return args
+    args.resume = str(Path(args.resume) if args.resume else newest_run(args.outdir, args.name))
+    given = parser.given(argv)
+    for key, value in read_options(Path(args.resume).parent).items():
+        if key in FREE_ON_RESUME:
+            continue
+        if key in given and getattr(args, key) != value:
+            parser.error(
+                f"--{key.replace('_', '-')} {getattr(args, key)} differs from the interrupted "
+                f"run's {value}; leave it out, or start a new run without --resume"
+            )
+        setattr(args, key, value)
+    return args
+
+
+def newest_run(outdir: str, name: str | None) -> Path:
+    """The `last.pth` written last under OUTDIR/runs."""
+    found = sorted(Path(outdir, "runs").glob(f"{name or '*'}/last.pth"), key=os.path.getmtime)
+    if not found:
+        raise FileNotFoundError(
+            f"--resume: no last.pth under {outdir}/runs/{name or '*'}; it is written after the "
+            "first epoch (or --save-every STEPS). Start without --resume."
+        )
+    return found[-1]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Trains, or with --load-from validates once."""
+    args = parse_args(argv)
+    distributed.relaunch_per_gpu(args.device)
+    with distributed.session(args.device) as device:
+        torch.manual_seed(args.seed)
+        if args.load_from:
+            validate_once(args, device)
+        else:
+            train(args, device)
+
+
+def train(args: argparse.Namespace, device: torch.device) -> None:
+    """The whole of training."""
+    scheme = DATASETS[args.dataset].scheme
+    train_batches, val_batches = build_loaders(args)
+    network, recipe = build_network(args, device)
+    normalise = Normalise.of(scheme).to(device)
+    weights = class_weights(args, scheme.num_classes)
+    weights = None if weights is None else torch.tensor(weights, device=device)
+    optimizer = build_adam(network, args.lr, args.weight_decay)
+    amp = pick_amp(args.amp, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
+    ema = None if args.ema is None else WeightAverage(network, args.ema)
+    saved = Run(args, recipe)
+    step = saved.restore(network, optimizer, scaler, ema)
+    parallel = distributed.wrap(network, args.sync_bn)
+    if args.compile:
+        parallel = torch.compile(parallel)
+
+    steps_per_epoch = len(train_batches)
+    total_steps = args.max_steps or args.epochs * steps_per_epoch
+    predictor = Predictor([Member(network, normalise)], device, amp, args.tta)
+    monitor = LossMonitor()
+    bar = tqdm(
+        total=total_steps * args.batch_size,
+        initial=step * args.batch_size,
+        unit="pair",
+        disable=not distributed.is_main(),
+    )
+    network.train()
+    for batch in endless(train_batches, start_step=step):
+        torch.manual_seed(args.seed + 1_000_003 * step + distributed.rank())  # dropout
+        set_lr(optimizer, poly_lr(args.lr, step, total_steps))
+        terms = forward_backward(
+            parallel, normalise, to_device(batch, device), weights, args.accumulate, scaler, amp
+        )
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        if ema is not None:
+            ema.update(network)
+        step += 1
+        monitor.add(step, batch.name, terms)
+        bar.update(args.batch_size)
+
+        done = step == total_steps
+        ends_epoch = step % steps_per_epoch == 0 or done
+        saves = ends_epoch or is_due(step, args.save_every)
+        validates = ends_epoch if args.val_every is None else done or is_due(step, args.val_every)
+        if is_due(step, args.log_every) or saves or validates:
+            losses = monitor.read()
+            lr = optimizer.param_groups[0]["lr"]
+            saved.log.write("train", step, **losses, lr=lr)
+            bar.set_description(f"epoch {-(-step // steps_per_epoch)}")
+            bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, lr=f"{lr:.1e}")
+        if validates:
+            with ema.applied(network) if ema else nullcontext():
+                metrics = validate(args, predictor, val_batches, saved.log, step)
+                saved.keep_best(network, metrics[BEST_BY[scheme.task]])
+            network.train()
+        if saves:
+            saved.save_last(network, optimizer, scaler, ema, step)
+        if done:
+            break
+    bar.close()
+    saved.log.close()
+
+
+def endless(batches: DataLoader, start_step: int) -> Iterator[Sample]:
+    """Epoch after epoch of batches, from any step on, always in the same order."""
+    steps_per_epoch = len(batches)
+    epoch, skip = divmod(start_step, steps_per_epoch)
+    while True:
+        batches.batch_sampler.set_epoch(epoch, skip)
+        yield from batches
+        epoch, skip = epoch + 1, 0
+
+
+def is_due(step: int, every: int | None) -> bool:
+    """Whether something that happens every so many steps (None: never) happens now."""
+    return every is not None and step % every == 0
+
+
+def to_device(batch: Sample, device: torch.device) -> Sample:
+    """The batch's tensors on the device."""
+    return batch._replace(
+        images=batch.images.to(device, non_blocking=True),
+        semantic=batch.semantic.to(device, non_blocking=True),
+        change=batch.change.to(device, non_blocking=True),
+    )
+
+
+def forward_backward(
+    network: nn.Module,
+    normalise: Normalise,
+    batch: Sample,
+    weights: Tensor | None,
+    parts: int,
+    scaler: torch.amp.GradScaler,
+    amp: torch.dtype | None,
+) -> LossTerms:
+    """Gradients of one batch, worked through in parts; its losses over all ranks' pixels."""
+    denominators = loss_denominators(batch, weights)
+    denominators = Denominators(*(distributed.sum_over_ranks(d) for d in denominators))
+    terms = []
+    for i in range(parts):
+        part = batch._replace(**{k: getattr(batch, k)[i::parts] for k in batch._fields})
+        with distributed.gradients_synced(network, i == parts - 1):
+            with autocast(part.images.device, amp):
+                logits = network(normalise(part.images))
+            terms.append(training_loss(logits, part, weights, denominators))
+            # DistributedDataParallel divides gradients by the world, our losses need their sum
+            scaler.scale(terms[-1].total * distributed.world()).backward()
+    summed = [
+        distributed.sum_over_ranks(sum(values).detach()) for values in zip(*terms, strict=True)
+    ]
+    return LossTerms(*summed)
+
+
+def build_loaders(args: argparse.Namespace) -> tuple[DataLoader, DataLoader]:
+    """Checks the data, then the batches of training and of validation.
+
+    Raises:
+        DataError, FileNotFoundError, ValueError: see datasets.checks and datasets.loader.
+    """
+    where = {"root": args.data_root, "folders": parse_folders(args.folders)}
+    if distributed.is_main():
+        parts = ["train", "val"] if args.split == "official" else ["train"]
+        seen = Path(args.outdir, "data_check.json")
+        check_dataset(args.dataset, parts, seen=seen, **where)
+    distributed.barrier()
+    pseudo_labels = args.use_pseudo_label
+    if pseudo_labels == "":
+        pseudo_labels = Path(args.outdir, "masks", "train")
+    augment = Augment(swap_dates=args.swap_dates, crop_size=args.crop_size, jitter=args.jitter)
+    common = dict(where, split=args.split, cache=args.cache)
+    training = build_dataset(
+        args.dataset,
+        "train",
+        pseudo_label_dir=pseudo_labels,
+        augment=augment,
+        seed=args.seed,
+        **common,
+    )
+    validation = build_dataset(args.dataset, "val", **common)
+    ranks = {
+        "rank": distributed.rank(),
+        "world": distributed.world(),
+        "num_workers": args.num_workers,
+    }
+    return (
+        train_loader(training, args.batch_size, seed=args.seed, **ranks),
+        eval_loader(validation, args.val_batch_size, **ranks),
+    )
+
+
+def build_network(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, dict]:
+    """The network with its starting weights on the device, and its recipe.
+
+    Raises:
+        ValueError, OSError: see models.build_network and models.checkpoints; or a batch too small.
+    """
+    smallest = NETWORKS[args.model].smallest_batch
+    together = args.batch_size // args.accumulate // (1 if args.sync_bn else distributed.world())
+    if together < smallest:
+        raise ValueError(
+            f"--model {args.model} pools whole maps and normalises over the batch: it needs at "
+            f"least {smallest} pairs at a time, got {together}. Raise --batch-size, or lower "
+            "--accumulate."
+        )
+    recipe = make_recipe(
+        DATASETS[args.dataset].scheme,
+        model=args.model,
+        backbone=args.backbone,
+        lightweight=args.lightweight,
+        output_stride=args.output_stride,
+        dropout=args.dropout,
+    )
+    local = None
+    if args.pretrained is not None and not args.resume:
+        local = Path(args.pretrained) if args.pretrained else find_pretrained(args.backbone)
+    download = args.pretrained == "" and local is None and not args.resume
+    network = network_of(recipe, pretrained=download)
+    told = "random weights"
+    if local is not None:
+        load_pretrained(network.backbone, local)
+        told = f"ImageNet weights from {local}"
+    elif download:
+        told = "ImageNet weights downloaded by timm"
+    if args.pretrain_from and not args.resume:
+        told = load_matching(network, args.pretrain_from)
+    if distributed.is_main():
+        print(f"{args.model} on {args.backbone}: {told}")
+    return network.to(device, memory_format=torch.channels_last), recipe
+
+
+def class_weights(args: argparse.Namespace, num_classes: int) -> list[float] | None:
+    """--class-weights, or the published ones where they apply; None means all 1.
+
+    Raises:
+        ValueError: not one weight a class.
+    """
+    if args.class_weights is not None:
+        if len(args.class_weights) != num_classes:
+            raise ValueError(
+                f"--class-weights has {len(args.class_weights)} numbers; --dataset {args.dataset} "
+                f"has {num_classes} classes: {', '.join(DATASETS[args.dataset].scheme.classes)}"
+            )
+        return args.class_weights
+    published = args.use_pseudo_label is None and num_classes == len(SENSEEARTH_CLASS_WEIGHTS)
+    return list(SENSEEARTH_CLASS_WEIGHTS) if published else None
+
+
+def validate(
+    args: argparse.Namespace, predictor: Predictor, batches: DataLoader, log: RunLog, step: int
+) -> dict:
+    """Scores the validation tiles; logs, writes masks and pictures; returns the metrics."""
+    scheme = DATASETS[args.dataset].scheme
+    for member in predictor.members:
+        member.network.eval()
+    with BackgroundWriter() as writer:
+        pictures = 0
+
+        def on_batch(batch: Sample, probs: Probs, masks: Tensor) -> None:
+            nonlocal pictures
+            masks = masks.cpu().numpy()
+            if args.save_mask:
+                submit_masks(writer, Path(args.outdir, "masks", "val"), batch.name, masks, scheme)
+            for i in range(min(len(masks), NUM_PICTURES - pictures)):
+                pictures += 1
+                log.picture(batch.name[i], step, example_picture(batch, masks, i, scheme))
+
+        metrics = evaluate(predictor, batches, scheme, on_batch)
+    numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
+    log.write("val", step, **to_json(numbers))
+    if distributed.is_main():
+        write_json(Path(args.outdir, "metrics", "val.json"), to_json(metrics))
+        tqdm.write(f"step {step}: {describe(numbers)}")
+    return metrics
+
+
+def validate_once(args: argparse.Namespace, device: torch.device) -> None:
+    """--load-from: one validation pass over a checkpoint, ours or a published one."""
+    scheme = DATASETS[args.dataset].scheme
+    _, val_batches = build_loaders(args)
+    published = Published(args.model, args.backbone, args.lightweight)
+    member = load_member(args.load_from, device, published, scheme)
+    predictor = Predictor([member], device, pick_amp(args.amp, device), args.tta)
+    validate(args, predictor, val_batches, RunLog(None), 0)
+
+
+class Run:
+    """A training run on disk: its folder, log, `last.pth`, and the best checkpoint so far."""
+
+    def __init__(self, args: argparse.Namespace, recipe: dict[str, Any]):
+        self.args, self.recipe = args, recipe
+        self.best_score, self.best_path = -math.inf, None
+        start = time.strftime("%Y%m%d-%H%M%S")
+        self.name = args.name or f"{args.model}_{args.backbone}_{start}"
+        self.folder = (
+            Path(args.resume).parent if args.resume else Path(args.outdir, "runs", self.name)
+        )
+        self.log = RunLog(None)
+
+    def restore(self, network, optimizer, scaler, ema) -> int:
+        """Starts the run's log, or puts everything back as an interrupted run left it.
+
+        Returns:
+            The number of steps taken so far.
+
+        Raises:
+            ValueError: the folder belongs to another run; or last.pth does not fit the options.
+        """
+        step = None
+        if self.args.resume:
+            last = read_file(self.args.resume)
+            load_strictly(network, last["model"], self.args.resume)
+            optimizer.load_state_dict(last["optimizer"])
+            scaler.load_state_dict(last["scaler"])
+            if ema is not None:
+                ema.load_state_dict(last["ema"])
+            step, self.name = last["step"], last["run"]
+            self.best_score, self.best_path = last["best_score"], last["best_path"]
+        elif (self.folder / "log.jsonl").exists():
+            raise ValueError(
+                f"--name {self.name}: {self.folder} holds a run already; choose another name, or "
+                "go on with it by --resume"
+            )
+        if distributed.is_main():
+            self.log = RunLog(self.folder, step)
+            if step is None:
+                write_options(self.folder, vars(self.args))
+            print(f"run folder {self.folder}" + (f", from step {step}" if step else ""))
+        return step or 0
+
+    def keep_best(self, network: nn.Module, score: float) -> None:
+        """Saves the weights if none scored higher, and deletes this run's previous best."""
+        if distributed.is_main() and (self.best_path is None or score >= self.best_score):
+            previous = self.best_path
+            self.best_score = -math.inf if math.isnan(score) else score
+            self.best_path = str(self._free_path(score))
+            save_checkpoint(
+                self.best_path, network.state_dict(), self.recipe, run=self.name, score=score
+            )
+            if previous not in (None, self.best_path):
+                Path(previous).unlink(missing_ok=True)
+
+    def save_last(self, network, optimizer, scaler, ema, step: int) -> None:
+        """Writes all that `restore` needs."""
+        if distributed.is_main():
+            save_checkpoint(
+                self.folder / "last.pth",
+                network.state_dict(),
+                self.recipe,
+                run=self.name,
+                step=step,
+                seed=self.args.seed,
+                optimizer=optimizer.state_dict(),
+                scaler=scaler.state_dict(),
+                ema=None if ema is None else ema.state_dict(),
+                best_score=self.best_score,
+                best_path=self.best_path,
+            )
+
+    def _free_path(self, score: float) -> Path:
+        """models/<model>_<backbone>_<score>.pth, numbered if another run has that name."""
+        stem = f"{self.args.model}_{self.args.backbone}_{100 * score:.2f}"
+        folder = Path(self.args.outdir, "models")
+        for number in itertools.count(1):
+            path = folder / (f"{stem}.pth" if number == 1 else f"{stem}-{number}.pth")
+            if not path.exists() or read_file(path).get("run") == self.name:
+                return path
+        raise AssertionError("count() does not end")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""What every script shares; imports nothing of ours outside this package."""

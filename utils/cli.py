@@ -1,0 +1,177 @@
+"""The command line: the parser class, types of values, and how a script ends on an error."""
+
+import argparse
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TRACEBACK = "TWODATES_TRACEBACK"  # environment variable: show where an error came from
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32, width=100)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default in (None, False) or "default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with `--config FILE.yaml`, `-` or `_` in option names, and errors that help."""
+
+    def __init__(self, description: str, prog: str | None = None):
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+            epilog="Options may be written with - or _. The command line wins over --config.",
+        )
+        self.add_argument(
+            "--config", metavar="FILE", help="YAML of defaults for the options below (configs/)"
+        )
+
+    def parse_args(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Parses the config's options, then the command line's."""
+        args, unknown = super().parse_known_args(self._words(argv))
+        if unknown:
+            self.error(self._unknown(unknown[0]))
+        return args
+
+    def _words(self, argv: Sequence[str] | None) -> list[str]:
+        """The config's options as words, then the command line's."""
+        words = [_with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        finder.add_argument("--config")
+        config = finder.parse_known_args(words)[0].config
+        return [*self._config_words(Path(config)), *words] if config else words
+
+    def given(self, argv: Sequence[str] | None = None) -> set[str]:
+        """The options that the command line or the config names, by attribute name."""
+        unset = object()
+        namespace = argparse.Namespace(**{action.dest: unset for action in self._actions})
+        words = self._words(argv)
+        super().parse_known_args(words, namespace)
+        return {dest for dest, value in vars(namespace).items() if value is not unset}
+
+    def error(self, message: str) -> None:
+        """Says what is wrong in a line, without the whole usage, and exits with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\nSee {self.prog} --help.\n")
+
+    def options(self) -> dict[str, argparse.Action]:
+        """Long option (without dashes) -> its action."""
+        return {
+            name.removeprefix("--"): action
+            for action in self._actions
+            for name in action.option_strings
+            if name.startswith("--") and action.dest not in ("help", "config")
+        }
+
+    def _unknown(self, word: str) -> str:
+        if not word.startswith("-"):
+            return f"{word!r} is not an option; values follow the option they belong to"
+        name = word.split("=")[0].removeprefix("--")
+        near = difflib.get_close_matches(name, list(self.options()), n=1)
+        return f"--{name} is not an option" + (f"; did you mean --{near[0]}?" if near else "")
+
+    def _config_words(self, path: Path) -> list[str]:
+        if not path.is_file():
+            self.error(f"--config {path}: no such file")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            self.error(f"--config {path} is not YAML: {error}")
+        if not isinstance(values, dict):
+            self.error(f"--config {path} must hold `option: value` lines")
+        known = self.options()
+        words: list[str] = []
+        for key, value in values.items():
+            name = str(key).replace("_", "-")
+            if name not in known:
+                near = difflib.get_close_matches(name, list(known), n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                self.error(f"--config {path}: {key!r} is not an option of {self.prog}{hint}")
+            words += _option_words(name, value, known[name])
+        return words
+
+
+def _with_dashes(word: str) -> str:
+    """--batch_size=8 -> --batch-size=8; values are left alone."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _option_words(name: str, value: Any, action: argparse.Action) -> list[str]:
+    """One config entry as command-line words."""
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        negated = f"--no-{name}" if isinstance(action, argparse.BooleanOptionalAction) else None
+        return [f"--{name}"] if value else [negated] if negated else []
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [f"--{name}", *map(str, values)]
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Calls a script's main; expected errors become one message and exit status 1."""
+    try:
+        main()
+    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        else:
+            hint = f"({TRACEBACK}=1 shows where)"
+            print(f"{Path(sys.argv[0]).name}: error: {error}  {hint}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+def positive_int(text: str) -> int:
+    """An integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A number in 0..1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie in 0..1, got {value}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """A number above 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
+    return value
+
+
+def one_of(kind: str, choices: Iterable[str]) -> Callable[[str], str]:
+    """A value out of `choices`; the error lists them and guesses what was meant."""
+    known = list(choices)
+
+    def check(text: str) -> str:
+        if text not in known:
+            near = difflib.get_close_matches(text, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no {kind}; {hint}choose from {', '.join(known)}"
+            )
+        return text
+
+    return check

@@ -1,0 +1,164 @@
+"""One process or many, on one machine or many: the only module that knows torch.distributed.
+
+Every function works in a single process without set-up.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce as all_reduce_with_gradient
+
+
+def rank() -> int:
+    """This process, 0..world()-1."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and talks to the screen."""
+    return rank() == 0
+
+
+def relaunch_per_gpu(device: str) -> None:
+    """Where several GPUs are visible, replaces this process by torchrun with one process for each.
+
+    Does nothing under torchrun, with one GPU or none, and when `device` names one.
+    """
+    if "RANK" in os.environ or device not in ("auto", "cuda") or torch.cuda.device_count() < 2:
+        return
+    count = torch.cuda.device_count()
+    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    os.execv(sys.executable, [sys.executable, *run, *sys.argv])
+
+
+@contextmanager
+def session(device: str) -> Iterator[torch.device]:
+    """Joins the other processes (if torchrun started this one) and yields this one's device.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N (--device).
+
+    Raises:
+        ValueError: a CUDA device that is not there.
+    """
+    chosen = pick_device(device)
+    if "RANK" in os.environ and not dist.is_initialized():
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield chosen
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def pick_device(device: str) -> torch.device:
+    """--device -> a device that exists; `auto` and `cuda` take this process's own GPU."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError(f"--device={device}: no CUDA device is visible; use --device cpu or auto")
+    name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device in ("auto", "cuda") else device
+    chosen = torch.device(name)
+    if chosen.index is not None and chosen.index >= torch.cuda.device_count():
+        raise ValueError(f"--device={name}: only {torch.cuda.device_count()} GPUs are visible")
+    return chosen
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of every rank's `value` (no gradient); the tensor itself in a single process."""
+    if world() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def barrier() -> None:
+    """Waits for every rank."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def from_main(value: object) -> object:
+    """Rank 0's `value`, on every rank (a plain, picklable one)."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def all_gather_objects(value: object) -> list:
+    """Every rank's `value`, in rank order, on every rank."""
+    if world() == 1:
+        return [value]
+    values = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+class _CpuSyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all ranks, for gloo (torch's own needs CUDA).
+
+    A module is made one by setting its class; timm's batch norm with activation keeps that too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        if self.training:
+            sums = torch.cat([x32.sum((0, 2, 3)), x32.square().sum((0, 2, 3))])
+            count = sum_over_ranks(sums.new_tensor(x32.numel() / x32.shape[1]))
+            mean, square = (all_reduce_with_gradient(sums) / count).chunk(2)
+            var = (square - mean.square()).clamp(min=0)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+                self.num_batches_tracked += 1
+        else:
+            mean, var = self.running_mean, self.running_var
+        scale = self.weight * (var + self.eps).rsqrt()
+        y = (x32 * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
+        return self.act(self.drop(y)) if hasattr(self, "act") else y
+
+
+def wrap(network: nn.Module, sync_bn: bool = True) -> nn.Module:
+    """The network with gradients averaged over ranks; itself in a single process.
+
+    Args:
+        network: on its device already.
+        sync_bn: batch statistics over all ranks, so that N processes compute what one would.
+    """
+    if world() == 1:
+        return network
+    cuda = next(network.parameters()).is_cuda
+    if sync_bn and cuda:
+        import timm.layers
+
+        network = timm.layers.convert_sync_batchnorm(network)
+    elif sync_bn:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.__class__ = _CpuSyncBatchNorm
+    return nn.parallel.DistributedDataParallel(
+        network,
+        device_ids=[torch.cuda.current_device()] if cuda else None,
+        broadcast_buffers=not sync_bn,
+    )
+
+
+def gradients_synced(network: nn.Module, synced: bool) -> AbstractContextManager:
+    """Within, a backward pass averages gradients over ranks only if `synced`."""
+    parallel = isinstance(network, nn.parallel.DistributedDataParallel)
+    return network.no_sync() if parallel and not synced else nullcontext()

@@ -1,0 +1,233 @@
+"""Pictures a person can read at a glance: images, prediction and truth side by side, with a legend.
+
+Class colours stand at full strength, exactly as in the legend, on a pale grey ghost of the image
+that shows where one is.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from utils.structures import Scheme
+
+Palette = Sequence[tuple[int, int, int]]
+
+PAPER, INK, FAINT_INK, FRAME = (255, 255, 255), (28, 30, 34), (104, 110, 118), (196, 200, 206)
+GHOST_RANGE = (212, 250)  # grey of the darkest and the brightest ground of the pale image
+GHOST = (234, 234, 234)  # how it reads, for the legend
+PANEL_PX = (256, 512)  # smallest and largest width of one panel
+
+
+class Panels(NamedTuple):
+    """A grid of equally large pictures with headings."""
+
+    pictures: list[list[np.ndarray]]  # rows of (H, W, 3) uint8
+    columns: list[str]  # heading above each column
+    rows: list[str]  # heading left of each row; empty strings for none
+
+
+def comparison(
+    images: np.ndarray,
+    pred: np.ndarray,
+    truth: np.ndarray | None,
+    scheme: Scheme,
+    title: str = "",
+) -> Image.Image:
+    """Draws one tile: a row per date, columns image, prediction and, where known, truth.
+
+    Args:
+        images: (T, H, W, 3) uint8 RGB.
+        pred: (T, H, W) integers, 0 = unchanged, 1..K = class; (1, H, W) of 0 / 1 = changed for
+            two images of a binary change: then all is in one row.
+        truth: the same as `pred`; anything outside 1..K shows as no class. None if not known.
+        scheme: class names and palette.
+        title: heading of the figure, the tile's name for example.
+    """
+    smallest, largest = PANEL_PX
+    width = images.shape[2]
+    panel_px = min(width * -(-smallest // width), largest)  # whole multiples keep pixels square
+    return draw(_arrange(images, pred, truth, scheme), legend_entries(scheme), title, panel_px)
+
+
+def for_tensorboard(
+    images: np.ndarray,
+    pred: np.ndarray,
+    truth: np.ndarray | None,
+    scheme: Scheme,
+    title: str = "",
+) -> np.ndarray:
+    """The same figure as (3, height, width) uint8."""
+    figure = np.asarray(comparison(images, pred, truth, scheme, title))
+    return np.ascontiguousarray(figure.transpose(2, 0, 1))
+
+
+def colourise(mask: np.ndarray, palette: Palette) -> np.ndarray:
+    """(H, W) indices -> (H, W, 3) uint8 colours; indices without a colour get that of 0."""
+    mask = np.where((mask >= 0) & (mask < len(palette)), mask, 0)
+    return np.asarray(palette, dtype=np.uint8)[mask]
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, palette: Palette) -> np.ndarray:
+    """Class colours on a pale grey ghost of the image, which stays where the mask has no class.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) integers; 1..len(palette) - 1 are coloured.
+        palette: RGB colours in 0..255.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    coloured = (mask > 0) & (mask < len(palette))
+    return np.where(coloured[..., None], colourise(mask, palette), ghost(image))
+
+
+def ghost(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> (H, W, 1) uint8: pale grey, equally pale for dark images."""
+    grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    dark, bright = np.percentile(grey, (2, 98))
+    share = np.clip((grey - dark) / max(bright - dark, 1), 0, 1)
+    return np.interp(share, (0, 1), GHOST_RANGE).astype(np.uint8)[..., None]
+
+
+def legend_entries(scheme: Scheme) -> list[tuple[tuple[int, int, int], str]]:
+    """Colour and text of each class; "unchanged" first, where there is such a thing."""
+    classes = scheme.classes or ("changed",)
+    entries = list(zip(scheme.palette[1:], classes, strict=True))
+    return entries if scheme.num_dates == 1 else [(GHOST, "unchanged"), *entries]
+
+
+def draw(
+    panels: Panels,
+    legend: Sequence[tuple[tuple[int, int, int], str]],
+    title: str = "",
+    panel_px: int = PANEL_PX[0],
+) -> Image.Image:
+    """Lays pictures, headings and legend out on paper, margins aligned.
+
+    Args:
+        panels: pictures of one size.
+        legend: colour and text of each entry.
+        title: one line above all, may be empty.
+        panel_px: drawn width of a picture.
+
+    Returns:
+        An RGB image.
+    """
+    font, title_font = _font(panel_px / 18), _font(panel_px / 14)
+    unit = _line_height(font)
+    gap = unit // 2
+    height, width = panels.pictures[0][0].shape[:2]
+    panel_size = (panel_px, round(panel_px * height / width))
+    left = unit * 2 if any(panels.rows) else unit
+    top = unit + (_line_height(title_font) + gap if title else 0) + unit + gap
+    total_width = left + len(panels.columns) * (panel_px + gap) - gap + unit
+    bottom = top + len(panels.rows) * (panel_size[1] + gap) - gap
+    lines = _legend_lines(legend, font, total_width - left - unit)
+    total_height = bottom + unit + len(lines) * round(1.5 * unit) + gap
+
+    paper = Image.new("RGB", (total_width, total_height), PAPER)
+    pen = ImageDraw.Draw(paper)
+    if title:
+        pen.text((left, unit), title, INK, title_font, anchor="la")
+    for column, heading in enumerate(panels.columns):
+        x = left + column * (panel_px + gap)
+        pen.text((x, top - gap), heading, FAINT_INK, font, anchor="ls")
+        for row, picture in enumerate(pictures[column] for pictures in panels.pictures):
+            y = top + row * (panel_size[1] + gap)
+            paper.paste(_resized(picture, panel_size), (x, y))
+            pen.rectangle((x - 1, y - 1, x + panel_px, y + panel_size[1]), outline=FRAME)
+    for row, heading in enumerate(panels.rows):
+        y = top + row * (panel_size[1] + gap) + panel_size[1] // 2
+        _upright_text(paper, heading, font, (left - gap, y))
+    for number, line in enumerate(lines):
+        _draw_legend_line(pen, line, font, (left, bottom + unit + number * round(1.5 * unit)))
+    return paper
+
+
+def _arrange(
+    images: np.ndarray, pred: np.ndarray, truth: np.ndarray | None, scheme: Scheme
+) -> Panels:
+    masks = {"Prediction": pred} if truth is None else {"Prediction": pred, "Truth": truth}
+    dates = [f"Date {number + 1}" for number in range(len(images))]
+    for name, mask in masks.items():
+        if mask.shape[1:] != images.shape[1:3] or len(mask) not in (1, len(images)):
+            raise ValueError(
+                f"{name.lower()} {mask.shape} does not lie on images {images.shape}; expected "
+                "(T, H, W) or (1, H, W) on (T, H, W, 3)."
+            )
+    if len(pred) < len(images):  # one map of change for both dates: all in one row
+        maps = [overlay(images[-1], mask[0], scheme.palette) for mask in masks.values()]
+        return Panels([[*images, *maps]], [*dates, *masks], [""])
+    rows = [
+        [image, *(overlay(image, mask[date], scheme.palette) for mask in masks.values())]
+        for date, image in enumerate(images)
+    ]
+    return Panels(rows, ["Image", *masks], dates if len(dates) > 1 else [""])
+
+
+def _resized(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    image = Image.fromarray(picture)
+    if size == image.size:
+        return image
+    enlarges = size[0] > image.width  # then pixels stay pixels, and colours those of the legend
+    resample = Image.Resampling.NEAREST if enlarges else Image.Resampling.BOX
+    return image.resize(size, resample)
+
+
+def _legend_lines(
+    legend: Sequence[tuple[tuple[int, int, int], str]], font: ImageFont.FreeTypeFont, width: int
+) -> list[list[tuple[tuple[int, int, int], str]]]:
+    """Breaks the entries into lines that fit into `width` pixels."""
+    lines, x = [[]], 0
+    for entry in legend:
+        advance = _entry_width(entry[1], font)
+        if lines[-1] and x + advance > width:
+            lines.append([])
+            x = 0
+        lines[-1].append(entry)
+        x += advance
+    return lines
+
+
+def _entry_width(text: str, font: ImageFont.FreeTypeFont) -> int:
+    return round(font.getlength(text) + 2.9 * _line_height(font))
+
+
+def _draw_legend_line(
+    pen: ImageDraw.ImageDraw,
+    entries: list[tuple[tuple[int, int, int], str]],
+    font: ImageFont.FreeTypeFont,
+    corner: tuple[int, int],
+) -> None:
+    (x, y), unit = corner, _line_height(font)
+    for colour, text in entries:
+        box = (x, y, x + round(1.4 * unit), y + unit)
+        pen.rectangle(box, fill=colour, outline=FRAME if min(colour) > 200 else colour)
+        pen.text((box[2] + 0.4 * unit, y + unit / 2), text, INK, font, anchor="lm")
+        x += _entry_width(text, font)
+
+
+def _upright_text(
+    paper: Image.Image, text: str, font: ImageFont.FreeTypeFont, right_middle: tuple[int, int]
+) -> None:
+    """Text that reads upwards, its foot at the right edge given."""
+    if not text:
+        return
+    width, height = round(font.getlength(text)), round(1.3 * _line_height(font))
+    label = Image.new("RGB", (width, height), PAPER)
+    ascent = font.getmetrics()[0]
+    ImageDraw.Draw(label).text((0, ascent), text, FAINT_INK, font, anchor="ls")
+    label = label.crop((0, 0, width, ascent + font.getmetrics()[1])).rotate(90, expand=True)
+    x, y = right_middle
+    paper.paste(label, (x - ascent, y - label.height // 2))
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size=round(size))
+
+
+def _line_height(font: ImageFont.FreeTypeFont) -> int:
+    return round(font.size * 1.1)

@@ -1,0 +1,153 @@
+"""From tiles to probabilities and masks: normalisation, test-time augmentation, ensembles."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from utils.precision import autocast
+from utils.structures import Logits, Probs, Scheme
+
+
+class View(NamedTuple):
+    """One of the eight symmetries of the square: a mirror (left-right), then quarter turns."""
+
+    mirrored: bool
+    quarter_turns: int  # counter-clockwise
+
+    def apply(self, x: Tensor) -> Tensor:
+        """(..., H, W) seen this way."""
+        x = x.flip(-1) if self.mirrored else x
+        return torch.rot90(x, self.quarter_turns, (-2, -1)) if self.quarter_turns else x
+
+    def undo(self, x: Tensor) -> Tensor:
+        """The inverse of `apply`."""
+        x = torch.rot90(x, -self.quarter_turns, (-2, -1)) if self.quarter_turns else x
+        return x.flip(-1) if self.mirrored else x
+
+
+TTA_VIEWS: dict[str, tuple[View, ...]] = {
+    "none": (View(False, 0),),
+    # identity, half turn, both mirrors, both quarter turns: the six published views
+    "flip_rot": (
+        View(False, 0),
+        View(True, 2),
+        View(True, 0),
+        View(False, 3),
+        View(False, 1),
+        View(False, 2),
+    ),
+    "d4": tuple(View(mirrored, turns) for mirrored in (False, True) for turns in range(4)),
+}
+
+
+class Normalise(nn.Module):
+    """Stored pixel values -> what a network was trained on: (x / scale - mean) / std per band."""
+
+    def __init__(self, scale: float, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        mean_, std_ = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer("factor", (1 / (scale * std_))[:, None, None], persistent=False)
+        self.register_buffer("offset", (-mean_ / std_)[:, None, None], persistent=False)
+
+    @classmethod
+    def of(cls, scheme: Scheme) -> "Normalise":
+        """For a data set."""
+        return cls(scheme.scale, scheme.mean, scheme.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(..., C, H, W), uint8 or float -> float32.
+
+        Raises:
+            ValueError: another number of bands.
+        """
+        if images.shape[-3] != len(self.factor):
+            raise ValueError(
+                f"the images have {images.shape[-3]} bands, the network reads {len(self.factor)}; "
+                "choose a checkpoint trained on such images (--checkpoints)"
+            )
+        return torch.addcmul(self.offset, images.float(), self.factor)
+
+
+class Member(NamedTuple):
+    """One network of an ensemble, with the normalisation it was trained with."""
+
+    network: nn.Module
+    normalise: Normalise
+
+
+def to_probs(logits: Logits) -> Probs:
+    """Softmax over classes, sigmoid of the change score, both in float32."""
+    semantic = None if logits.semantic is None else logits.semantic.float().softmax(dim=2)
+    change = None if logits.change is None else logits.change.float().sigmoid()
+    return Probs(semantic, change)
+
+
+def to_masks(probs: Probs, threshold: float = 0.5) -> Tensor:
+    """Probabilities -> (B, T, H, W) uint8 masks.
+
+    0 = unchanged and 1..K = class; without a semantic head (B, 1, H, W) with 1 = changed; without
+    a change head every pixel has its class.
+    """
+    if probs.semantic is None:
+        return (probs.change > threshold).to(torch.uint8)[:, None]
+    masks = (probs.semantic.argmax(dim=2) + 1).to(torch.uint8)
+    if probs.change is None:
+        return masks
+    return masks * (probs.change > threshold)[:, None]
+
+
+class Predictor:
+    """Networks and views averaged into one set of probabilities.
+
+    Args:
+        members: networks in eval mode, on `device`.
+        device: where they are.
+        amp: autocast type, None for float32.
+        tta: default key of TTA_VIEWS.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        device: torch.device,
+        amp: torch.dtype | None = None,
+        tta: str = "none",
+    ):
+        self.members = list(members)
+        self.device = device
+        self.amp = amp
+        self.tta = tta
+
+    def __call__(self, images: Tensor, tta: str | None = None) -> Probs:
+        """Images (B, T, C, H, W) as read -> the mean over members and views."""
+        each = [self.predict_one(member, images, tta) for member in self.members]
+        return mean_probs(each)
+
+    @torch.inference_mode()
+    def predict_one(self, member: Member, images: Tensor, tta: str | None = None) -> Probs:
+        """One member's probabilities, averaged over the views."""
+        normalised = member.normalise(images.to(self.device, non_blocking=True))
+        views = TTA_VIEWS[self.tta if tta is None else tta]
+        sums = Probs()
+        for view in views:
+            with autocast(self.device, self.amp):
+                logits = member.network(view.apply(normalised))
+            probs = to_probs(logits)
+            sums = _add(sums, Probs(*(None if p is None else view.undo(p) for p in probs)))
+        return Probs(*(None if p is None else p.div_(len(views)) for p in sums))
+
+
+def mean_probs(each: Sequence[Probs]) -> Probs:
+    """The mean of several networks' probabilities."""
+    sums = Probs()
+    for probs in each:
+        sums = _add(sums, probs)
+    if len(each) == 1:
+        return sums
+    return Probs(*(None if p is None else p / len(each) for p in sums))
+
+
+def _add(sums: Probs, probs: Probs) -> Probs:
+    return Probs(*(p if s is None else s.add_(p) for s, p in zip(sums, probs, strict=True)))

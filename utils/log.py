@@ -1,0 +1,109 @@
+"""A run's folder: its options, its log, and TensorBoard."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.files import atomic_path, write_json
+
+
+class RunLog:
+    """Writes `log.jsonl` and TensorBoard events into a run's folder, on one rank; else silent.
+
+    Args:
+        folder: the run's folder, made if need be; None makes every method do nothing.
+        last_step: when a run goes on, the step it goes on from: lines after it are dropped.
+    """
+
+    def __init__(self, folder: Path | None, last_step: int | None = None):
+        self.folder = folder
+        self._events = None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "log.jsonl"
+        if last_step is not None and self.path.exists():
+            _drop_after(self.path, last_step)
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """One JSON line, and the numbers among the values as TensorBoard scalars."""
+        if self.folder is None:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        for key, value in values.items():
+            if isinstance(value, (int, float)) and value == value:
+                self.events.add_scalar(f"{kind}/{key}", value, step)
+
+    def picture(self, name: str, step: int, image: np.ndarray) -> None:
+        """One picture, (3, H, W) uint8, to TensorBoard."""
+        if self.folder is not None:
+            self.events.add_image(name, image, step)
+
+    @property
+    def events(self):
+        """TensorBoard's writer, made on first use (its import is slow)."""
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(self.folder))
+        return self._events
+
+    def close(self) -> None:
+        """Flushes TensorBoard."""
+        if self._events is not None:
+            self._events.close()
+
+
+def _drop_after(path: Path, last_step: int) -> None:
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            keep = json.loads(line)["step"] <= last_step
+        except (json.JSONDecodeError, KeyError):  # cut off by the interruption
+            keep = False
+        if keep:
+            lines.append(line)
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def write_options(folder: Path, options: dict[str, Any]) -> None:
+    """`args.json`: every resolved option, the command, versions and the git commit."""
+    packages = ("torch", "torchvision", "timm", "numpy", "pillow")
+    write_json(
+        folder / "args.json",
+        {
+            "options": options,
+            "command": sys.argv,
+            "python": sys.version.split()[0],
+            "versions": {name: _version(name) for name in packages},
+            "git_commit": _git_commit(),
+        },
+    )
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    """The options that `write_options` wrote."""
+    return json.loads((folder / "args.json").read_text(encoding="utf-8"))["options"]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

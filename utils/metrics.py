@@ -1,0 +1,295 @@
+"""Confusion counts on the device, and every metric as a pure function of them.
+
+Counting never waits for the device: pixels that do not count go to an extra bin. Over several
+processes sum `counts`, then derive the metrics once; ratios are never averaged.
+
+An undefined ratio (0 / 0) is NaN; `to_json` turns it into None.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class ConfusionMatrix:
+    """Counts (truth, prediction) pairs of n states: n classes, or 2 for unchanged / changed.
+
+    Attributes:
+        num_states: n.
+        counts: (n, n) int64 on the device, rows = truth. A view: summing it over processes in
+            place sums what is held here.
+    """
+
+    def __init__(self, num_states: int, device: torch.device | str = "cpu"):
+        self.num_states = num_states
+        # after the n * n cells: one bin for pixels without truth, one for impossible predictions
+        self._bins = torch.zeros(num_states**2 + 2, dtype=torch.int64, device=device)
+
+    @property
+    def counts(self) -> Tensor:
+        """The counts so far, a view.
+
+        Raises:
+            ValueError: a counted prediction was outside 0..n-1.
+        """
+        n = self.num_states
+        if num_bad := int(self._bins[-1]):
+            raise ValueError(
+                f"{num_bad} predicted pixels lie outside the {n} states of this data set; the "
+                "network and the data set must have the same classes: choose another checkpoint "
+                "(--checkpoints) or --dataset."
+            )
+        return self._bins[: n * n].view(n, n)
+
+    def update(self, pred: Tensor, true: Tensor) -> None:
+        """Adds pixels.
+
+        Args:
+            pred: any shape, integers in 0..n-1.
+            true: the same shape, integers; outside 0..n-1 (IGNORE_INDEX, say) is not counted.
+        """
+        if pred.shape != true.shape:
+            raise ValueError(f"pred {tuple(pred.shape)} and true {tuple(true.shape)} must be alike")
+        n, device = self.num_states, self._bins.device
+        pred, true = pred.to(device).long(), true.to(device).long()
+        cells = torch.where((pred >= 0) & (pred < n), true * n + pred, n * n + 1)
+        cells = torch.where((true >= 0) & (true < n), cells, n * n).flatten()
+        # not bincount: on CUDA it stops the host to look for the largest value
+        self._bins.scatter_add_(0, cells, self._bins.new_ones(1).expand_as(cells))
+
+
+class ChangeConfusion(ConfusionMatrix):
+    """Counts from-to transitions: state 0 is unchanged, then the K x K (date 1, date 2) pairs.
+
+    Everything published about semantic change (both dates stacked, or from-to) derives from this
+    one matrix. With K = 0 (binary change) there are 2 states and the masks are change maps.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
+        super().__init__(num_classes**2 + 1 if num_classes else 2, device)
+        self.num_classes = num_classes
+
+    def update(self, pred: Tensor, true: Tensor) -> None:
+        """Adds masks.
+
+        Args:
+            pred: (B, 2, H, W) integers, 0 = unchanged at both dates, 1..K = class. With K = 0
+                (B, H, W) of 0 and 1 = changed.
+            true: the same; where a date is outside 0..K, or only one of the two is 0, the pixel
+                is not counted. With K = 0 anything but 0 and 1 is not counted.
+        """
+        if self.num_classes:
+            pred = transition_states(pred, self.num_classes)
+            true = transition_states(true, self.num_classes)
+        super().update(pred, true)
+
+
+def transition_states(masks: Tensor, num_classes: int) -> Tensor:
+    """Two-date masks as one state per pixel: 0, or 1 + (from - 1) * K + (to - 1).
+
+    Args:
+        masks: (B, 2, H, W) integers, 0 = unchanged, 1..K = class.
+        num_classes: K.
+
+    Returns:
+        (B, H, W) int64 in 0..K*K; -1 where a date is outside 0..K or only one of the two is 0.
+    """
+    date1, date2 = masks.long().unbind(1)
+    possible = ((masks >= 0) & (masks <= num_classes)).all(1) & ((date1 > 0) == (date2 > 0))
+    states = torch.where(date1 > 0, (date1 - 1) * num_classes + date2, 0)
+    return torch.where(possible, states, -1)
+
+
+def stack_dates(counts: Tensor, num_classes: int) -> Tensor:
+    """The contest's matrix from transition counts: both dates stacked, 0 = unchanged, 1..K.
+
+    Args:
+        counts: (K*K+1, K*K+1), rows = truth.
+        num_classes: K.
+
+    Returns:
+        (K+1, K+1) int64 on the CPU, rows = truth; every pixel counts twice, once per date.
+    """
+    k = num_classes
+    pairs = torch.arange(k * k)
+    stacked = torch.zeros(k + 1, k + 1, dtype=torch.int64)
+    for class_of_pair in (pairs // k + 1, pairs % k + 1):  # date 1, date 2
+        class_of_state = torch.cat([torch.zeros(1, dtype=torch.int64), class_of_pair])
+        member = torch.nn.functional.one_hot(class_of_state, k + 1)  # (K*K+1, K+1)
+        stacked += member.T @ counts.cpu() @ member
+    return stacked
+
+
+class Sek(NamedTuple):
+    """The contest's measures, each in 0..1 (kappa and sek may be negative)."""
+
+    score: float  # 0.3 miou + 0.7 sek
+    miou: float  # mean of the IoU of unchanged and of changed
+    sek: float  # kappa * exp(iou_change - 1)
+    kappa: float  # agreement beyond chance, correct "unchanged" left out
+    iou_change: float
+
+
+def sek_from_confusion(confusion: Tensor) -> Sek:
+    """Separated kappa and Score of a matrix whose state 0 is "unchanged".
+
+    Args:
+        confusion: (n, n) counts, rows = truth.
+
+    Reference:
+        Yang et al., Asymmetric Siamese Networks for Semantic Change Detection in Aerial Images,
+        TGRS 2021: the metrics of SECOND.
+    """
+    binary = collapse_to_change(confusion)
+    iou_unchanged, iou_change = iou(binary).tolist()
+    separated = confusion.cpu().double().clone()
+    separated[0, 0] = 0
+    kappa = cohen_kappa(separated)
+    miou = (iou_unchanged + iou_change) / 2
+    sek = kappa * math.exp(iou_change - 1)
+    return Sek(0.3 * miou + 0.7 * sek, miou, sek, kappa, iou_change)
+
+
+def collapse_to_change(confusion: Tensor) -> Tensor:
+    """(n, n) counts, state 0 = unchanged -> (2, 2) float64: unchanged, changed."""
+    confusion = confusion.cpu().double()
+    return torch.stack(
+        [
+            torch.stack([confusion[0, 0], confusion[0, 1:].sum()]),
+            torch.stack([confusion[1:, 0].sum(), confusion[1:, 1:].sum()]),
+        ]
+    )
+
+
+def cohen_kappa(confusion: Tensor) -> float:
+    """Agreement beyond chance; 0 without pixels or where chance explains all, as published."""
+    confusion = confusion.cpu().double()
+    total = confusion.sum()
+    if total == 0:
+        return 0.0
+    observed = confusion.trace() / total
+    expected = confusion.sum(1) @ confusion.sum(0) / total**2
+    return 0.0 if expected == 1 else float((observed - expected) / (1 - expected))
+
+
+def iou(confusion: Tensor) -> Tensor:
+    """(n, n) counts -> (n,) float64 intersection over union; NaN for a state that never occurs."""
+    confusion = confusion.cpu().double()
+    hits = confusion.diagonal()
+    return hits / (confusion.sum(0) + confusion.sum(1) - hits)
+
+
+def semantic_change_metrics(counts: Tensor, num_classes: int) -> dict[str, float | list]:
+    """Every metric of semantic change, ratios in 0..1.
+
+    Args:
+        counts: (K*K+1, K*K+1) of a ChangeConfusion.
+        num_classes: K.
+
+    Returns:
+        score, miou, sek, kappa: the contest's, on the (K+1)-state matrix of both dates stacked.
+        sek_transition: the same formula over from-to states, about a point lower.
+        fscd: F1 over pixels and dates changed to the right class. oa: overall accuracy.
+        iou_change, f1_change, precision_change, recall_change: changed against unchanged.
+        iou_per_class: K values, "unchanged" counting as one more class to be mistaken for.
+        confusion: (K+1) rows of counts, rows = truth.
+    """
+    confusion = stack_dates(counts, num_classes)
+    sek = sek_from_confusion(confusion)
+    hits = confusion.diagonal()[1:].sum()
+    return {
+        "score": sek.score,
+        "miou": sek.miou,
+        "sek": sek.sek,
+        "sek_transition": sek_from_confusion(counts).sek,
+        "kappa": sek.kappa,
+        "fscd": _ratio(2 * hits, confusion[:, 1:].sum() + confusion[1:].sum()),
+        "oa": _ratio(confusion.trace(), confusion.sum()),
+        **_change_metrics(collapse_to_change(confusion)),
+        "iou_per_class": iou(confusion)[1:].tolist(),
+        "confusion": confusion.tolist(),
+    }
+
+
+def binary_change_metrics(counts: Tensor) -> dict[str, float | list]:
+    """Metrics of changed against unchanged, ratios in 0..1.
+
+    Args:
+        counts: (2, 2) of a ChangeConfusion without classes; rows = truth, unchanged first.
+    """
+    return {
+        "miou": float(iou(counts).mean()),
+        "kappa": cohen_kappa(counts),
+        "oa": _ratio(counts.trace(), counts.sum()),
+        **_change_metrics(collapse_to_change(counts)),
+        "confusion": counts.tolist(),
+    }
+
+
+def land_cover_metrics(counts: Tensor, absent_is_zero: bool = False) -> dict[str, float | list]:
+    """Metrics of one-date land cover, ratios in 0..1.
+
+    Args:
+        counts: (K, K) of a ConfusionMatrix, rows = truth.
+        absent_is_zero: give IoU 0 to classes that never occur, in truth or prediction, as DFC
+            2020 does; otherwise they are NaN and left out of `miou`.
+
+    Returns:
+        aa: mean recall of the classes that occur in the truth. miou. fwiou: IoU weighted by the
+        share of the class in the truth. oa. iou_per_class: K values. confusion.
+    """
+    counts = counts.cpu()
+    occurrences = counts.sum(1).double()
+    iou_per_class = iou(counts)
+    if absent_is_zero:
+        iou_per_class = iou_per_class.nan_to_num(0.0)
+    return {
+        "aa": float((counts.diagonal() / occurrences).nanmean()),
+        "miou": float(iou_per_class.nanmean()),
+        "fwiou": _ratio((occurrences * iou_per_class).nansum(), occurrences.sum()),
+        "oa": _ratio(counts.trace(), counts.sum()),
+        "iou_per_class": iou_per_class.tolist(),
+        "confusion": counts.tolist(),
+    }
+
+
+def confusion_for(
+    task: str, num_classes: int, device: torch.device | str = "cpu"
+) -> ConfusionMatrix:
+    """An empty matrix for the task: ChangeConfusion(K or 0), or the K classes of land cover."""
+    if task == "land_cover":
+        return ConfusionMatrix(num_classes, device)
+    return ChangeConfusion(num_classes if task == "semantic_change" else 0, device)
+
+
+def metrics_for(task: str, counts: Tensor, num_classes: int) -> dict[str, float | list]:
+    """The metrics of the task from the counts of `confusion_for(task, num_classes)`."""
+    if task == "semantic_change":
+        return semantic_change_metrics(counts, num_classes)
+    return land_cover_metrics(counts) if task == "land_cover" else binary_change_metrics(counts)
+
+
+def to_json(value: object) -> object:
+    """The same value with NaN replaced by None, at any depth: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _change_metrics(binary: Tensor) -> dict[str, float]:
+    """(2, 2) counts, rows = truth, unchanged first -> the measures of "changed"."""
+    (_, false_alarms), (missed, hits) = binary.tolist()
+    return {
+        "iou_change": _ratio(hits, hits + false_alarms + missed),
+        "f1_change": _ratio(2 * hits, 2 * hits + false_alarms + missed),
+        "precision_change": _ratio(hits, hits + false_alarms),
+        "recall_change": _ratio(hits, hits + missed),
+    }
+
+
+def _ratio(part: Tensor | float, whole: Tensor | float) -> float:
+    return float(part) / float(whole) if whole else math.nan

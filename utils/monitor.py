@@ -1,0 +1,47 @@
+"""Watching the losses of a training loop without making it wait for the device at every step."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from utils.losses import LossTerms
+
+
+class _Step(NamedTuple):
+    step: int
+    tiles: Sequence[str]
+    terms: torch.Tensor  # (3,) on the device
+
+
+class LossMonitor:
+    """Keeps the losses of the last steps on the device; reads them all at once."""
+
+    def __init__(self):
+        self._steps: list[_Step] = []
+
+    def add(self, step: int, tiles: Sequence[str], terms: LossTerms) -> None:
+        """Remembers one step. Does not wait for the device."""
+        self._steps.append(_Step(step, tiles, torch.stack([t.detach() for t in terms])))
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def read(self) -> dict[str, float]:
+        """Means since the last reading, by the names of LossTerms.
+
+        Raises:
+            FloatingPointError: a loss was not finite; names the first such step and its tiles.
+        """
+        values = torch.stack([s.terms for s in self._steps]).cpu()  # (steps, 3)
+        finite = values.isfinite().all(dim=1)
+        if not finite.all():
+            bad = self._steps[int((~finite).nonzero()[0])]
+            losses = dict(zip(LossTerms._fields, values[~finite][0].tolist(), strict=True))
+            raise FloatingPointError(
+                f"the loss is not finite at step {bad.step}: {losses}; "
+                f"tiles {', '.join(bad.tiles)}. Look at these tiles, lower --lr, or compute with "
+                "--amp fp32. The last good state is in last.pth: continue with --resume."
+            )
+        self._steps.clear()
+        return dict(zip(LossTerms._fields, values.mean(dim=0).tolist(), strict=True))

@@ -1,0 +1,59 @@
+"""The named types that travel between datasets, networks and scripts.
+
+Polarity everywhere: change = 1 means changed. Class indices run over 0..K-1, "unchanged" excluded.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+IGNORE_INDEX = 255  # no loss, no metric
+
+TASKS = ("semantic_change", "binary_change", "land_cover")
+
+
+class Scheme(NamedTuple):
+    """What the values of a data set mean."""
+
+    task: str  # one of TASKS
+    classes: tuple[str, ...]  # K land-cover names; empty for binary_change
+    palette: tuple[tuple[int, int, int], ...]  # K + 1 RGB colours in 0..255; [0] is "unchanged"
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    scale: float = 255.0  # the stored value that stands for 1.0
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # per band, after division by scale
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)  # per band, after division by scale
+
+    @property
+    def num_classes(self) -> int:
+        """K, "unchanged" excluded."""
+        return len(self.classes)
+
+    @property
+    def num_dates(self) -> int:
+        """T: 1 for land cover of one date, otherwise 2."""
+        return 1 if self.task == "land_cover" else 2
+
+
+class Sample(NamedTuple):
+    """One tile, and after collation one batch (a leading B; `name` becomes a list)."""
+
+    name: str  # tile id
+    images: Tensor  # (T, C, H, W) uint8 or float as read; normalised on the device
+    semantic: Tensor  # (T, H, W) int64 in 0..K-1, IGNORE_INDEX where unlabelled
+    change: Tensor  # (H, W) int64: 1 = changed, 0 = unchanged, IGNORE_INDEX where unknown
+
+
+class Logits(NamedTuple):
+    """What every network returns, in train and in eval; None for a head it does not have."""
+
+    semantic: Tensor | None = None  # (B, T, K, H, W)
+    change: Tensor | None = None  # (B, H, W), > 0 means changed
+    aux_semantic: Tensor | None = None  # deep supervision
+    aux_change: Tensor | None = None
+
+
+class Probs(NamedTuple):
+    """After softmax / sigmoid. Only these are ever averaged."""
+
+    semantic: Tensor | None = None  # (B, T, K, H, W) in 0..1, sums to 1 over K
+    change: Tensor | None = None  # (B, H, W) in 0..1 = P(changed)
