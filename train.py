@@ -24,17 +24,16 @@ from datasets.loader import eval_loader, train_loader
 from datasets.transforms import Augment
 from models import BACKBONES, NETWORKS
 from models.checkpoints import (
-    Published,
-    find_pretrained,
+    load_ensemble,
     load_matching,
-    load_member,
-    load_pretrained,
     load_strictly,
     make_recipe,
     network_of,
     read_file,
     save_checkpoint,
 )
+from models.pretrained import find_pretrained, load_pretrained
+from models.published import Published
 from utils import distributed, options
 from utils.cli import Parser, run
 from utils.evaluation import BEST_BY, describe, evaluate, example_picture, submit_masks
@@ -362,8 +361,8 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     scheme = DATASETS[args.dataset].scheme
     _, val_batches = build_loaders(args)
     published = Published(args.model, args.backbone, args.lightweight)
-    member = load_member(args.load_from, device, published, scheme)
-    predictor = Predictor([member], device, pick_amp(args.amp, device), args.tta)
+    members = load_ensemble([args.load_from], device, scheme, [published])
+    predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     validate(args, predictor, val_batches, RunLog(None), 0)
 
 

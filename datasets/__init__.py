@@ -7,8 +7,8 @@ from typing import NamedTuple
 from torch.utils.data import Dataset
 
 from datasets.checks import check_pairs
-from datasets.second import SCHEME as SECOND
 from datasets.second import build_second
+from utils.schemes import SECOND
 from utils.structures import Scheme
 
 

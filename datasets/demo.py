@@ -22,9 +22,9 @@ from tqdm import tqdm
 from datasets.demo_canvas import COLUMN, FINE, MARGIN
 from datasets.demo_render import lasting_noise, render, some_sky
 from datasets.demo_scene import draw, evolve, settle
-from datasets.second import SCHEME
 from utils.cli import Parser, positive_int, run
 from utils.files import atomic_path, write_json
+from utils.schemes import SECOND
 from utils.writers import write_mask
 
 PARTS = ("train", "test")
@@ -166,9 +166,9 @@ def _write_tile(part: Path, name: str, scene: Scene) -> None:
         write_mask(
             part / f"label{date}" / name,
             np.where(change, dense, 0).astype(np.uint8),
-            SCHEME.palette,
+            SECOND.palette,
         )
-        write_mask(part / f"dense{date}" / name, dense, SCHEME.palette)
+        write_mask(part / f"dense{date}" / name, dense, SECOND.palette)
 
 
 def _put_in_place(made: Path, out: Path, parameters: dict[str, int], overwrite: bool) -> None:
@@ -210,9 +210,9 @@ def parse_args(argv: list[str] | None = None):
     return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Makes what the command line asks for."""
-    args = parse_args()
+    args = parse_args(argv)
     if write_demo(args.out, args.pairs, args.size, args.seed, args.overwrite):
         print(f"{args.out}: {args.pairs} pairs of {args.size} px, seed {args.seed}")
     else:

@@ -11,6 +11,7 @@ from datasets.demo_shapes import dense_outline, turn
 WATER, GROUND, LOW_VEGETATION, TREE, BUILDING, SPORTS = range(1, 7)
 
 FINE = 2  # drawn px per image px and side
+NOTHING = -1  # no surface
 MARGIN = 8  # image px drawn beyond each rim: for shadows and shifts
 
 
@@ -24,7 +25,7 @@ class Surface(NamedTuple):
     grain: float = 0.05  # share of the brightness that varies from pixel to pixel
     patch: float = 0.06  # share of the brightness that varies over some 10 px
     season: float = 0.0  # 0..1, how far the season recolours it
-    vary: float = 0.03  # share of the brightness that varies between dates
+    vary: float = 0.05  # share of the brightness that varies between dates
     rows: float = 0.0  # furrows or ribs: share of the brightness
     period: float = 4.0  # px from row to row
     angle: float = 0.0  # radians, across the rows
@@ -74,7 +75,9 @@ class Canvas:
         """
         side = (size + 2 * MARGIN) * FINE
         self.image = Image.new("I", (side, side))
-        self.draw = ImageDraw.Draw(self.image)
+        self.ground = ImageDraw.Draw(self.image)
+        self.traffic_image = Image.new("I", (side, side), NOTHING)
+        self.traffic = ImageDraw.Draw(self.traffic_image)
         self.rows: list[ndarray] = []
         self.count = 0
         self.bend = bend
@@ -92,29 +95,32 @@ class Canvas:
         last = self.image.width / FINE - MARGIN
         return bool(points.max(0).min() > -MARGIN - reach and points.min(0).max() < last + reach)
 
-    def _fill(self, points: ndarray, surface: Surface) -> None:
+    def _fill(self, points: ndarray, surface: Surface, draw: ImageDraw.ImageDraw) -> None:
         if len(points) >= 3:
             number = self._add(np.array([surface], np.float32))
-            self.draw.polygon(((points + MARGIN) * FINE).ravel().tolist(), fill=number)
+            draw.polygon(((points + MARGIN) * FINE).ravel().tolist(), fill=number)
 
     def area(self, polygon: ndarray, surface: Surface) -> None:
         """Draws land: the outline bends with the plane."""
         if len(polygon) >= 3:
-            self._fill(self.bend(dense_outline(polygon)), surface)
+            self._fill(self.bend(dense_outline(polygon)), surface, self.ground)
 
-    def shape(self, centre: ndarray, outline: ndarray, surface: Surface) -> None:
+    def shape(
+        self, centre: ndarray, outline: ndarray, surface: Surface, passing: bool = False
+    ) -> None:
         """Draws a built thing: moved and turned with the plane, but rigid.
 
         Args:
             centre: (2,) where it stands.
             outline: (n, 2) relative to `centre`.
             surface: what it is made of.
+            passing: it is there at this date only, and shows on open ground only: labels stay.
         """
         here, ahead = self.bend(centre + np.array([[0.0, 0.0], [1.0, 0.0]]))
         angle = float(np.arctan2(*(ahead - here)[::-1]))
         tilt = turn(np.array([[surface.tilt_x, surface.tilt_y]]), angle)[0]
         surface = surface._replace(tilt_x=tilt[0], tilt_y=tilt[1], angle=surface.angle + angle)
-        self._fill(turn(outline, angle) + here, surface)
+        self._fill(turn(outline, angle) + here, surface, self.traffic if passing else self.ground)
 
     def crowns(self, centres: ndarray, radii: ndarray, tints: ndarray, kind: Surface) -> None:
         """Draws round tree crowns.
@@ -138,8 +144,14 @@ class Canvas:
             np.concatenate([centres - radii[:, None], centres + radii[:, None]], 1) + MARGIN
         ) * FINE
         for offset, corners in enumerate(boxes.tolist()):
-            self.draw.ellipse(corners, fill=number + offset)
+            self.ground.ellipse(corners, fill=number + offset)
 
     def finish(self) -> tuple[ndarray, ndarray]:
         """The map (S, S) of surface numbers and the table (n, columns) float32."""
-        return np.asarray(self.image), np.concatenate(self.rows)
+        ids, traffic, table = (
+            np.asarray(self.image),
+            np.asarray(self.traffic_image),
+            np.concatenate(self.rows),
+        )
+        open_ground = table[:, COLUMN["cover"]][ids] == GROUND
+        return np.where(open_ground & (traffic != NOTHING), traffic, ids), table

@@ -37,16 +37,16 @@ class Theme(NamedTuple):
 THEMES = (
     Theme(0.30, 3600, "country road", "track", 26,  # farmland
           {"crop": 46, "ploughed": 17, "meadow": 11, "forest": 9, "houses": 8, "orchard": 6,
-           "pond": 5}),
+           "pond": 7}),
     Theme(0.14, 4800, "country road", "rim", 34,  # woodland
           {"forest": 46, "meadow": 18, "crop": 12, "ploughed": 7, "pond": 7, "houses": 6,
            "cleared": 4}),
     Theme(0.24, 4600, "street", "street", 14,  # suburb
-          {"houses": 50, "meadow": 9, "park": 8, "pitches": 8, "blocks": 7, "forest": 6,
-           "cleared": 5, "crop": 4, "parking": 3, "pond": 2}),
+          {"houses": 50, "meadow": 9, "park": 8, "pitches": 11, "blocks": 7, "forest": 6,
+           "cleared": 5, "crop": 4, "parking": 3, "pond": 4}),
     Theme(0.17, 5600, "avenue", "street", 6,  # city
-          {"blocks": 46, "park": 10, "pitches": 9, "parking": 8, "cleared": 8, "halls": 8,
-           "houses": 8, "pond": 2}),
+          {"blocks": 46, "park": 10, "pitches": 13, "parking": 8, "cleared": 8, "halls": 8,
+           "houses": 8, "pond": 4}),
     Theme(0.15, 6200, "avenue", "street", 6,  # industry
           {"halls": 46, "meadow": 10, "cleared": 10, "crop": 10, "parking": 8, "blocks": 5,
            "ploughed": 5, "pond": 4}),
@@ -174,7 +174,7 @@ def in_tile(polygon: ndarray, size: int) -> float:
 
 def evolve(land: Land, size: int, rng: Rng) -> Land:
     """The land at date 2: some parcels get another use, are built up or torn down."""
-    share = rng.uniform(0.0, 0.02) if rng.random() < 0.08 else rng.uniform(0.1, 0.42)
+    share = rng.uniform(0.0, 0.02) if rng.random() < 0.1 else rng.uniform(0.06, 0.36)
     left, parcels = share * size**2, list(land.parcels)
     for number in rng.permutation(len(parcels)):
         parcel, space = parcels[number], in_tile(parcels[number].polygon, size)

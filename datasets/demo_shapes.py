@@ -1,12 +1,19 @@
 """Plane geometry for the demo scenes: convex polygons as (n, 2) float arrays of x, y in px."""
 
+import math
+
 import numpy as np
 from numpy import ndarray
 
 
+def following(rows: ndarray) -> ndarray:
+    """For each row the next one; the first follows the last."""
+    return np.concatenate([rows[1:], rows[:1]])
+
+
 def unit(angle: float) -> ndarray:
     """The direction (cos, sin) of an angle in radians."""
-    return np.array([np.cos(angle), np.sin(angle)])
+    return np.array([math.cos(angle), math.sin(angle)])
 
 
 def left_of(direction: ndarray) -> ndarray:
@@ -22,14 +29,14 @@ def box(length: float, width: float, angle: float, x: float = 0.0, y: float = 0.
 
 def turn(points: ndarray, angle: float) -> ndarray:
     """Points turned about the origin by `angle` in radians."""
-    along = unit(angle)
-    return points[:, :1] * along + points[:, 1:] * left_of(along)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return points @ np.array([[cos, sin], [-sin, cos]])
 
 
 def area(polygon: ndarray) -> float:
     """Area in px^2; 0 for fewer than three corners."""
     x, y = polygon[:, 0], polygon[:, 1]
-    return abs(float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))) / 2 if len(polygon) else 0.0
+    return abs(float(np.sum(x * following(y) - y * following(x)))) / 2 if len(polygon) else 0.0
 
 
 def cut(polygon: ndarray, point: ndarray, normal: ndarray) -> ndarray:
@@ -39,7 +46,7 @@ def cut(polygon: ndarray, point: ndarray, normal: ndarray) -> ndarray:
     side = (polygon - point) @ normal
     corners = []
     for a, b, side_a, side_b in zip(
-        polygon, np.roll(polygon, -1, 0), side, np.roll(side, -1), strict=True
+        polygon, following(polygon), side, following(side), strict=True
     ):
         if side_a >= 0:
             corners.append(a)
@@ -58,14 +65,14 @@ def band(polygon: ndarray, point: ndarray, direction: ndarray, width: float) -> 
 
 def longest_side(polygon: ndarray) -> float:
     """Angle in radians of the longest side."""
-    sides = np.roll(polygon, -1, 0) - polygon
+    sides = following(polygon) - polygon
     x, y = sides[np.argmax((sides**2).sum(1))]
     return float(np.arctan2(y, x))
 
 
 def inward(polygon: ndarray) -> ndarray:
     """Unit normals (n, 2) of the sides of a convex polygon, towards its inside."""
-    sides = np.roll(polygon, -1, 0) - polygon
+    sides = following(polygon) - polygon
     normals = np.stack([-sides[:, 1], sides[:, 0]], 1)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     inside = ((polygon.mean(0) - polygon) * normals).sum()
@@ -123,7 +130,7 @@ def inner_box(polygon: ndarray, aspect: float, inset: float) -> tuple[float, flo
 def rounded(polygon: ndarray, rounds: int = 3) -> ndarray:
     """Corners cut off again and again: a smooth blob inside the polygon."""
     for _ in range(rounds):
-        after = np.roll(polygon, -1, 0)
+        after = following(polygon)
         polygon = np.stack([0.75 * polygon + 0.25 * after, 0.25 * polygon + 0.75 * after], 1)
         polygon = polygon.reshape(-1, 2)
     return polygon
@@ -139,8 +146,7 @@ def stadium(length: float, width: float, angle: float) -> ndarray:
 
 def dense_outline(polygon: ndarray, step: float = 6.0) -> ndarray:
     """The same outline with a corner at least every `step` px, so that it can be bent."""
-    pieces = []
-    for a, b in zip(polygon, np.roll(polygon, -1, 0), strict=True):
-        count = max(1, int(np.linalg.norm(b - a) / step))
-        pieces.append(a + (b - a) * (np.arange(count) / count)[:, None])
-    return np.concatenate(pieces)
+    sides = following(polygon) - polygon
+    count = max(1, int(np.hypot(sides[:, 0], sides[:, 1]).max() / step))
+    parts = np.arange(count)[:, None] / count
+    return (polygon[:, None] + sides[:, None] * parts).reshape(-1, 2)

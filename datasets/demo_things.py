@@ -35,13 +35,13 @@ def tint(rng: Rng, colours: list[Colour]) -> ndarray:
 
 def soil(rng: Rng, colours: list[Colour] = SOILS) -> Surface:
     """Bare ground."""
-    return Surface(GROUND, *tint(rng, colours), grain=0.06, patch=0.09, vary=0.06, season=0.1)
+    return Surface(GROUND, *tint(rng, colours), grain=0.06, patch=0.09, vary=0.09, season=0.1)
 
 
 def grass(rng: Rng) -> Surface:
     """Meadow or lawn."""
     return Surface(
-        LOW_VEGETATION, *tint(rng, MEADOWS), grain=0.07, patch=0.09, season=0.9, vary=0.07
+        LOW_VEGETATION, *tint(rng, MEADOWS), grain=0.07, patch=0.09, season=0.9, vary=0.10
     )
 
 
@@ -68,7 +68,7 @@ def cars(canvas: Canvas, points: ndarray, angle: float, share: float) -> None:
     rng = canvas.passing
     for point in points[rng.random(len(points)) < share]:
         kind = Surface(GROUND, *tint(rng, CARS), grain=0.02, height=1.4)
-        canvas.shape(point, box(rng.uniform(3.6, 4.8), 2.0, angle), kind)
+        canvas.shape(point, box(rng.uniform(3.6, 4.8), 2.0, angle), kind, passing=True)
 
 
 def gable(

@@ -40,7 +40,7 @@ def crop(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
     """A field in rows."""
     colour, angle = things.tint(rng, things.CROPS), longest_side(polygon) + np.pi / 2
     rows = {"rows": rng.uniform(0.03, 0.16), "period": rng.uniform(2.2, 5.0), "angle": angle}
-    kind = Surface(LOW_VEGETATION, *colour, grain=0.05, patch=0.06, season=0.85, vary=0.12, **rows)
+    kind = Surface(LOW_VEGETATION, *colour, grain=0.05, patch=0.06, season=0.85, vary=0.16, **rows)
     canvas.area(polygon, kind)
 
 

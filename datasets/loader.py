@@ -94,6 +94,7 @@ def eval_loader(
     dataset: Dataset,
     batch_size: int,
     *,
+    indices: Sequence[int] | None = None,
     rank: int = 0,
     world: int = 1,
     num_workers: int = 0,
@@ -104,6 +105,7 @@ def eval_loader(
     Args:
         dataset: indexed with (epoch, index).
         batch_size: tiles at a time, all ranks together (each takes its share, at least 1).
+        indices: the tiles to read, in order; None reads all.
         rank: this process, 0..world-1.
         world: number of processes; ranks may get different numbers of batches, or none.
         num_workers: processes that decode; 0 decodes here.
@@ -115,7 +117,8 @@ def eval_loader(
     if batch_size < 1:
         raise ValueError(f"the evaluation batch size {batch_size} must be at least 1")
     share = -(-batch_size // world)
-    keys = [(0, index) for index in range(rank, len(dataset), world)]
+    indices = range(len(dataset)) if indices is None else indices
+    keys = [(0, index) for index in indices[rank::world]]
     batches = [keys[start : start + share] for start in range(0, len(keys), share)]
     return _loader(dataset, batches, num_workers, pin_memory)
 

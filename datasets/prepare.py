@@ -15,8 +15,8 @@ from tqdm import tqdm
 from datasets.checks import check_pairs
 from datasets.codecs import read_image, read_label
 from datasets.layout import FIELDS, PARTS, find_files, list_pairs, parse_folders, part_path
-from datasets.second import SCHEME
 from utils.files import atomic_path
+from utils.schemes import SECOND
 from utils.writers import write_mask
 
 KEPT = (".png", ".jpg", ".jpeg")  # images that are copied byte for byte
@@ -61,7 +61,7 @@ def convert(
     """
     if Path(source).resolve() == Path(target).resolve():
         raise ValueError(f"SRC and DST are the same folder, {source}; pass another DST")
-    counts = check_pairs(source, SCHEME.palette, folders=folders, progress=progress)
+    counts = check_pairs(source, SECOND.palette, folders=folders, progress=progress)
     jobs = [job for part in counts for job in _jobs(source, Path(target), part, folders)]
     present = {folder: find_files(folder) for folder in {job.target.parent for job in jobs}}
     full = sorted(str(folder) for folder, files in present.items() if files)
@@ -92,7 +92,7 @@ def _jobs(
 
 def _run(job: Job, present: Mapping[str, list[Path]]) -> None:
     if job.is_label:
-        write_mask(job.target, read_label(job.source, SCHEME.palette), SCHEME.palette)
+        write_mask(job.target, read_label(job.source, SECOND.palette), SECOND.palette)
     else:
         with atomic_path(job.target) as temporary:
             if job.source.suffix.lower() in KEPT:
@@ -148,7 +148,7 @@ def _add_folders(group: argparse._ArgumentGroup) -> None:
 
 def _check_command(args: argparse.Namespace) -> None:
     folders = parse_folders(args.folders)
-    for part, count in check_pairs(args.root, SCHEME.palette, folders=folders).items():
+    for part, count in check_pairs(args.root, SECOND.palette, folders=folders).items():
         labelled = list_pairs(args.root, part, folders)[0][0].labels is not None
         kind = "with labels" if labelled else "without labels"
         print(f"{part_path(args.root, part, folders)}: {count} pair(s) {kind}, nothing wrong")

@@ -16,21 +16,8 @@ from datasets.codecs import decode, image_size, read_image, read_label
 from datasets.layout import DataError, Tile, find_files, list_pairs, part_path, test_folder
 from datasets.splits import RULES, split_names
 from datasets.transforms import Augment
-from utils.structures import IGNORE_INDEX, Sample, Scheme
-
-SCHEME = Scheme(
-    task="semantic_change",
-    classes=("water", "ground", "low vegetation", "tree", "building", "sports field"),
-    palette=(
-        (255, 255, 255),  # unchanged
-        (0, 0, 255),
-        (128, 128, 128),
-        (0, 128, 0),
-        (0, 255, 0),
-        (128, 0, 0),
-        (255, 0, 0),
-    ),
-)
+from utils.schemes import SECOND
+from utils.structures import IGNORE_INDEX, Sample
 
 
 class SecondDataset(Dataset):
@@ -61,7 +48,7 @@ class SecondDataset(Dataset):
         ValueError: an id that is not there.
     """
 
-    scheme = SCHEME
+    scheme = SECOND
 
     def __init__(
         self,
@@ -188,20 +175,21 @@ def build_second(
     root: Path | str,
     part: str,
     *,
-    split: str = "every10th",
+    split: str | None = None,
     folders: Mapping[str, str] | None = None,
     **options,
 ) -> SecondDataset:
-    """Builds one part: "train" and "val" by the split, "test" = test/ or else val/.
+    """Builds one part: with a split its "train" or "val", else a whole folder.
 
     Args:
         root: folder with train, val and test in it.
-        part: train, val, test, or any other folder under root, read whole.
-        split: see `split_parts`; matters for train and val.
+        part: train or val; without a split also "test" (test/ or else val/, see `test_folder`)
+            or any other folder under root.
+        split: see `split_parts`.
         folders: names in place of the usual ones.
         **options: the rest of SecondDataset's arguments.
     """
-    if part in ("train", "val"):
+    if split is not None:
         folder, names = split_parts(root, split, folders)[part]
         return SecondDataset(root, folder, names, folders, **options)
     folder = test_folder(root, folders) if part == "test" else part

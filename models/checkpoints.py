@@ -9,13 +9,15 @@ published file into one of ours.
 
 import argparse
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models import BACKBONES, NETWORKS, build_network
+from models import NETWORKS, build_network
+from models.published import CHANGE_CLASSIFIER, Published, from_senseearth, state_dict_of
 from utils.cli import run
 from utils.files import atomic_path
 from utils.inference import Member, Normalise
@@ -23,34 +25,6 @@ from utils.schemes import SECOND
 from utils.structures import Scheme
 
 SHOWN_KEYS = 10
-
-# published name -> ours, longest first; the rest of the key stays
-SENSEEARTH_PREFIXES = {
-    "backbone.": "backbone.body.",
-    "head.": "semantic_head.",
-    "head_bin.": "change_head.",
-}
-SENSEEARTH_DEEPLAB_PREFIXES = {
-    **SENSEEARTH_PREFIXES,
-    "head_bin.": "change_head.aspp.",
-    "reduce_bin.": "change_head.reduce.",
-    "fuse_bin.": "change_head.fuse.",
-    "classifier_bin.": "change_head.classifier.",
-}
-# the layer that gives the change score; published ones are positive on UNCHANGED pixels
-CHANGE_CLASSIFIER = {
-    "fcn": "change_head.head.4",
-    "pspnet": "change_head.conv5.5",
-    "deeplabv3plus": "change_head.classifier",
-}
-
-
-class Published(NamedTuple):
-    """What a bare state dict does not say of itself (--model, --backbone, --lightweight)."""
-
-    model: str
-    backbone: str
-    lightweight: bool = False
 
 
 def make_recipe(
@@ -131,17 +105,6 @@ def read_file(path: Path | str) -> dict[str, Any]:
     return content
 
 
-def state_dict_of(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The state dict inside the usual wrappers, without DataParallel's `module.`."""
-    for wrapper in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    state = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-    if state and all(k.startswith("module.") for k in state):
-        state = {k.removeprefix("module."): v for k, v in state.items()}
-    return state
-
-
 def load_strictly(network: nn.Module, state: dict[str, Tensor], source: Path | str) -> None:
     """Loads a state dict that must fit to the last key and shape.
 
@@ -168,24 +131,6 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], source: Path | s
             "Pass the --model, --backbone and --lightweight that it was trained with."
         )
     network.load_state_dict(state)
-
-
-def from_senseearth(state: dict[str, Tensor], model: str) -> dict[str, Tensor]:
-    """A published SenseEarth state dict in our names and our polarity (change > 0 is changed).
-
-    Raises:
-        ValueError: a key that the published layout does not have.
-    """
-    prefixes = SENSEEARTH_DEEPLAB_PREFIXES if model == "deeplabv3plus" else SENSEEARTH_PREFIXES
-    renamed = {}
-    for key, value in state.items():
-        prefix = next((p for p in prefixes if key.startswith(p)), "")
-        renamed[prefixes.get(prefix, "") + key.removeprefix(prefix)] = value
-    for part in ("weight", "bias"):
-        key = f"{CHANGE_CLASSIFIER.get(model)}.{part}"
-        if key in renamed:
-            renamed[key] = -renamed[key]
-    return renamed
 
 
 def load_network(
@@ -229,16 +174,57 @@ def load_network(
     return network.to(device).eval(), recipe
 
 
-def load_member(
-    path: Path | str,
+def load_ensemble(
+    paths: Sequence[Path | str],
     device: torch.device,
-    published: Published | None = None,
-    scheme: Scheme | None = None,
-) -> Member:
-    """`load_network`, ready to predict: laid out for speed, with its own normalisation."""
-    network, recipe = load_network(path, device, published, scheme)
-    network = network.to(memory_format=torch.channels_last)
-    return Member(network, Normalise.of(scheme_of(recipe)).to(device))
+    scheme: Scheme,
+    published: Sequence[Published] = (),
+) -> list[Member]:
+    """All checkpoints, checked to speak of the same classes and bands as the data set.
+
+    Args:
+        paths: at least one.
+        device: where to put them.
+        scheme: of the data set.
+        published: for bare state dicts, what they are: one for all, or one for each path.
+
+    Raises:
+        ValueError, FileNotFoundError: see `load_network`; or another task, classes or bands.
+    """
+    if len(published) not in (0, 1, len(paths)):
+        raise ValueError(
+            f"--model and --backbone describe {len(published)} checkpoints, --checkpoints names "
+            f"{len(paths)}; give one for all, or one for each"
+        )
+    each = list(published) * len(paths) if len(published) == 1 else published or [None] * len(paths)
+    members = []
+    for path, hint in zip(paths, each, strict=True):
+        network, recipe = load_network(path, device, hint, scheme)
+        own = scheme_of(recipe)
+        for field in ("task", "classes", "bands"):
+            if getattr(own, field) != getattr(scheme, field):
+                raise ValueError(
+                    f"{path} was trained for {field} {getattr(own, field)}, the data set has "
+                    f"{getattr(scheme, field)}; choose another checkpoint (--checkpoints)"
+                )
+        network = network.to(memory_format=torch.channels_last)
+        members.append(Member(network, Normalise.of(own).to(device)))
+    return members
+
+
+def find_checkpoints(outdir: Path | str) -> list[Path]:
+    """All of OUTDIR/models/*.pth, sorted.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    paths = sorted(Path(outdir, "models").glob("*.pth"))
+    if not paths:
+        raise FileNotFoundError(
+            f"no checkpoints in {Path(outdir, 'models')}; train one (train.py), or name some with "
+            "--checkpoints"
+        )
+    return paths
 
 
 def load_matching(network: nn.Module, path: Path | str) -> str:
@@ -263,45 +249,6 @@ def load_matching(network: nn.Module, path: Path | str) -> str:
     fresh = [k for k in own if k not in fits]
     told = f"{path}: loaded {len(fits)} of {len(own)} entries"
     return f"{told}; fresh: {', '.join(fresh[:SHOWN_KEYS])}" if fresh else told
-
-
-def find_pretrained(backbone: str, folder: Path | str = "data/pretrained_models") -> Path | None:
-    """The local ImageNet file of a backbone, by our name or timm's, if there is one."""
-    names = [backbone]
-    if backbone in BACKBONES:
-        names.append(BACKBONES[backbone].timm_name)
-    paths = [Path(folder) / f"{n}{suffix}" for n in names for suffix in (".pth", ".safetensors")]
-    return next((path for path in paths if path.is_file()), None)
-
-
-def load_pretrained(backbone: nn.Module, path: Path | str) -> None:
-    """Loads an ImageNet file into a backbone: HRNet's official ones, torchvision's, timm's.
-
-    Entries of the classifier are ignored; a first convolution for another number of bands is
-    adapted by timm's rule.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read_file`; or the file is of another backbone.
-    """
-    from timm.models import adapt_input_conv
-
-    def flat(key: str) -> str:  # timm's feature extractor flattens "stages.0" to "stages_0"
-        return key.replace(".", "_")
-
-    state = state_dict_of(read_file(path))
-    by_flat_name = {flat(k): v for k, v in state.items()}
-    own = backbone.body.state_dict()
-    found = {k: by_flat_name[flat(k)] for k in own if flat(k) in by_flat_name}
-    first = next(k for k, v in own.items() if v.ndim == 4)
-    if first in found and found[first].shape[1] != own[first].shape[1]:
-        found[first] = adapt_input_conv(own[first].shape[1], found[first])
-    for key, value in own.items():
-        if key.endswith("num_batches_tracked"):
-            found.setdefault(key, value)
-    try:
-        load_strictly(backbone.body, found, path)
-    except ValueError as error:
-        raise ValueError(f"--pretrained: not the weights of this --backbone. {error}") from error
 
 
 def main(argv: list[str] | None = None) -> None:

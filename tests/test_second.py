@@ -9,8 +9,9 @@ from tiny_data import make_pair, write_label
 from datasets import DATASETS, build_dataset, check_dataset, layout
 from datasets.codecs import encode, read_image, read_label
 from datasets.layout import DataError, list_pairs, parse_folders
-from datasets.second import SCHEME, SecondDataset, split_parts
+from datasets.second import SecondDataset, split_parts
 from datasets.transforms import ORIENTATIONS, Augment, orient
+from utils.schemes import SECOND
 from utils.structures import IGNORE_INDEX, Sample
 
 REAL = Path(__file__).resolve().parents[1].parent / "shared/data/eurosat_scd"
@@ -21,8 +22,8 @@ def same(a: Sample, b: Sample) -> bool:
 
 
 def test_scheme_has_a_colour_for_each_class_and_for_unchanged():
-    assert SCHEME.num_classes == 6 and SCHEME.num_dates == 2
-    assert len(set(SCHEME.palette)) == 7 and SCHEME.palette[0] == (255, 255, 255)
+    assert SECOND.num_classes == 6 and SECOND.num_dates == 2
+    assert len(set(SECOND.palette)) == 7 and SECOND.palette[0] == (255, 255, 255)
 
 
 def test_a_sample_is_what_the_files_hold(second_root):
@@ -38,7 +39,7 @@ def test_a_sample_is_what_the_files_hold(second_root):
     for date in (0, 1):
         image = read_image(root / f"train/im{date + 1}/00001.png")
         assert np.array_equal(sample.images[date].permute(1, 2, 0), image)
-        label = read_label(root / f"train/label{date + 1}/00001.png", SCHEME.palette)
+        label = read_label(root / f"train/label{date + 1}/00001.png", SECOND.palette)
         assert np.array_equal(masks[date], label)
     assert 0.1 < sample.change.float().mean() < 0.4
 
@@ -59,7 +60,7 @@ def test_label_coding_makes_no_difference(tmp_path, second_root, mode):
     for date in (1, 2):
         for path in (other / f"train/label{date}").iterdir():
             target = tmp_path / "coded/train" / path.parent.name / path.name
-            write_label(target, read_label(path, SCHEME.palette), mode)
+            write_label(target, read_label(path, SECOND.palette), mode)
         shutil.copytree(other / f"train/im{date}", tmp_path / f"coded/train/im{date}")
     assert same(SecondDataset(tmp_path / "coded")[1], SecondDataset(other)[1])
 
@@ -207,7 +208,9 @@ def test_the_test_set_is_test_or_else_val(second_root):
 
 def test_train_and_val_are_disjoint_parts_of_the_training_folder(second_root):
     root = second_root(train=20, val=2, test=2)
-    train, val = (build_dataset("second", part, root) for part in ("train", "val"))
+    train, val = (
+        build_dataset("second", part, root, split="every10th") for part in ("train", "val")
+    )
     assert val.names == ["00000", "00010"] and len(train) == 18
     assert val.path == train.path == root / "train"
     assert not set(train.names) & set(val.names)
@@ -235,7 +238,7 @@ def test_training_without_labels_is_an_error(second_root):
     root = second_root(train=0, val=2)
     (root / "val").rename(root / "train")
     with pytest.raises(ValueError, match="train has no labels; training needs"):
-        build_dataset("second", "train", root)
+        build_dataset("second", "train", root, split="every10th")
 
 
 def test_an_unknown_data_set_names_the_choices():
@@ -253,7 +256,10 @@ def test_every_data_set_says_what_it_is(name):
 def test_real_tiles_are_read():
     if not REAL.is_dir():
         pytest.skip(f"{REAL} absent")
-    train, val, test = (build_dataset("second", part, REAL) for part in ("train", "val", "test"))
+    train, val = (
+        build_dataset("second", part, REAL, split="every10th") for part in ("train", "val")
+    )
+    test = build_dataset("second", "test", REAL)
     assert (len(train), len(val), len(test)) == (540, 60, 120)
     sample, dense = train[0], train.dense_labels(train.names[0])
     assert sample.images.shape == (2, 3, 256, 256)

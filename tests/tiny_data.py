@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.second import SCHEME
+from utils.schemes import SECOND
 
-PALETTE = SCHEME.palette
-NUM_CLASSES = SCHEME.num_classes
+PALETTE = SECOND.palette
+NUM_CLASSES = SECOND.num_classes
 
 
 def make_second(

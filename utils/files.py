@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -25,6 +27,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_image(path: Path | str, image: Image.Image) -> None:
+    """Writes a picture in the format of its suffix."""
+    with atomic_path(path) as temporary:
+        image.save(temporary)
 
 
 def write_json(path: Path | str, value: object) -> None:

@@ -125,6 +125,11 @@ class Predictor:
         each = [self.predict_one(member, images, tta) for member in self.members]
         return mean_probs(each)
 
+    def wait(self) -> None:
+        """Until the device has done everything asked of it (for timing)."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     @torch.inference_mode()
     def predict_one(self, member: Member, images: Tensor, tta: str | None = None) -> Probs:
         """One member's probabilities, averaged over the views."""

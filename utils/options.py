@@ -64,6 +64,30 @@ def add_model_options(
     return group
 
 
+def add_ensemble_options(
+    parser: Parser, networks: Iterable[str], backbones: Iterable[str]
+) -> argparse._ArgumentGroup:
+    """Which trained networks."""
+    group = parser.add_argument_group("networks")
+    group.add_argument(
+        "--checkpoints",
+        nargs="+",
+        metavar="FILE",
+        help="trained networks to average (default: all of OUTDIR/models/*.pth)",
+    )
+    group.add_argument(
+        "--model",
+        nargs="+",
+        type=one_of("network", networks),
+        help="for published state dicts, which do not say: one for all, or one for each",
+    )
+    group.add_argument(
+        "--backbone", nargs="+", help=f"likewise, such as {', '.join(list(backbones)[:3])}"
+    )
+    group.add_argument("--lightweight", action="store_true", help="likewise: depthwise heads")
+    return group
+
+
 def add_tta_option(group: argparse._ArgumentGroup, default: str) -> None:
     """Test-time augmentation."""
     group.add_argument(

@@ -1,0 +1,198 @@
+"""Label the unchanged pixels of the training tiles by an ensemble of trained networks.
+
+`python label.py` lets every checkpoint of outdir/models vote; `train.py --use-pseudo-label` trains
+on the outcome.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets import DATASETS, build_dataset, check_dataset
+from datasets.layout import parse_folders
+from datasets.loader import eval_loader
+from models import BACKBONES, NETWORKS
+from models.checkpoints import find_checkpoints, load_ensemble
+from models.published import described
+from utils import distributed, options
+from utils.cli import Parser, fraction, run
+from utils.evaluation import true_masks
+from utils.files import write_json
+from utils.inference import Predictor, mean_probs
+from utils.labelling import LabelRecord, done_tiles, start_or_continue, total_stats
+from utils.metrics import to_json
+from utils.precision import pick_amp
+from utils.pseudo_labels import PseudoLabelStats, VoteCounter, mean_rule
+from utils.structures import Sample, Scheme
+from utils.writers import BackgroundWriter
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser("Pseudo-label the unchanged pixels of the training tiles.", prog="label.py")
+    data = options.add_data_options(parser, DATASETS)
+    options.add_split_option(data)
+    data.add_argument(
+        "--overwrite", action="store_true", help="replace masks made with other settings"
+    )
+    options.add_ensemble_options(parser, NETWORKS, BACKBONES)
+    rule = parser.add_argument_group("rule")
+    rule.add_argument(
+        "--rule",
+        choices=("vote", "mean"),
+        default="vote",
+        help="vote: each network votes where its two dates agree, the most votes win, ties stay "
+        "unlabelled; mean: the averaged probabilities must agree on both dates",
+    )
+    rule.add_argument(
+        "--min-confidence",
+        type=fraction,
+        default=0.0,
+        metavar="P",
+        help="with --rule mean: smallest averaged probability at both dates, 0..1 (default: 0)",
+    )
+    options.add_tta_option(rule, "flip_rot")
+    rule.add_argument("--val-batch-size", type=int, default=16, help="pairs at a time")
+    options.add_runtime_options(parser)
+    args = parser.parse_args(argv)
+    if args.min_confidence and args.rule != "mean":
+        parser.error("--min-confidence needs --rule mean; votes have no confidence")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Labels every training tile that is not labelled yet, then sums up."""
+    args = parse_args(argv)
+    distributed.relaunch_per_gpu(args.device)
+    with distributed.session(args.device) as device:
+        label(args, device)
+
+
+def label(args: argparse.Namespace, device: torch.device) -> None:
+    """The whole of labelling."""
+    scheme = DATASETS[args.dataset].scheme
+    where = {"root": args.data_root, "folders": parse_folders(args.folders)}
+    paths = [Path(path) for path in args.checkpoints or find_checkpoints(args.outdir)]
+    folder = Path(args.outdir, "masks", "train")
+    if distributed.is_main():
+        print("teachers:", *paths, sep="\n  ")
+        check_dataset(args.dataset, ["train"], seen=Path(args.outdir, "data_check.json"), **where)
+        start_or_continue(folder, settings(args, paths), args.overwrite)
+    distributed.barrier()
+    predictor = Predictor(
+        load_ensemble(
+            paths, device, scheme, described(args.model, args.backbone, args.lightweight)
+        ),
+        device,
+        pick_amp(args.amp, device),
+        args.tta,
+    )
+    tiles = build_dataset(args.dataset, "train", split=args.split, **where)
+    done = done_tiles(folder)
+    indices = [i for i, name in enumerate(tiles.names) if name not in done]
+    batches = eval_loader(
+        tiles,
+        args.val_batch_size,
+        indices=indices,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        num_workers=args.num_workers,
+    )
+    if distributed.is_main() and done:
+        print(f"{len(tiles.names) - len(indices)} tiles are labelled already; going on")
+    record = LabelRecord(folder, distributed.rank(), scheme.palette)
+    bar = tqdm(total=len(indices), unit="pair", disable=not distributed.is_main())
+    with BackgroundWriter() as writer:
+        for batch in batches:
+            truth = true_masks(batch).to(device)
+            masks, unanimous = pseudo_labels(args, predictor, batch.images, truth, scheme)
+            counts = count_each(batch, masks, truth, unanimous, scheme, tiles.dense_labels)
+            for name, mask, count in zip(batch.name, masks.cpu().numpy(), counts, strict=True):
+                writer.submit(record.write_tile, folder / name, mask, count)
+            bar.update(len(batch.name) * distributed.world())
+    bar.close()
+    distributed.barrier()
+    if distributed.is_main():
+        summarise(args, tiles.names, folder, scheme)
+
+
+def settings(args: argparse.Namespace, paths: list[Path]) -> dict:
+    """What the masks depend on; a labelling only goes on under the same."""
+    stats = [path.stat() for path in paths]
+    return {
+        "checkpoints": [str(path) for path in paths],
+        "checkpoint_bytes": [stat.st_size for stat in stats],
+        "checkpoint_times": [stat.st_mtime for stat in stats],
+        "dataset": args.dataset,
+        "data_root": args.data_root,
+        "rule": args.rule,
+        "min_confidence": args.min_confidence,
+        "tta": args.tta,
+    }
+
+
+def pseudo_labels(
+    args: argparse.Namespace, predictor: Predictor, images: Tensor, truth: Tensor, scheme: Scheme
+) -> tuple[Tensor, Tensor]:
+    """Masks (B, T, H, W) uint8 with the unchanged pixels filled in, and where all teachers agree.
+
+    Args:
+        args: --rule and --min-confidence.
+        predictor: the teachers.
+        images: (B, T, C, H, W).
+        truth: (B, T, H, W), 0 = unchanged.
+        scheme: of the data set.
+    """
+    votes = VoteCounter(scheme.num_classes)
+    each = []
+    for member in predictor.members:
+        probs = predictor.predict_one(member, images)
+        votes.add(probs.semantic.argmax(dim=2))
+        if args.rule == "mean":
+            each.append(probs)
+    if args.rule == "vote":
+        return votes.result(truth), votes.unanimous()
+    return mean_rule(mean_probs(each).semantic, truth, args.min_confidence), votes.unanimous()
+
+
+def count_each(
+    batch: Sample,
+    masks: Tensor,
+    truth: Tensor,
+    unanimous: Tensor,
+    scheme: Scheme,
+    dense_labels: Callable[[str], np.ndarray | None],
+) -> list[list]:
+    """Each tile's counts, compared with the class of every pixel where the data set knows it."""
+    counts = []
+    for i, name in enumerate(batch.name):
+        stats = PseudoLabelStats(scheme.num_classes, masks.device)
+        dense = dense_labels(name)
+        if dense is not None:
+            dense = torch.from_numpy(dense)[None].to(masks.device)
+        stats.update(masks[i : i + 1], truth[i : i + 1], unanimous[i : i + 1], dense)
+        counts.append(stats.counts.tolist())
+    return counts
+
+
+def summarise(args: argparse.Namespace, names: list[str], folder: Path, scheme: Scheme) -> None:
+    """Writes metrics/pseudo_labels.json and says the main numbers."""
+    done = done_tiles(folder)
+    result = total_stats((done[name] for name in names), scheme.num_classes).result()
+    result = {"tiles": len(names), **settings(args, []), **result}
+    result = {k: v for k, v in result.items() if not k.startswith("checkpoint_")}
+    path = Path(args.outdir, "metrics", "pseudo_labels.json")
+    write_json(path, to_json(result))
+    line = f"{len(names)} tiles, {result['share_labelled']:.1%} of the unchanged pixels labelled"
+    if result["accuracy"] == result["accuracy"]:
+        line += f", {result['accuracy']:.1%} of those right"
+    print(f"{line}\nmasks in {folder}, numbers in {path}")
+
+
+if __name__ == "__main__":
+    run(main)

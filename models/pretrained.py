@@ -1,0 +1,48 @@
+"""ImageNet weights for a backbone, from a local file."""
+
+from pathlib import Path
+
+from torch import nn
+
+from models.backbones import BACKBONES
+from models.checkpoints import load_strictly, read_file
+from models.published import state_dict_of
+
+
+def find_pretrained(backbone: str, folder: Path | str = "data/pretrained_models") -> Path | None:
+    """The local ImageNet file of a backbone, by our name or timm's, if there is one."""
+    names = [backbone]
+    if backbone in BACKBONES:
+        names.append(BACKBONES[backbone].timm_name)
+    paths = [Path(folder) / f"{n}{suffix}" for n in names for suffix in (".pth", ".safetensors")]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def load_pretrained(backbone: nn.Module, path: Path | str) -> None:
+    """Loads an ImageNet file into a backbone: HRNet's official ones, torchvision's, timm's.
+
+    Entries of the classifier are ignored; a first convolution for another number of bands is
+    adapted by timm's rule.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_file`; or the file is of another backbone.
+    """
+    from timm.models import adapt_input_conv
+
+    def flat(key: str) -> str:  # timm's feature extractor flattens "stages.0" to "stages_0"
+        return key.replace(".", "_")
+
+    state = state_dict_of(read_file(path))
+    by_flat_name = {flat(k): v for k, v in state.items()}
+    own = backbone.body.state_dict()
+    found = {k: by_flat_name[flat(k)] for k in own if flat(k) in by_flat_name}
+    first = next(k for k, v in own.items() if v.ndim == 4)
+    if first in found and found[first].shape[1] != own[first].shape[1]:
+        found[first] = adapt_input_conv(own[first].shape[1], found[first])
+    for key, value in own.items():
+        if key.endswith("num_batches_tracked"):
+            found.setdefault(key, value)
+    try:
+        load_strictly(backbone.body, found, path)
+    except ValueError as error:
+        raise ValueError(f"--pretrained: not the weights of this --backbone. {error}") from error

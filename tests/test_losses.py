@@ -1,0 +1,199 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from utils.losses import (
+    SENSEEARTH_CLASS_WEIGHTS,
+    Denominators,
+    LossTerms,
+    change_loss,
+    loss_denominators,
+    semantic_loss,
+    training_loss,
+)
+from utils.structures import IGNORE_INDEX, Logits, Sample
+
+K = 6
+
+
+def make_batch(seed=0, batch=3, size=5, ignored=0.4):
+    """Random targets with ignored pixels, and logits for them."""
+    rng = torch.Generator().manual_seed(seed)
+    semantic = torch.randint(K, (batch, 2, size, size), generator=rng)
+    semantic[torch.rand(semantic.shape, generator=rng) < ignored] = IGNORE_INDEX
+    change = torch.randint(2, (batch, size, size), generator=rng)
+    change[torch.rand(change.shape, generator=rng) < ignored / 4] = IGNORE_INDEX
+    logits = Logits(
+        torch.randn(batch, 2, K, size, size, generator=rng, requires_grad=True),
+        torch.randn(batch, size, size, generator=rng, requires_grad=True),
+    )
+    names = [str(i) for i in range(batch)]
+    return logits, Sample(names, torch.zeros(batch, 2, 3, size, size), semantic, change)
+
+
+def slow_semantic_loss(logits, target, weights):
+    """Pixel by pixel: per date the weighted mean over labelled pixels; dates added."""
+    total = 0.0
+    for date in range(target.shape[1]):
+        nominator = denominator = 0.0
+        for b, y, x in np.ndindex(target.shape[0], *target.shape[2:]):
+            k = target[b, date, y, x]
+            if k == IGNORE_INDEX:
+                continue
+            scores = logits[b, date, :, y, x].astype(np.float64)
+            log_p = scores[k] - np.log(np.exp(scores).sum())
+            nominator -= weights[k] * log_p
+            denominator += weights[k]
+        total += nominator / denominator if denominator else 0.0
+    return total
+
+
+def slow_change_loss(logits, target):
+    """Pixel by pixel: changed pixels count twice in the sum, once in the count."""
+    total, count = 0.0, 0
+    for index in np.ndindex(*target.shape):
+        if target[index] == IGNORE_INDEX:
+            continue
+        p = 1 / (1 + math.exp(-logits[index]))
+        total += -2 * math.log(p) if target[index] == 1 else -math.log(1 - p)
+        count += 1
+    return total / count
+
+
+def test_all_unchanged_at_even_odds_costs_ln2_and_all_changed_twice_that():
+    logits = torch.zeros(2, 4, 4)  # P(changed) = 0.5
+    count = torch.tensor(32.0)
+    unchanged = change_loss(logits, torch.zeros(2, 4, 4, dtype=torch.long), count)
+    changed = change_loss(logits, torch.ones(2, 4, 4, dtype=torch.long), count)
+    assert unchanged.item() == pytest.approx(math.log(2), rel=1e-6)
+    assert changed.item() == pytest.approx(2 * math.log(2), rel=1e-6)
+
+
+def test_change_loss_is_a_mean_over_pixels_not_over_weights():
+    # one changed pixel of four, odds even: (2 + 1 + 1 + 1) / 4 * ln2
+    target = torch.tensor([[[1, 0], [0, 0]]])
+    loss = change_loss(torch.zeros(1, 2, 2), target, torch.tensor(4.0))
+    assert loss.item() == pytest.approx(5 / 4 * math.log(2), rel=1e-6)
+
+
+def test_change_loss_falls_where_a_changed_pixel_scores_higher():
+    target = torch.ones(1, 1, 1, dtype=torch.long)
+    one = torch.tensor(1.0)
+    sure, unsure = (change_loss(torch.full((1, 1, 1), s), target, one) for s in (3.0, -3.0))
+    assert sure < unsure
+
+
+@pytest.mark.parametrize("weights", [None, SENSEEARTH_CLASS_WEIGHTS])
+def test_losses_agree_with_a_slow_reading_of_their_definition(weights):
+    logits, batch = make_batch()
+    tensor = None if weights is None else torch.tensor(weights)
+    terms = training_loss(logits, batch, tensor)
+    semantic = slow_semantic_loss(
+        logits.semantic.detach().numpy(), batch.semantic.numpy(), weights or (1.0,) * K
+    )
+    change = slow_change_loss(logits.change.detach().numpy(), batch.change.numpy())
+    assert terms.semantic.item() == pytest.approx(semantic, rel=1e-5)
+    assert terms.change.item() == pytest.approx(change, rel=1e-5)
+    assert terms.total.item() == pytest.approx(2 * change + semantic, rel=1e-5)
+
+
+def test_published_class_weights():
+    assert SENSEEARTH_CLASS_WEIGHTS == (2, 1, 2, 2, 1, 1)
+
+
+def test_dates_are_averaged_apart():
+    # date 1: one labelled pixel of loss ln6; date 2: two; each date adds its own mean
+    logits = torch.zeros(1, 2, K, 1, 2)
+    target = torch.tensor([[[[0, IGNORE_INDEX]], [[1, 2]]]])
+    batch = Sample(["a"], torch.zeros(1), target, torch.zeros(1, 1, 2, dtype=torch.long))
+    loss = semantic_loss(logits, target, loss_denominators(batch).semantic)
+    assert loss.item() == pytest.approx(2 * math.log(6), rel=1e-6)
+
+
+def test_denominators_count_weights_of_labelled_and_known_pixels():
+    target = torch.tensor([[[[0, IGNORE_INDEX]], [[1, 3]]]])
+    change = torch.tensor([[[0, IGNORE_INDEX]]])
+    batch = Sample(["a"], torch.zeros(1), target, change)
+    plain = loss_denominators(batch)
+    weighted = loss_denominators(batch, torch.tensor(SENSEEARTH_CLASS_WEIGHTS))
+    assert plain.semantic.tolist() == [1, 2] and plain.change.item() == 1
+    assert weighted.semantic.tolist() == [2, 1 + 2] and weighted.change.item() == 1
+
+
+def test_all_ignored_tile_gives_zero_loss_with_a_gradient():
+    logits, batch = make_batch(batch=1)
+    batch = batch._replace(
+        semantic=torch.full_like(batch.semantic, IGNORE_INDEX),
+        change=torch.full_like(batch.change, IGNORE_INDEX),
+    )
+    terms = training_loss(logits, batch, torch.tensor(SENSEEARTH_CLASS_WEIGHTS))
+    assert [t.item() for t in terms] == [0, 0, 0]
+    terms.total.backward()
+    assert logits.semantic.grad.eq(0).all() and logits.change.grad.eq(0).all()
+
+
+def test_all_unchanged_tile_trains_the_change_head_alone():
+    logits, batch = make_batch(batch=1)
+    batch = batch._replace(
+        semantic=torch.full_like(batch.semantic, IGNORE_INDEX),
+        change=torch.zeros_like(batch.change),
+    )
+    training_loss(logits, batch).total.backward()
+    assert logits.semantic.grad.eq(0).all() and logits.change.grad.gt(0).all()
+
+
+def test_ignored_pixels_have_no_say():
+    logits, batch = make_batch()
+    before = training_loss(logits, batch).total
+    with torch.no_grad():
+        for score, target in ((logits.change, batch.change),):
+            score[target == IGNORE_INDEX] += 100
+        logits.semantic.masked_fill_((batch.semantic == IGNORE_INDEX)[:, :, None], 7.0)
+    assert training_loss(logits, batch).total.item() == pytest.approx(before.item(), rel=1e-6)
+
+
+def test_parts_add_up_to_the_whole():
+    logits, batch = make_batch(batch=5)
+    weights = torch.tensor(SENSEEARTH_CLASS_WEIGHTS)
+    whole = training_loss(logits, batch, weights)
+    whole.total.backward()
+    gradients = [x.grad.clone() for x in (logits.semantic, logits.change)]
+    logits.semantic.grad = logits.change.grad = None
+    denominators = loss_denominators(batch, weights)
+    parts = []
+    for rows in (slice(0, 2), slice(2, 5)):
+        part = Sample(*(field[rows] for field in batch))
+        part_logits = Logits(logits.semantic[rows], logits.change[rows])
+        parts.append(training_loss(part_logits, part, weights, denominators))
+        parts[-1].total.backward()
+    for values, expected in zip(zip(*parts, strict=True), whole, strict=True):
+        assert sum(values).item() == pytest.approx(expected.item(), rel=1e-5)
+    for x, expected in zip((logits.semantic, logits.change), gradients, strict=True):
+        torch.testing.assert_close(x.grad, expected)
+
+
+def test_denominators_of_parts_add_up():
+    _, batch = make_batch(batch=4)
+    whole = loss_denominators(batch)
+    parts = [loss_denominators(Sample(*(f[i::2] for f in batch))) for i in range(2)]
+    for values, expected in zip(zip(*parts, strict=True), whole, strict=True):
+        torch.testing.assert_close(sum(values), expected)
+    assert isinstance(whole, Denominators)
+
+
+@pytest.mark.parametrize("missing", ["semantic", "change"])
+def test_a_network_without_a_head_has_no_such_loss(missing):
+    logits, batch = make_batch()
+    terms = training_loss(logits._replace(**{missing: None}), batch)
+    assert getattr(terms, missing).item() == 0
+    assert terms.total.item() > 0 and isinstance(terms, LossTerms)
+
+
+def test_half_precision_logits_are_added_up_in_float32():
+    logits, batch = make_batch(batch=2, size=200, ignored=0)
+    half = Logits(*(None if x is None else x.detach().bfloat16() for x in logits))
+    same = Logits(*(None if x is None else x.float() for x in half))
+    assert training_loss(half, batch).total.dtype == torch.float32
+    torch.testing.assert_close(training_loss(half, batch), training_loss(same, batch))

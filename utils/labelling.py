@@ -1,0 +1,99 @@
+"""The record of a labelling: which tiles are done, with what counts, under which settings.
+
+Kept beside the masks, so that an interrupted labelling goes on and never mixes two settings.
+"""
+
+import json
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.files import write_json
+from utils.pseudo_labels import PseudoLabelStats
+from utils.writers import Palette, write_mask
+
+
+class LabelRecord:
+    """Writes the masks of a tile and, after them, a line with its counts.
+
+    Args:
+        folder: masks go to `im1/<id>.png` and `im2/<id>.png` in it.
+        rank: of this process; each has a file of its own.
+        palette: of the masks.
+    """
+
+    def __init__(self, folder: Path, rank: int, palette: Palette):
+        self.folder, self.palette = folder, palette
+        self.lines = folder / f"done_{rank}.jsonl"
+        self._lock = threading.Lock()
+
+    def write_tile(self, path: Path, masks: np.ndarray, counts: list) -> None:
+        """Writes one tile; safe from several threads.
+
+        Args:
+            path: `folder/<id>`, names the tile.
+            masks: (T, H, W) uint8, 0..K.
+            counts: PseudoLabelStats.counts of the tile, as nested lists.
+        """
+        for date, mask in enumerate(masks, start=1):
+            write_mask(mask_path(self.folder, date, path.name), mask, self.palette)
+        line = json.dumps({"name": path.name, "counts": counts})
+        with self._lock, self.lines.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def mask_path(folder: Path, date: int, name: str) -> Path:
+    """Where the mask of a tile's date (1 or 2) lies."""
+    return folder / f"im{date}" / f"{name}.png"
+
+
+def start_or_continue(folder: Path, settings: dict, overwrite: bool) -> None:
+    """Makes the folder ready: new, continued under the same settings, or replaced.
+
+    Raises:
+        ValueError: it holds masks made under other settings, or by something else.
+    """
+    path = folder / "labelling.json"
+    masks = next(folder.glob("im*/*.png"), None)
+    if overwrite and masks is not None:
+        for line_file in folder.glob("done_*.jsonl"):
+            line_file.unlink()
+    elif path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [k for k in settings if settings[k] != before.get(k)]
+        if differing:
+            listed = "; ".join(f"{k}: {before.get(k)} -> {settings[k]}" for k in differing)
+            raise ValueError(
+                f"{folder} holds pseudo labels made with other settings ({listed}). Pass "
+                "--overwrite to replace them, or --outdir to keep both."
+            )
+    elif masks is not None:
+        raise ValueError(
+            f"{folder} holds masks that label.py did not record ({masks.name}, ...). Pass "
+            "--overwrite to replace them, or --outdir to keep both."
+        )
+    write_json(path, settings)
+
+
+def done_tiles(folder: Path) -> dict[str, list]:
+    """Counts by tile, of every tile whose masks are whole."""
+    done = {}
+    for path in sorted(folder.glob("done_*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # cut off by an interruption
+                continue
+            done[entry["name"]] = entry["counts"]
+    return done
+
+
+def total_stats(counts: Iterable[list], num_classes: int) -> PseudoLabelStats:
+    """The statistics of many tiles from their counts."""
+    stats = PseudoLabelStats(num_classes)
+    for one in counts:
+        stats.counts += torch.tensor(one)
+    return stats
