@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     distributed.relaunch_per_gpu(args.device)
     with distributed.session(args.device) as device:
+        torch.manual_seed(args.seed)
         label(args, device)
 
 
@@ -84,14 +85,9 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
         check_dataset(args.dataset, ["train"], seen=Path(args.outdir, "data_check.json"), **where)
         start_or_continue(folder, settings(args, paths), args.overwrite)
     distributed.barrier()
-    predictor = Predictor(
-        load_ensemble(
-            paths, device, scheme, described(args.model, args.backbone, args.lightweight)
-        ),
-        device,
-        pick_amp(args.amp, device),
-        args.tta,
-    )
+    published = described(args.model, args.backbone, args.lightweight)
+    members = load_ensemble(paths, device, scheme, published, args.compile)
+    predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     tiles = build_dataset(args.dataset, "train", split=args.split, **where)
     done = done_tiles(folder)
     indices = [i for i, name in enumerate(tiles.names) if name not in done]

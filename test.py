@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     distributed.relaunch_per_gpu(args.device)
     with distributed.session(args.device) as device:
+        torch.manual_seed(args.seed)
         test(args, device)
 
 
@@ -104,14 +105,9 @@ def test(args: argparse.Namespace, device: torch.device) -> None:
         if any(folder.glob("im1/*.png")):
             print(f"replacing masks of an earlier test in {folder}")
     distributed.barrier()
-    predictor = Predictor(
-        load_ensemble(
-            paths, device, scheme, described(args.model, args.backbone, args.lightweight)
-        ),
-        device,
-        pick_amp(args.amp, device),
-        args.tta,
-    )
+    published = described(args.model, args.backbone, args.lightweight)
+    members = load_ensemble(paths, device, scheme, published, args.compile)
+    predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     batches = eval_loader(
         tiles,
         args.test_batch_size,

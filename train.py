@@ -4,14 +4,8 @@ With several GPUs visible it starts one process for each by itself; torchrun wor
 """
 
 import argparse
-import itertools
-import math
-import os
-import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +20,8 @@ from models import BACKBONES, NETWORKS
 from models.checkpoints import (
     load_ensemble,
     load_matching,
-    load_strictly,
     make_recipe,
     network_of,
-    read_file,
-    save_checkpoint,
 )
 from models.pretrained import find_pretrained, load_pretrained
 from models.published import Published
@@ -39,19 +30,15 @@ from utils.cli import Parser, run
 from utils.evaluation import BEST_BY, describe, evaluate, example_picture, submit_masks
 from utils.files import write_json
 from utils.inference import Member, Normalise, Predictor
-from utils.log import RunLog, read_options, write_options
-from utils.losses import (
-    SENSEEARTH_CLASS_WEIGHTS,
-    Denominators,
-    LossTerms,
-    loss_denominators,
-    training_loss,
-)
+from utils.log import RunLog, read_options
+from utils.losses import SENSEEARTH_CLASS_WEIGHTS
 from utils.metrics import to_json
 from utils.monitor import LossMonitor
 from utils.optim import WeightAverage, build_adam, poly_lr, set_lr
-from utils.precision import autocast, pick_amp
+from utils.precision import pick_amp
+from utils.runs import Run, newest_run
 from utils.structures import Probs, Sample
+from utils.training import endless, forward_backward, is_due, to_device
 from utils.writers import BackgroundWriter
 
 NUM_PICTURES = 4  # validation tiles drawn for TensorBoard
@@ -93,17 +80,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def newest_run(outdir: str, name: str | None) -> Path:
-    """The `last.pth` written last under OUTDIR/runs."""
-    found = sorted(Path(outdir, "runs").glob(f"{name or '*'}/last.pth"), key=os.path.getmtime)
-    if not found:
-        raise FileNotFoundError(
-            f"--resume: no last.pth under {outdir}/runs/{name or '*'}; it is written after the "
-            "first epoch (or --save-every STEPS). Start without --resume."
-        )
-    return found[-1]
-
-
 def main(argv: list[str] | None = None) -> None:
     """Trains, or with --load-from validates once."""
     args = parse_args(argv)
@@ -136,21 +112,17 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
     steps_per_epoch = len(train_batches)
     total_steps = args.max_steps or args.epochs * steps_per_epoch
-    predictor = Predictor([Member(network, normalise)], device, amp, args.tta)
     monitor = LossMonitor()
-    bar = tqdm(
-        total=total_steps * args.batch_size,
-        initial=step * args.batch_size,
-        unit="pair",
-        disable=not distributed.is_main(),
-    )
+    sizes = {"total": total_steps * args.batch_size, "initial": step * args.batch_size}
+    bar = tqdm(**sizes, unit="pair", disable=not distributed.is_main())
+    if step >= total_steps:
+        raise ValueError(f"--resume: {saved.folder} is complete, all {total_steps} steps are taken")
     network.train()
     for batch in endless(train_batches, start_step=step):
         torch.manual_seed(args.seed + 1_000_003 * step + distributed.rank())  # dropout
         set_lr(optimizer, poly_lr(args.lr, step, total_steps))
-        terms = forward_backward(
-            parallel, normalise, to_device(batch, device), weights, args.accumulate, scaler, amp
-        )
+        batch = to_device(batch, device)
+        terms = forward_backward(parallel, normalise, batch, weights, args.accumulate, scaler, amp)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -165,73 +137,22 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         saves = ends_epoch or is_due(step, args.save_every)
         validates = ends_epoch if args.val_every is None else done or is_due(step, args.val_every)
         if is_due(step, args.log_every) or saves or validates:
-            losses = monitor.read()
-            lr = optimizer.param_groups[0]["lr"]
-            saved.log.write("train", step, **losses, lr=lr)
+            losses = dict(monitor.read(), lr=optimizer.param_groups[0]["lr"])
+            saved.log.write("train", step, **losses)
             bar.set_description(f"epoch {-(-step // steps_per_epoch)}")
-            bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, lr=f"{lr:.1e}")
+            bar.set_postfix({key: f"{value:.2g}" for key, value in losses.items()})
         if validates:
             with ema.applied(network) if ema else nullcontext():
+                member = Member.fast(network, normalise)
+                predictor = Predictor([member], device, amp, args.tta)
                 metrics = validate(args, predictor, val_batches, saved.log, step)
                 saved.keep_best(network, metrics[BEST_BY[scheme.task]])
-            network.train()
         if saves:
             saved.save_last(network, optimizer, scaler, ema, step)
         if done:
             break
     bar.close()
     saved.log.close()
-
-
-def endless(batches: DataLoader, start_step: int) -> Iterator[Sample]:
-    """Epoch after epoch of batches, from any step on, always in the same order."""
-    steps_per_epoch = len(batches)
-    epoch, skip = divmod(start_step, steps_per_epoch)
-    while True:
-        batches.batch_sampler.set_epoch(epoch, skip)
-        yield from batches
-        epoch, skip = epoch + 1, 0
-
-
-def is_due(step: int, every: int | None) -> bool:
-    """Whether something that happens every so many steps (None: never) happens now."""
-    return every is not None and step % every == 0
-
-
-def to_device(batch: Sample, device: torch.device) -> Sample:
-    """The batch's tensors on the device."""
-    return batch._replace(
-        images=batch.images.to(device, non_blocking=True),
-        semantic=batch.semantic.to(device, non_blocking=True),
-        change=batch.change.to(device, non_blocking=True),
-    )
-
-
-def forward_backward(
-    network: nn.Module,
-    normalise: Normalise,
-    batch: Sample,
-    weights: Tensor | None,
-    parts: int,
-    scaler: torch.amp.GradScaler,
-    amp: torch.dtype | None,
-) -> LossTerms:
-    """Gradients of one batch, worked through in parts; its losses over all ranks' pixels."""
-    denominators = loss_denominators(batch, weights)
-    denominators = Denominators(*(distributed.sum_over_ranks(d) for d in denominators))
-    terms = []
-    for i in range(parts):
-        part = batch._replace(**{k: getattr(batch, k)[i::parts] for k in batch._fields})
-        with distributed.gradients_synced(network, i == parts - 1):
-            with autocast(part.images.device, amp):
-                logits = network(normalise(part.images))
-            terms.append(training_loss(logits, part, weights, denominators))
-            # DistributedDataParallel divides gradients by the world, our losses need their sum
-            scaler.scale(terms[-1].total * distributed.world()).backward()
-    summed = [
-        distributed.sum_over_ranks(sum(values).detach()) for values in zip(*terms, strict=True)
-    ]
-    return LossTerms(*summed)
 
 
 def build_loaders(args: argparse.Namespace) -> tuple[DataLoader, DataLoader]:
@@ -333,10 +254,8 @@ def validate(
 ) -> dict:
     """Scores the validation tiles; logs, writes masks and pictures; returns the metrics."""
     scheme = DATASETS[args.dataset].scheme
-    for member in predictor.members:
-        member.network.eval()
     with BackgroundWriter() as writer:
-        pictures = 0
+        pictures = 0 if log.folder else NUM_PICTURES  # drawn so far
 
         def on_batch(batch: Sample, probs: Probs, masks: Tensor) -> None:
             nonlocal pictures
@@ -364,90 +283,6 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     members = load_ensemble([args.load_from], device, scheme, [published])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     validate(args, predictor, val_batches, RunLog(None), 0)
-
-
-class Run:
-    """A training run on disk: its folder, log, `last.pth`, and the best checkpoint so far."""
-
-    def __init__(self, args: argparse.Namespace, recipe: dict[str, Any]):
-        self.args, self.recipe = args, recipe
-        self.best_score, self.best_path = -math.inf, None
-        start = time.strftime("%Y%m%d-%H%M%S")
-        self.name = args.name or f"{args.model}_{args.backbone}_{start}"
-        self.folder = (
-            Path(args.resume).parent if args.resume else Path(args.outdir, "runs", self.name)
-        )
-        self.log = RunLog(None)
-
-    def restore(self, network, optimizer, scaler, ema) -> int:
-        """Starts the run's log, or puts everything back as an interrupted run left it.
-
-        Returns:
-            The number of steps taken so far.
-
-        Raises:
-            ValueError: the folder belongs to another run; or last.pth does not fit the options.
-        """
-        step = None
-        if self.args.resume:
-            last = read_file(self.args.resume)
-            load_strictly(network, last["model"], self.args.resume)
-            optimizer.load_state_dict(last["optimizer"])
-            scaler.load_state_dict(last["scaler"])
-            if ema is not None:
-                ema.load_state_dict(last["ema"])
-            step, self.name = last["step"], last["run"]
-            self.best_score, self.best_path = last["best_score"], last["best_path"]
-        elif (self.folder / "log.jsonl").exists():
-            raise ValueError(
-                f"--name {self.name}: {self.folder} holds a run already; choose another name, or "
-                "go on with it by --resume"
-            )
-        if distributed.is_main():
-            self.log = RunLog(self.folder, step)
-            if step is None:
-                write_options(self.folder, vars(self.args))
-            print(f"run folder {self.folder}" + (f", from step {step}" if step else ""))
-        return step or 0
-
-    def keep_best(self, network: nn.Module, score: float) -> None:
-        """Saves the weights if none scored higher, and deletes this run's previous best."""
-        if distributed.is_main() and (self.best_path is None or score >= self.best_score):
-            previous = self.best_path
-            self.best_score = -math.inf if math.isnan(score) else score
-            self.best_path = str(self._free_path(score))
-            save_checkpoint(
-                self.best_path, network.state_dict(), self.recipe, run=self.name, score=score
-            )
-            if previous not in (None, self.best_path):
-                Path(previous).unlink(missing_ok=True)
-
-    def save_last(self, network, optimizer, scaler, ema, step: int) -> None:
-        """Writes all that `restore` needs."""
-        if distributed.is_main():
-            save_checkpoint(
-                self.folder / "last.pth",
-                network.state_dict(),
-                self.recipe,
-                run=self.name,
-                step=step,
-                seed=self.args.seed,
-                optimizer=optimizer.state_dict(),
-                scaler=scaler.state_dict(),
-                ema=None if ema is None else ema.state_dict(),
-                best_score=self.best_score,
-                best_path=self.best_path,
-            )
-
-    def _free_path(self, score: float) -> Path:
-        """models/<model>_<backbone>_<score>.pth, numbered if another run has that name."""
-        stem = f"{self.args.model}_{self.args.backbone}_{100 * score:.2f}"
-        folder = Path(self.args.outdir, "models")
-        for number in itertools.count(1):
-            path = folder / (f"{stem}.pth" if number == 1 else f"{stem}-{number}.pth")
-            if not path.exists() or read_file(path).get("run") == self.name:
-                return path
-        raise AssertionError("count() does not end")
 
 
 if __name__ == "__main__":

@@ -8,23 +8,20 @@ published file into one of ours.
 """
 
 import argparse
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models import NETWORKS, build_network
 from models.published import CHANGE_CLASSIFIER, Published, from_senseearth, state_dict_of
 from utils.cli import run
-from utils.files import atomic_path
 from utils.inference import Member, Normalise
 from utils.schemes import SECOND
+from utils.state_files import SHOWN_KEYS, load_strictly, read_file, save_checkpoint
 from utils.structures import Scheme
-
-SHOWN_KEYS = 10
 
 
 def make_recipe(
@@ -67,70 +64,6 @@ def network_of(recipe: dict[str, Any], pretrained: bool = False) -> nn.Module:
         dropout=recipe["dropout"],
         pretrained=pretrained,
     )
-
-
-def save_checkpoint(
-    path: Path | str, state: dict[str, Tensor], recipe: dict[str, Any], **more: Any
-) -> None:
-    """Writes one of our checkpoints, never half. `more` must be tensors and plain values."""
-    with atomic_path(path) as temporary:
-        torch.save({"model": state, "recipe": recipe, **more}, temporary)
-
-
-def read_file(path: Path | str) -> dict[str, Any]:
-    """The dict in a .pth or .safetensors file, on the CPU; only tensors and plain values.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a file, or one that would run code when read.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}; check the path")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain values, and reading that could run code; "
-            "save its state dict alone (torch.save(model.state_dict(), ...)) and pass that"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint ({error}); copy it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
-    return content
-
-
-def load_strictly(network: nn.Module, state: dict[str, Tensor], source: Path | str) -> None:
-    """Loads a state dict that must fit to the last key and shape.
-
-    Raises:
-        ValueError: missing, unknown or misshapen entries, listed.
-    """
-    own = network.state_dict()
-    missing = [k for k in own if k not in state]
-    unknown = [k for k in state if k not in own]
-    shapes = [
-        f"{k} is {tuple(state[k].shape)}, should be {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    faults = [
-        f"{title} ({len(keys)}): {', '.join(keys[:SHOWN_KEYS])}"
-        + (f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else "")
-        for title, keys in (("missing", missing), ("unknown", unknown), ("wrong shape", shapes))
-        if keys
-    ]
-    if faults:
-        raise ValueError(
-            f"{source} does not fit this network; {'; '.join(faults)}. "
-            "Pass the --model, --backbone and --lightweight that it was trained with."
-        )
-    network.load_state_dict(state)
 
 
 def load_network(
@@ -179,6 +112,7 @@ def load_ensemble(
     device: torch.device,
     scheme: Scheme,
     published: Sequence[Published] = (),
+    compiled: bool = False,
 ) -> list[Member]:
     """All checkpoints, checked to speak of the same classes and bands as the data set.
 
@@ -187,6 +121,7 @@ def load_ensemble(
         device: where to put them.
         scheme: of the data set.
         published: for bare state dicts, what they are: one for all, or one for each path.
+        compiled: by torch.compile.
 
     Raises:
         ValueError, FileNotFoundError: see `load_network`; or another task, classes or bands.
@@ -207,8 +142,7 @@ def load_ensemble(
                     f"{path} was trained for {field} {getattr(own, field)}, the data set has "
                     f"{getattr(scheme, field)}; choose another checkpoint (--checkpoints)"
                 )
-        network = network.to(memory_format=torch.channels_last)
-        members.append(Member(network, Normalise.of(own).to(device)))
+        members.append(Member.fast(network, Normalise.of(own).to(device), compiled))
     return members
 
 

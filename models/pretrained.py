@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import nn
 
 from models.backbones import BACKBONES
-from models.checkpoints import load_strictly, read_file
 from models.published import state_dict_of
+from utils.state_files import load_strictly, read_file
 
 
 def find_pretrained(backbone: str, folder: Path | str = "data/pretrained_models") -> Path | None:

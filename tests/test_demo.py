@@ -13,11 +13,11 @@ from PIL import Image
 
 from datasets import demo
 from datasets.demo import ensure_demo, make_scene, write_demo
-from datasets.demo_canvas import COLUMN
-from datasets.demo_render import shadows
-from datasets.demo_scene import draw, settle
-from datasets.demo_shapes import area, band, box, cut, inner_box, lattice
-from datasets.demo_uses import USES
+from datasets.demo.canvas import COLUMN
+from datasets.demo.render import shadows
+from datasets.demo.scene import draw, settle
+from datasets.demo.shapes import area, band, box, cut, inner_box, lattice
+from datasets.demo.uses import USES
 from utils.schemes import SECOND
 
 FOLDERS = ("im1", "im2", "label1", "label2", "dense1", "dense2")
@@ -102,7 +102,7 @@ def test_looks_of_the_two_dates_differ_where_nothing_changed():
 def test_cars_leave_the_labels_alone_but_not_the_picture():
     covers, maps = [], []
     for passing in (1, 2):
-        land = settle(128, np.random.default_rng(3))
+        land = settle(96, np.random.default_rng(3))
         ids, table = draw(land, 128, np.random.default_rng(passing))
         covers.append(table[:, COLUMN["cover"]][ids])
         maps.append(table[:, COLUMN["red"]][ids])
@@ -113,8 +113,8 @@ def test_cars_leave_the_labels_alone_but_not_the_picture():
 @pytest.mark.parametrize("use", USES)
 def test_every_use_draws_on_a_sliver_and_on_a_large_parcel(use):
     for size in ((4, 2), (90, 70)):
-        land = settle(64, np.random.default_rng(0))
-        parcel = land.parcels[0]._replace(polygon=box(*size, 0.3) + 32, use=use)
+        land = settle(48, np.random.default_rng(0))
+        parcel = land.parcels[0]._replace(polygon=box(*size, 0.3) + 24, use=use)
         ids, table = draw(land._replace(parcels=[parcel], strips=[]), 64, np.random.default_rng(0))
         assert len(np.unique(ids)) > 1
         assert np.isfinite(table).all()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from utils.folding import fold_batch_norm
 from utils.precision import autocast
 from utils.structures import Logits, Probs, Scheme
 
@@ -75,6 +76,15 @@ class Member(NamedTuple):
 
     network: nn.Module
     normalise: Normalise
+
+    @classmethod
+    def fast(cls, network: nn.Module, normalise: Normalise, compiled: bool = False) -> "Member":
+        """A copy of the network that only predicts: batch norm folded, channels last.
+
+        `compiled`: by torch.compile, which makes the first prediction slow and the others faster.
+        """
+        copied = fold_batch_norm(network).to(memory_format=torch.channels_last)
+        return cls(torch.compile(copied) if compiled else copied, normalise)
 
 
 def to_probs(logits: Logits) -> Probs:

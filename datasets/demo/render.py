@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageFilter
 
-from datasets.demo_canvas import COLUMN, FINE, MARGIN
+from datasets.demo.canvas import COLUMN, FINE, GSD, MARGIN
 
 SUMMER = np.array([0.84, 0.98, 0.86], np.float32)
 DRY = np.array([1.30, 1.08, 1.16], np.float32)
@@ -86,7 +86,7 @@ def shadows(height: ndarray, sun: ndarray, slope: float) -> ndarray:
         slope: tangent of the elevation of the sun.
     """
     ray = height
-    for reach in (1, 2, 4, 8, 16, 32):
+    for reach in (1, 2, 4, 8, 16, 32, 64):
         x, y = np.rint(-sun * reach).astype(int)
         drop = np.float32(slope * np.hypot(x, y))
         ray = np.maximum(ray, moved(ray, x, y) - drop)
@@ -101,12 +101,12 @@ def relief(ids: ndarray, column: dict[str, ndarray], sky: Sky) -> tuple[ndarray,
     y, x = np.nonzero(column["dome"][ids])
     tree = ids[y, x]
     radius = column["dome"][tree]
-    away_x = ((x + 0.5) / FINE - MARGIN - column["x"][tree]) / radius
-    away_y = ((y + 0.5) / FINE - MARGIN - column["y"][tree]) / radius
+    away_x = (((x + 0.5) / FINE - MARGIN) * GSD - column["x"][tree]) / radius
+    away_y = (((y + 0.5) / FINE - MARGIN) * GSD - column["y"][tree]) / radius
     rise = np.sqrt((1.05 - away_x**2 - away_y**2).clip(0.02, None))
     height[y, x] *= 0.45 + 0.55 * rise
     facing[y, x] = 0.75 * (away_x * cos + away_y * sin) + 0.25 * (rise - 0.8)
-    return height * FINE, facing
+    return height * (FINE / GSD), facing
 
 
 def texture(
@@ -123,7 +123,7 @@ def texture(
     side = len(ids)
     patch = 0.75 * still[0] + 0.65 * cloudy(rng, side, 18 * FINE)
     grain = 0.7 * still[1] + 0.7 * waves(rng, side, 0.8 * FINE)
-    y, x = np.mgrid[:side, :side].astype(np.float32) / FINE
+    y, x = np.mgrid[:side, :side].astype(np.float32) * (GSD / FINE)
     wave = 2 * np.pi / column["period"]
     across = (wave * np.cos(column["angle"]))[ids] * x + (wave * np.sin(column["angle"]))[ids] * y
     rows = column["rows"][ids] * np.sin(across + 0.7 * still[0])

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from datasets.demo_canvas import GROUND, LOW_VEGETATION, MARGIN, WATER, Bend, Canvas, Surface
-from datasets.demo_shapes import area, band, box, cut, left_of, longest_side, unit
-from datasets.demo_things import (
+from datasets.demo.canvas import GROUND, LOW_VEGETATION, WATER, Bend, Canvas, Surface
+from datasets.demo.shapes import area, band, box, cut, left_of, longest_side, unit
+from datasets.demo.things import (
     ASPHALT,
     WATERS,
     WORN,
@@ -19,17 +19,17 @@ from datasets.demo_things import (
     tint,
     trees,
 )
-from datasets.demo_uses import USES
+from datasets.demo.uses import USES
 
 
 class Theme(NamedTuple):
     """A kind of landscape."""
 
     share: float  # of all landscapes
-    parcel: float  # usual parcel area, px^2
+    parcel: float  # usual parcel area, m^2
     street: str  # what divides large blocks
     lane: str  # what divides parcels
-    bend: float  # px a ruled line is bent by
+    bend: float  # m a ruled line is bent by
     uses: dict[str, int]  # use -> weight
 
 
@@ -69,13 +69,13 @@ NEXT_USE = {
     "pitches": ["cleared", "blocks", "meadow", "parking"],
 }
 
-WIDTHS = {"avenue": 15.0, "street": 9.0, "country road": 9.0, "track": 3.0, "rim": 2.0}  # px
+WIDTHS = {"avenue": 15.0, "street": 9.0, "country road": 9.0, "track": 3.0, "rim": 2.0}  # m
 
 
 class Parcel(NamedTuple):
     """A piece of land with one use."""
 
-    polygon: ndarray  # (n, 2) px, convex
+    polygon: ndarray  # (n, 2) m, convex
     use: str
     seed: int  # the same seed draws the same things
     fill: float = 1.0  # 0..1, see demo_uses
@@ -84,11 +84,11 @@ class Parcel(NamedTuple):
 class Strip(NamedTuple):
     """A road, track or river: the convex land within half a width of a line."""
 
-    polygon: ndarray  # (n, 2) px
+    polygon: ndarray  # (n, 2) m
     kind: str
     point: ndarray  # (2,) on the line
     direction: ndarray  # (2,) unit
-    width: float  # px
+    width: float  # m
     seed: int
 
 
@@ -105,13 +105,13 @@ def split(
 ) -> tuple[list[ndarray], Strip]:
     """Divides a polygon by a strip; returns what lies beside it and the strip."""
     across = left_of(direction) * width / 2
-    sides = [cut(polygon, point + across, across), cut(polygon, point - across, -across)]
+    halves = [cut(polygon, point + across, across), cut(polygon, point - across, -across)]
     strip = band(polygon, point, direction, width)
-    return sides, Strip(strip, kind, point, direction, width, seed)
+    return halves, Strip(strip, kind, point, direction, width, seed)
 
 
 def first_cuts(
-    root: ndarray, size: int, rng: Rng, theme: Theme
+    root: ndarray, side: float, rng: Rng, theme: Theme
 ) -> tuple[list[ndarray], list[Strip]]:
     """Main road and river: lines through the whole tile, so that they cross as bridges."""
     angle, blocks, strips = longest_side(root), [root], []
@@ -119,10 +119,10 @@ def first_cuts(
     if rng.random() < 0.25:
         lines.append(("river", angle + np.pi / 2 + rng.normal(0, 0.2), rng.uniform(18, 50)))
     for kind, way, width in lines:
-        point = (0.5 + rng.uniform(-0.3, 0.3, 2)) * size
+        point = (0.5 + rng.uniform(-0.3, 0.3, 2)) * side
         seed = int(rng.integers(2**31))
         pieces = [split(block, kind, point, unit(way), width, seed) for block in blocks]
-        blocks = [side for sides, _ in pieces for side in sides if len(side)]
+        blocks = [half for halves, _ in pieces for half in halves if len(half)]
         strips += [strip for _, strip in pieces if len(strip.polygon)]
     return blocks, strips
 
@@ -139,19 +139,25 @@ def divide(block: ndarray, theme: Theme, rng: Rng, strips: list[Strip]) -> list[
     kind = theme.street if space > 6 * theme.parcel else theme.lane
     if kind == "street" and space < 2.5 * theme.parcel:
         kind = "rim"
-    sides, strip = split(block, kind, point, direction, WIDTHS[kind], int(rng.integers(2**31)))
+    halves, strip = split(block, kind, point, direction, WIDTHS[kind], int(rng.integers(2**31)))
     strips.append(strip)
-    return [piece for side in sides if len(side) for piece in divide(side, theme, rng, strips)]
+    return [piece for half in halves if len(half) for piece in divide(half, theme, rng, strips)]
 
 
-def settle(size: int, rng: Rng) -> Land:
-    """The land at date 1: a landscape, or two that meet at a line."""
+def settle(side: float, rng: Rng) -> Land:
+    """The land at date 1: a landscape, or two that meet at a line.
+
+    Args:
+        side: of the tile, m; a small one gets small parcels, so that it holds some.
+        rng: source of everything.
+    """
     share = [theme.share for theme in THEMES]
     theme, other = (THEMES[number] for number in rng.choice(len(THEMES), 2, p=share))
-    line = rng.uniform(0.25, 0.75, 2) * size, unit(rng.uniform(0, 2 * np.pi))
-    side = size * 1.5 + 4 * MARGIN + 40
-    root = box(side, side, rng.uniform(0, np.pi)) + size / 2
-    blocks, strips = first_cuts(root, size, rng, theme)
+    line = rng.uniform(0.25, 0.75, 2) * side, unit(rng.uniform(0, 2 * np.pi))
+    theme = theme._replace(parcel=theme.parcel * min(1.0, side / 230))
+    reach = side * 1.5 + 80
+    root = box(reach, reach, rng.uniform(0, np.pi)) + side / 2
+    blocks, strips = first_cuts(root, side, rng, theme)
     parcels = []
     for block in blocks:
         for polygon in divide(block, theme, rng, strips):
@@ -163,22 +169,22 @@ def settle(size: int, rng: Rng) -> Land:
     return Land(parcels, strips, Bend(rng, theme.bend))
 
 
-def in_tile(polygon: ndarray, size: int) -> float:
-    """Area in px^2 of the part of a polygon that the tile shows."""
+def in_tile(polygon: ndarray, side: float) -> float:
+    """Area in m^2 of the part of a polygon that the tile shows."""
     for corner, normal in zip(
-        (0, 0, size, size), np.array([[1, 0], [0, 1], [-1, 0], [0, -1]]), strict=True
+        (0, 0, side, side), np.array([[1, 0], [0, 1], [-1, 0], [0, -1]]), strict=True
     ):
         polygon = cut(polygon, np.full(2, corner), normal)
     return area(polygon)
 
 
-def evolve(land: Land, size: int, rng: Rng) -> Land:
+def evolve(land: Land, side: float, rng: Rng) -> Land:
     """The land at date 2: some parcels get another use, are built up or torn down."""
     share = rng.uniform(0.0, 0.02) if rng.random() < 0.1 else rng.uniform(0.06, 0.36)
-    left, parcels = share * size**2, list(land.parcels)
+    left, parcels = share * side**2, list(land.parcels)
     for number in rng.permutation(len(parcels)):
-        parcel, space = parcels[number], in_tile(parcels[number].polygon, size)
-        if not 0 < space < 1.5 * left:
+        parcel, space = parcels[number], in_tile(parcels[number].polygon, side)
+        if not 0 < space < 2 * left:
             continue
         if parcel.use in ("houses", "blocks", "halls", "pond") and rng.random() < 0.35:
             fill = rng.uniform(0, 0.3) if parcel.fill > 0.6 else 1.0
@@ -191,7 +197,7 @@ def evolve(land: Land, size: int, rng: Rng) -> Land:
 
 
 def on_line(strip: Strip, step: float, offset: float = 0.0) -> ndarray:
-    """Points (n, 2) every `step` px along a strip, `offset` px to its left."""
+    """Points (n, 2) every `step` m along a strip, `offset` m to its left."""
     along = (strip.polygon - strip.point) @ strip.direction
     reach = np.arange(along.min() + 3, along.max() - 3, step)[:, None]
     return strip.point + reach * strip.direction + left_of(strip.direction) * offset
@@ -247,7 +253,7 @@ def draw(land: Land, size: int, passing: Rng) -> tuple[ndarray, ndarray]:
         surfaces (n, columns).
     """
     canvas = Canvas(size, land.bend, passing)
-    canvas.area(box(4 * size, 4 * size, 0) + size / 2, Surface(LOW_VEGETATION, 0.36, 0.4, 0.22))
+    canvas.area(box(4 * size, 4 * size, 0), Surface(LOW_VEGETATION, 0.36, 0.4, 0.22))
     draws = {"river": draw_river, "track": draw_track, "rim": draw_track}
     for strip in land.strips:
         draws.get(strip.kind, draw_road)(canvas, strip, np.random.default_rng(strip.seed))

@@ -1,4 +1,4 @@
-"""Plane geometry for the demo scenes: convex polygons as (n, 2) float arrays of x, y in px."""
+"""Plane geometry for the demo scenes: convex polygons as (n, 2) float arrays of x, y in m."""
 
 import math
 
@@ -34,7 +34,7 @@ def turn(points: ndarray, angle: float) -> ndarray:
 
 
 def area(polygon: ndarray) -> float:
-    """Area in px^2; 0 for fewer than three corners."""
+    """Area in m^2; 0 for fewer than three corners."""
     x, y = polygon[:, 0], polygon[:, 1]
     return abs(float(np.sum(x * following(y) - y * following(x)))) / 2 if len(polygon) else 0.0
 
@@ -89,12 +89,12 @@ def lattice(
 
     Args:
         polygon: convex, (n, 2).
-        pitch: px from point to point, along and across.
-        inset: px to keep from the rim.
-        size: length and width in px of the rectangle around each point that has to fit.
+        pitch: m from point to point, along and across.
+        inset: m to keep from the rim.
+        size: length and width in m of the rectangle around each point that has to fit.
 
     Returns:
-        (m, 2) points, perhaps none.
+        (k, 2) points, perhaps none.
     """
     angle, centre, normals = longest_side(polygon), polygon.mean(0), inward(polygon)
     reach = np.abs(turn(polygon - centre, -angle)).max(0)
@@ -113,12 +113,12 @@ def lattice(
 
 
 def inner_box(polygon: ndarray, aspect: float, inset: float) -> tuple[float, float]:
-    """Length and width in px of the largest centred rectangle along the longest side.
+    """Length and width in m of the largest centred rectangle along the longest side.
 
     Args:
         polygon: convex, (n, 2).
         aspect: length / width.
-        inset: px to keep from the rim.
+        inset: m to keep from the rim.
     """
     along, normals = unit(longest_side(polygon)), inward(polygon)
     distance = ((polygon.mean(0) - polygon) * normals).sum(1) - inset
@@ -145,7 +145,7 @@ def stadium(length: float, width: float, angle: float) -> ndarray:
 
 
 def dense_outline(polygon: ndarray, step: float = 6.0) -> ndarray:
-    """The same outline with a corner at least every `step` px, so that it can be bent."""
+    """The same outline with a corner at least every `step` m, so that it can be bent."""
     sides = following(polygon) - polygon
     count = max(1, int(np.hypot(sides[:, 0], sides[:, 1]).max() / step))
     parts = np.arange(count)[:, None] / count

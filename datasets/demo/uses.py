@@ -10,7 +10,7 @@ import numpy as np
 from numpy import ndarray
 
 from datasets import demo_things as things
-from datasets.demo_canvas import (
+from datasets.demo.canvas import (
     BUILDING,
     GROUND,
     LOW_VEGETATION,
@@ -20,7 +20,7 @@ from datasets.demo_canvas import (
     Canvas,
     Surface,
 )
-from datasets.demo_shapes import (
+from datasets.demo.shapes import (
     area,
     box,
     dense_outline,

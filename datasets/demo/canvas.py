@@ -1,4 +1,7 @@
-"""What the demo scenes are drawn on: a map of surface numbers and a table of surfaces."""
+"""What the demo scenes are drawn on: a map of surface numbers and a table of surfaces.
+
+Scenes are laid out in metres, x to the right and y down, from the upper left corner of the tile.
+"""
 
 from typing import NamedTuple
 
@@ -6,10 +9,11 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
-from datasets.demo_shapes import dense_outline, turn
+from datasets.demo.shapes import dense_outline, turn
 
 WATER, GROUND, LOW_VEGETATION, TREE, BUILDING, SPORTS = range(1, 7)
 
+GSD = 0.75  # metres per image px
 FINE = 2  # drawn px per image px and side
 NOTHING = -1  # no surface
 MARGIN = 8  # image px drawn beyond each rim: for shadows and shifts
@@ -23,21 +27,26 @@ class Surface(NamedTuple):
     green: float
     blue: float
     grain: float = 0.05  # share of the brightness that varies from pixel to pixel
-    patch: float = 0.06  # share of the brightness that varies over some 10 px
+    patch: float = 0.06  # share of the brightness that varies over some 10 m
     season: float = 0.0  # 0..1, how far the season recolours it
     vary: float = 0.05  # share of the brightness that varies between dates
     rows: float = 0.0  # furrows or ribs: share of the brightness
-    period: float = 4.0  # px from row to row
+    period: float = 4.0  # m from row to row
     angle: float = 0.0  # radians, across the rows
-    height: float = 0.0  # px above the ground
+    height: float = 0.0  # m above the ground
     tilt_x: float = 0.0  # where a roof plane faces, and how steeply (rise over run)
     tilt_y: float = 0.0
-    dome: float = 0.0  # radius in px of a round crown, 0 = flat
-    x: float = 0.0  # its centre, px
+    dome: float = 0.0  # radius in m of a round crown, 0 = flat
+    x: float = 0.0  # its centre, m
     y: float = 0.0
 
 
 COLUMN = {name: number for number, name in enumerate(Surface._fields)}
+
+
+def fine(points: ndarray) -> ndarray:
+    """Where on the canvas points in metres lie, in fine px."""
+    return (points / GSD + MARGIN) * FINE
 
 
 class Bend:
@@ -48,7 +57,7 @@ class Bend:
 
         Args:
             rng: source of the waves.
-            strength: px a point moves at most, about.
+            strength: m a point moves at most, about.
         """
         length = rng.uniform(170, 420, 4)
         angle = rng.uniform(0, 2 * np.pi, (2, 4))
@@ -90,15 +99,15 @@ class Canvas:
         return self.count - len(rows)
 
     def shows(self, polygon: ndarray, reach: float = 24.0) -> bool:
-        """Whether anything within `reach` px of a polygon (n, 2) may be on the canvas."""
+        """Whether anything within `reach` m of a polygon (n, 2) may be on the canvas."""
         points = self.bend(polygon)
-        last = self.image.width / FINE - MARGIN
-        return bool(points.max(0).min() > -MARGIN - reach and points.min(0).max() < last + reach)
+        low, high = fine(points.max(0) + reach), fine(points.min(0) - reach)
+        return bool(low.min() > 0 and high.max() < self.image.width)
 
     def _fill(self, points: ndarray, surface: Surface, draw: ImageDraw.ImageDraw) -> None:
         if len(points) >= 3:
             number = self._add(np.array([surface], np.float32))
-            draw.polygon(((points + MARGIN) * FINE).ravel().tolist(), fill=number)
+            draw.polygon(fine(points).ravel().tolist(), fill=number)
 
     def area(self, polygon: ndarray, surface: Surface) -> None:
         """Draws land: the outline bends with the plane."""
@@ -126,8 +135,8 @@ class Canvas:
         """Draws round tree crowns.
 
         Args:
-            centres: (n, 2) px.
-            radii: (n,) px.
+            centres: (n, 2) m.
+            radii: (n,) m.
             tints: (n,) brightness factors.
             kind: what all of them are; colour, dome and place are set for each.
         """
@@ -140,9 +149,7 @@ class Canvas:
         rows[:, COLUMN["height"]] *= radii
         rows[:, COLUMN["x"] :] = centres
         number = self._add(rows)
-        boxes = (
-            np.concatenate([centres - radii[:, None], centres + radii[:, None]], 1) + MARGIN
-        ) * FINE
+        boxes = fine(np.concatenate([centres - radii[:, None], centres + radii[:, None]], 1))
         for offset, corners in enumerate(boxes.tolist()):
             self.ground.ellipse(corners, fill=number + offset)
 

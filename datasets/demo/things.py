@@ -3,8 +3,8 @@
 import numpy as np
 from numpy import ndarray
 
-from datasets.demo_canvas import BUILDING, GROUND, LOW_VEGETATION, SPORTS, TREE, Canvas, Surface
-from datasets.demo_shapes import box, left_of, stadium, unit
+from datasets.demo.canvas import BUILDING, GROUND, LOW_VEGETATION, SPORTS, TREE, Canvas, Surface
+from datasets.demo.shapes import box, left_of, stadium, unit
 
 Rng = np.random.Generator
 Colour = tuple[float, float, float]  # red, green, blue reflectance in 0..1
@@ -51,12 +51,12 @@ def paving(rng: Rng) -> Surface:
 
 
 def sow(rng: Rng, points: ndarray, pitch: float) -> ndarray:
-    """Points (n, 2) moved by up to `pitch` / 2 px."""
+    """Points (n, 2) moved by up to `pitch` / 2 m."""
     return points + rng.uniform(-pitch / 2, pitch / 2, points.shape)
 
 
 def trees(canvas: Canvas, rng: Rng, points: ndarray, low: float = 2.2, high: float = 4.4) -> None:
-    """Single crowns of `low` to `high` px radius at the points (n, 2)."""
+    """Single crowns of `low` to `high` m radius at the points (n, 2)."""
     radii = rng.uniform(low, high, len(points))
     tints = rng.normal(1.05, 0.14, len(points)).clip(0.7, 1.5)
     kind = Surface(TREE, *tint(rng, WOODS), grain=0.16, season=0.6, height=1.5)

@@ -2,7 +2,7 @@
 
     python -m datasets.demo --out data/demo --pairs 200 --size 256 --seed 0
 
-A scene is a made-up landscape at about 1 m a pixel, drawn at two dates. Between them some parcels
+A scene is a made-up landscape at 0.75 m a pixel, drawn at two dates. Between them some parcels
 change their use, and everything changes its looks: season, sun, haze, camera, cars. Labels hold the
 classes of changed pixels only; `dense1` and `dense2` hold those of every pixel, to measure pseudo
 labels with, never to train on.
@@ -19,10 +19,10 @@ from numpy import ndarray
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.demo_canvas import COLUMN, FINE, MARGIN
-from datasets.demo_render import lasting_noise, render, some_sky
-from datasets.demo_scene import draw, evolve, settle
-from utils.cli import Parser, positive_int, run
+from datasets.demo.canvas import COLUMN, FINE, GSD, MARGIN
+from datasets.demo.render import lasting_noise, render, some_sky
+from datasets.demo.scene import draw, evolve, settle
+from utils.cli import Parser, positive_int
 from utils.files import atomic_path, write_json
 from utils.schemes import SECOND
 from utils.writers import write_mask
@@ -53,8 +53,8 @@ def make_scene(seed: int, index: int, size: int = SIZE_PX, part: str = "train") 
         part: "train" or "test".
     """
     rng = np.random.default_rng([seed, PARTS.index(part), index])
-    before = settle(size, rng)
-    lands = before, evolve(before, size, rng)
+    before = settle(size * GSD, rng)
+    lands = before, evolve(before, size * GSD, rng)
     still = lasting_noise(rng, (size + 2 * MARGIN) * FINE)
     images, dense = [], []
     for land in lands:
@@ -217,7 +217,3 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{args.out}: {args.pairs} pairs of {args.size} px, seed {args.seed}")
     else:
         print(f"{args.out} is already there with these parameters; nothing to do")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,0 +1,317 @@
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from models import BACKBONES, NETWORKS, build_network, default_output_stride
+from utils.losses import training_loss
+from utils.structures import TASKS, Logits, Sample
+
+K = 6
+FOUR_BACKBONES = ("hrnet_w18", "resnet50", "seresnext50", "convnext_tiny")
+SMALL = "hrnet_w18_v1"
+
+
+def build(name, backbone=SMALL, **options):
+    torch.manual_seed(0)
+    return build_network(name, backbone, num_classes=K, **{"lightweight": True, **options})
+
+
+def make_batch(batch=2, dates=2, bands=3, height=64, width=64):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(batch, dates, bands, height, width, generator=generator)
+    semantic = torch.randint(K, (batch, dates, height, width), generator=generator)
+    change = torch.randint(2, (batch, height, width), generator=generator)
+    return Sample([str(i) for i in range(batch)], images, semantic, change)
+
+
+def check_descent(network, batch):
+    """Every parameter gets a finite gradient, and a small step against it lowers the loss."""
+    network.train()
+    before = training_loss(network(batch.images), batch).total
+    before.backward()
+    without = [n for n, p in network.named_parameters() if p.grad is None]
+    assert without == []
+    gradients = [p.grad for p in network.parameters()]
+    assert all(g.isfinite().all() for g in gradients)
+    # to first order the loss falls by step * |gradient|^2: aim at a thousandth of it
+    step = 1e-3 * before.item() / sum(g.square().sum().item() for g in gradients)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.sub_(step * p.grad)
+        after = training_loss(network(batch.images), batch).total
+    assert after < before
+
+
+@torch.no_grad()
+def predict(network, images):
+    return network.eval()(images)
+
+
+@pytest.mark.parametrize("backbone", FOUR_BACKBONES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_learns_and_predicts_with_every_backbone(name, backbone):
+    network = build(name, backbone, dropout=0.0)
+    check_descent(network, make_batch())
+    logits = predict(network, make_batch(1, height=72, width=100).images)
+    assert logits.semantic.shape == (1, 2, K, 72, 100) and logits.change.shape == (1, 72, 100)
+    assert logits.semantic.isfinite().all() and logits.change.isfinite().all()
+
+
+def test_a_transformer_learns_and_predicts():
+    network = build("unet", "swin_tiny", dropout=0.0)
+    check_descent(network, make_batch())
+    logits = predict(network, make_batch(1, height=72, width=100).images)
+    assert logits.semantic.shape == (1, 2, K, 72, 100) and logits.change.shape == (1, 72, 100)
+
+
+@pytest.mark.parametrize("lightweight", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_contract_of_a_network(name, lightweight):
+    network = build(name, lightweight=lightweight)
+    assert isinstance(network, nn.Module)
+    for height, width in ((64, 64), (33, 70)):
+        logits = predict(network, make_batch(2, height=height, width=width).images)
+        assert isinstance(logits, Logits)
+        assert logits.semantic.shape == (2, 2, K, height, width)
+        assert logits.change.shape == (2, height, width)
+        assert logits.semantic.dtype == logits.change.dtype == torch.float32
+        assert logits.aux_semantic is None and logits.aux_change is None
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_lightweight_heads_are_lighter(name):
+    with torch.device("meta"):
+        light, full = (build(name, lightweight=value) for value in (True, False))
+    count = [sum(p.numel() for p in network.parameters()) for network in (light, full)]
+    assert count[0] < count[1]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_and_evaluation_return_the_same_type(name):
+    network, batch = build(name), make_batch()
+    assert [x is None for x in network.train()(batch.images)] == [
+        x is None for x in predict(network, batch.images)
+    ]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_swapped_dates_swap_the_classes_and_leave_the_change(name):
+    network, images = build(name), make_batch().images
+    one, other = predict(network, images), predict(network, images.flip(1))
+    torch.testing.assert_close(other.change, one.change, rtol=0, atol=1e-5)
+    torch.testing.assert_close(other.semantic.flip(1), one.semantic, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equal_dates_have_the_same_change_score_whatever_they_show(name):
+    network = build(name)
+    image = make_batch(1, dates=1).images
+    scores = [predict(network, x.expand(-1, 2, -1, -1, -1)).change for x in (image, image * 2 + 1)]
+    torch.testing.assert_close(scores[0], scores[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_tiles_of_a_batch_do_not_touch_each_other(name):
+    network, images = build(name), make_batch(3).images
+    together, alone = predict(network, images), predict(network, images[1:2])
+    torch.testing.assert_close(together.change[1:2], alone.change, rtol=0, atol=1e-4)
+    torch.testing.assert_close(together.semantic[1:2], alone.semantic, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_both_dates_take_one_pass_of_the_encoder(name):
+    network, seen = build(name), []
+    network.backbone.register_forward_hook(lambda m, args, maps: seen.append(args[0].shape))
+    predict(network, make_batch(3).images)
+    assert seen == [(6, 3, 64, 64)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_task_has_its_heads_and_dates(name, task):
+    network = build(name, task=task)
+    dates = 1 if task == "land_cover" else 2
+    logits = predict(network, make_batch(2, dates).images)
+    shapes = [None if x is None else tuple(x.shape) for x in logits[:2]]
+    assert shapes == {
+        "semantic_change": [(2, 2, K, 64, 64), (2, 64, 64)],
+        "binary_change": [None, (2, 64, 64)],
+        "land_cover": [(2, 1, K, 64, 64), None],
+    }[task]
+
+
+def test_a_task_without_a_head_has_no_weights_for_it():
+    names = {
+        task: {name.split(".")[0] for name, _ in build("pspnet", task=task).named_parameters()}
+        for task in TASKS
+    }
+    assert names["semantic_change"] == names["binary_change"] | names["land_cover"]
+    assert names["binary_change"] & names["land_cover"] == {"backbone"}
+
+
+@pytest.mark.parametrize("dates", [1, 3])
+def test_a_change_head_refuses_other_than_two_dates(dates):
+    with pytest.raises(ValueError, match=f"2 dates.*{dates}"):
+        build("fcn")(make_batch(1, dates).images)
+
+
+@pytest.mark.parametrize("bands", [1, 4, 12])
+def test_any_number_of_bands(bands):
+    network = build("fcn", in_channels=bands)
+    assert predict(network, make_batch(1, bands=bands).images).change.shape == (1, 64, 64)
+
+
+def test_odd_sizes_are_padded_by_repeating_the_edge_and_cut_back():
+    network = build("fcn")
+    images = make_batch(1, height=40, width=50).images
+    padded = torch.cat([images, images[..., -1:, :].expand(-1, -1, -1, 24, -1)], dim=-2)
+    padded = torch.cat([padded, padded[..., -1:].expand(-1, -1, -1, -1, 14)], dim=-1)
+    assert padded.shape[-2:] == (64, 64)
+    seen = []
+    network.backbone.register_forward_hook(lambda m, args, maps: seen.append(args[0]))
+    got, expected = predict(network, images), predict(network, padded)
+    torch.testing.assert_close(seen[0], padded.flatten(0, 1))
+    torch.testing.assert_close(got.change, expected.change[..., :40, :50])
+    torch.testing.assert_close(got.semantic, expected.semantic[..., :40, :50])
+
+
+def test_sizes_that_fit_are_not_padded():
+    network, seen = build("fcn"), []
+    network.backbone.register_forward_hook(lambda m, args, maps: seen.append(args[0].shape[-2:]))
+    predict(network, make_batch(1, height=32, width=96).images)
+    assert seen == [(32, 96)]
+
+
+# specs, 0.4: millions of parameters and entries of the state dict, lightweight heads
+@pytest.mark.parametrize(
+    ("name", "backbone", "millions", "entries"),
+    [
+        ("pspnet", "hrnet_w18", 9.7, 1882),
+        ("pspnet", "hrnet_w40", 46.2, None),
+        ("pspnet", "hrnet_w48", 66.3, None),
+        ("pspnet", "hrnet_w64", 117.3, None),
+        ("fcn", "hrnet_w18", 9.6, 1858),
+        ("fcn", "hrnet_w48", 65.6, None),
+    ],
+)
+def test_networks_are_as_large_as_the_published_ones(name, backbone, millions, entries):
+    with torch.device("meta"):
+        network = build(name, backbone)
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 1) == millions
+    assert entries is None or len(network.state_dict()) == entries
+
+
+def test_unetplusplus_has_the_published_nodes():
+    with torch.device("meta"):
+        network = build_network(
+            "unetplusplus", "resnext50", num_classes=0, task="binary_change", in_channels=1
+        )
+    state = network.state_dict()
+    joined, widths = {}, {}
+    for key, value in state.items():
+        if found := re.search(r"x_(\d)_(\d)\.conv1\.0\.weight$", key):
+            joined[found.groups()] = value.shape[1]
+        if found := re.search(r"x_(\d)_(\d)\.conv2\.0\.weight$", key):
+            widths[found.groups()] = value.shape[0]
+    order = ["00", "11", "22", "33", "01", "12", "23", "02", "13", "03", "04"]
+    order = [tuple(name) for name in order]
+    expected = [3072, 1536, 768, 320, 1280, 1024, 384, 896, 448, 320, 32]
+    assert joined == dict(zip(order, expected, strict=True))
+    expected = [256, 512, 256, 64, 128, 256, 64, 64, 64, 32, 16]
+    assert widths == dict(zip(order, expected, strict=True))
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == 48.45
+    assert len(state) == 452
+
+
+def test_unet_blocks_have_the_published_channels():
+    # ResNet-50 maps 64, 256, 512, 1024, 2048: blocks to c3, c2, c1, c1/2, c1/4
+    with torch.device("meta"):
+        network = build("unet", "resnet50", lightweight=False)
+    found = [
+        tuple(value.shape[:2])
+        for key, value in network.state_dict().items()
+        if key.startswith("change_head") and re.search(r"conv1\.0\.weight$", key)
+    ]
+    assert found == [
+        (1024, 2048 + 1024),
+        (512, 1024 + 512),
+        (256, 512 + 256),
+        (128, 256 + 64),
+        (64, 128),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "stride"),
+    [
+        ("pspnet", "resnet50", 8),
+        ("fcn", "resnet18", 8),
+        ("deeplabv3plus", "seresnext50", 8),
+        ("pspnet", "hrnet_w18", None),
+        ("fcn", "swin_tiny", None),  # timm cannot dilate it
+        ("unet", "resnet50", None),
+        ("unetplusplus", "resnet50", None),
+    ],
+)
+def test_networks_that_read_one_map_ask_for_stride_8_where_it_can_be_had(name, backbone, stride):
+    assert default_output_stride(name, backbone) == stride
+
+
+def test_a_chosen_output_stride_reaches_the_backbone():
+    with torch.device("meta"):
+        strides = [build("fcn", "resnet18", output_stride=s).backbone.strides for s in (8, 16, 32)]
+    assert [s[-1] for s in strides] == [8, 16, 32]
+
+
+def test_deeplab_joins_the_map_of_stride_4():
+    with torch.device("meta"):
+        network = build("deeplabv3plus", "resnet50")
+    reduce = [v for k, v in network.state_dict().items() if "reduce.0.weight" in k]
+    assert [tuple(v.shape) for v in reduce] == [(48, 256, 1, 1)]  # layer1, not the stem
+
+
+def test_dropout_is_off_where_asked_and_everywhere():
+    for name in NETWORKS:
+        with torch.device("meta"):
+            network = build(name, dropout=0.0)
+        rates = [m.p for m in network.modules() if isinstance(m, (nn.Dropout, nn.Dropout2d))]
+        assert rates and set(rates) == {0.0}, name
+
+
+def test_default_dropout_is_the_published_one():
+    with torch.device("meta"):
+        network = build("deeplabv3plus")
+    rates = [m.p for m in network.modules() if isinstance(m, nn.Dropout2d)]
+    assert rates == [0.5]  # of the ASPP
+    assert {m.p for m in network.modules() if isinstance(m, nn.Dropout)} == {0.1}
+
+
+def test_the_same_seed_builds_the_same_network():
+    one, other = build("pspnet"), build("pspnet")
+    torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"name": "segformer"}, "--model='segformer'.*pspnet"),
+        ({"task": "change"}, "task='change'.*land_cover"),
+        ({"backbone": "hrnet_w81"}, "--backbone='hrnet_w81'.*hrnet_w18"),
+    ],
+)
+def test_an_unknown_name_is_an_error_with_the_choices(options, told):
+    with pytest.raises(ValueError, match=told):
+        build(options.pop("name", "fcn"), options.pop("backbone", SMALL), **options)
+
+
+def test_a_network_needs_a_head():
+    with pytest.raises(ValueError, match="head"):
+        build_network("fcn", SMALL, num_classes=0, task="land_cover")
+
+
+def test_every_backbone_of_the_table_is_known_to_timm():
+    import timm
+
+    assert all(timm.is_model(entry.timm_name) for entry in BACKBONES.values())

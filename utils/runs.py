@@ -1,0 +1,110 @@
+"""A training run on disk."""
+
+import argparse
+import itertools
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from utils import distributed
+from utils.log import RunLog, write_options
+from utils.state_files import load_strictly, read_file, save_checkpoint
+
+
+class Run:
+    """The files of a run: its folder, log, `last.pth`, and the best checkpoint so far."""
+
+    def __init__(self, args: argparse.Namespace, recipe: dict[str, Any]):
+        self.args, self.recipe = args, recipe
+        self.best_score, self.best_path = -math.inf, None
+        start = time.strftime("%Y%m%d-%H%M%S")
+        self.name = args.name or f"{args.model}_{args.backbone}_{start}"
+        self.folder = (
+            Path(args.resume).parent if args.resume else Path(args.outdir, "runs", self.name)
+        )
+        self.log = RunLog(None)
+
+    def restore(self, network, optimizer, scaler, ema) -> int:
+        """Starts the run's log, or puts everything back as an interrupted run left it.
+
+        Returns:
+            The number of steps taken so far.
+
+        Raises:
+            ValueError: the folder belongs to another run; or last.pth does not fit the options.
+        """
+        step = None
+        if self.args.resume:
+            last = read_file(self.args.resume)
+            load_strictly(network, last["model"], self.args.resume)
+            optimizer.load_state_dict(last["optimizer"])
+            scaler.load_state_dict(last["scaler"])
+            if ema is not None:
+                ema.load_state_dict(last["ema"])
+            step, self.name = last["step"], last["run"]
+            self.best_score, self.best_path = last["best_score"], last["best_path"]
+        elif (self.folder / "log.jsonl").exists():
+            raise ValueError(
+                f"--name {self.name}: {self.folder} holds a run already; choose another name, or "
+                "go on with it by --resume"
+            )
+        if distributed.is_main():
+            self.log = RunLog(self.folder, step)
+            if step is None:
+                write_options(self.folder, vars(self.args))
+            print(f"run folder {self.folder}" + (f", from step {step}" if step else ""))
+        return step or 0
+
+    def keep_best(self, network: nn.Module, score: float) -> None:
+        """Saves the weights if none scored higher, and deletes this run's previous best."""
+        if distributed.is_main() and (self.best_path is None or score >= self.best_score):
+            previous = self.best_path
+            self.best_score = -math.inf if math.isnan(score) else score
+            self.best_path = str(self._free_path(score))
+            save_checkpoint(
+                self.best_path, network.state_dict(), self.recipe, run=self.name, score=score
+            )
+            if previous not in (None, self.best_path):
+                Path(previous).unlink(missing_ok=True)
+
+    def save_last(self, network, optimizer, scaler, ema, step: int) -> None:
+        """Writes all that `restore` needs."""
+        if distributed.is_main():
+            save_checkpoint(
+                self.folder / "last.pth",
+                network.state_dict(),
+                self.recipe,
+                run=self.name,
+                step=step,
+                seed=self.args.seed,
+                optimizer=optimizer.state_dict(),
+                scaler=scaler.state_dict(),
+                ema=None if ema is None else ema.state_dict(),
+                best_score=self.best_score,
+                best_path=self.best_path,
+            )
+
+    def _free_path(self, score: float) -> Path:
+        """models/<model>_<backbone>_<score>.pth, numbered if another run has that name."""
+        stem = f"{self.args.model}_{self.args.backbone}_{100 * score:.2f}"
+        folder = Path(self.args.outdir, "models")
+        for number in itertools.count(1):
+            path = folder / (f"{stem}.pth" if number == 1 else f"{stem}-{number}.pth")
+            if not path.exists() or read_file(path).get("run") == self.name:
+                return path
+        raise AssertionError("count() does not end")
+
+
+def newest_run(outdir: str, name: str | None) -> Path:
+    """The `last.pth` written last under OUTDIR/runs."""
+    found = sorted(Path(outdir, "runs").glob(f"{name or '*'}/last.pth"), key=os.path.getmtime)
+    if not found:
+        raise FileNotFoundError(
+            f"--resume: no last.pth under {outdir}/runs/{name or '*'}; it is written after the "
+            "first epoch (or --save-every STEPS). Start without --resume."
+        )
+    return found[-1]

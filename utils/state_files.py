@@ -1,0 +1,76 @@
+"""Files of tensors: written whole, read without unpickling code, loaded without a key to spare."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.files import atomic_path
+
+SHOWN_KEYS = 10  # of each kind, in an error
+
+
+def save_checkpoint(
+    path: Path | str, state: dict[str, Tensor], recipe: dict[str, Any], **more: Any
+) -> None:
+    """Writes one of our checkpoints, never half. `more` must be tensors and plain values."""
+    with atomic_path(path) as temporary:
+        torch.save({"model": state, "recipe": recipe, **more}, temporary)
+
+
+def read_file(path: Path | str) -> dict[str, Any]:
+    """The dict in a .pth or .safetensors file, on the CPU; only tensors and plain values.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, or one that would run code when read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; check the path")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values, and reading that could run code; "
+            "save its state dict alone (torch.save(model.state_dict(), ...)) and pass that"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint ({error}); copy it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
+    return content
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor], source: Path | str) -> None:
+    """Loads a state dict that must fit to the last key and shape.
+
+    Raises:
+        ValueError: missing, unknown or misshapen entries, listed.
+    """
+    own = network.state_dict()
+    missing = [k for k in own if k not in state]
+    unknown = [k for k in state if k not in own]
+    shapes = [
+        f"{k} is {tuple(state[k].shape)}, should be {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    faults = [
+        f"{title} ({len(keys)}): {', '.join(keys[:SHOWN_KEYS])}"
+        + (f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else "")
+        for title, keys in (("missing", missing), ("unknown", unknown), ("wrong shape", shapes))
+        if keys
+    ]
+    if faults:
+        raise ValueError(
+            f"{source} does not fit this network; {'; '.join(faults)}. "
+            "Pass the --model, --backbone and --lightweight that it was trained with."
+        )
+    network.load_state_dict(state)

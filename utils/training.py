@@ -1,0 +1,64 @@
+"""The parts of a training loop that know nothing of files or options."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from utils import distributed
+from utils.inference import Normalise
+from utils.losses import Denominators, LossTerms, loss_denominators, training_loss
+from utils.precision import autocast
+from utils.structures import Sample
+
+
+def endless(batches: DataLoader, start_step: int) -> Iterator[Sample]:
+    """Epoch after epoch of batches, from any step on, always in the same order."""
+    steps_per_epoch = len(batches)
+    epoch, skip = divmod(start_step, steps_per_epoch)
+    while True:
+        batches.batch_sampler.set_epoch(epoch, skip)
+        yield from batches
+        epoch, skip = epoch + 1, 0
+
+
+def is_due(step: int, every: int | None) -> bool:
+    """Whether something that happens every so many steps (None: never) happens now."""
+    return every is not None and step % every == 0
+
+
+def to_device(batch: Sample, device: torch.device) -> Sample:
+    """The batch's tensors on the device."""
+    return batch._replace(
+        images=batch.images.to(device, non_blocking=True),
+        semantic=batch.semantic.to(device, non_blocking=True),
+        change=batch.change.to(device, non_blocking=True),
+    )
+
+
+def forward_backward(
+    network: nn.Module,
+    normalise: Normalise,
+    batch: Sample,
+    weights: Tensor | None,
+    parts: int,
+    scaler: torch.amp.GradScaler,
+    amp: torch.dtype | None,
+) -> LossTerms:
+    """Gradients of one batch, worked through in parts; its losses over all ranks' pixels."""
+    denominators = loss_denominators(batch, weights)
+    denominators = Denominators(*(distributed.sum_over_ranks(d) for d in denominators))
+    terms = []
+    for i in range(parts):
+        part = batch._replace(**{k: getattr(batch, k)[i::parts] for k in batch._fields})
+        with distributed.gradients_synced(network, i == parts - 1):
+            with autocast(part.images.device, amp):
+                logits = network(normalise(part.images))
+            terms.append(training_loss(logits, part, weights, denominators))
+            # DistributedDataParallel divides gradients by the world, our losses need their sum
+            scaler.scale(terms[-1].total * distributed.world()).backward()
+    summed = [
+        distributed.sum_over_ranks(sum(values).detach()) for values in zip(*terms, strict=True)
+    ]
+    return LossTerms(*summed)
