@@ -140,7 +140,7 @@ class Predictor:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict_one(self, member: Member, images: Tensor, tta: str | None = None) -> Probs:
         """One member's probabilities, averaged over the views."""
         normalised = member.normalise(images.to(self.device, non_blocking=True))

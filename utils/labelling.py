@@ -42,7 +42,7 @@ class LabelRecord:
             write_mask(mask_path(self.folder, date, path.name), mask, self.palette)
         line = json.dumps({"name": path.name, "counts": counts})
         with self._lock, self.lines.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write("\n" + line)  # a line that an interruption cut off stays alone
 
 
 def mask_path(folder: Path, date: int, name: str) -> Path:
@@ -85,7 +85,7 @@ def done_tiles(folder: Path) -> dict[str, list]:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:  # cut off by an interruption
+            except json.JSONDecodeError:  # empty, or cut off by an interruption
                 continue
             done[entry["name"]] = entry["counts"]
     return done

@@ -1,0 +1,103 @@
+"""Batch norm folded into convolutions."""
+
+import pytest
+import torch
+from torch import nn
+
+from models import NETWORKS, build_network
+from utils.folding import fold_batch_norm
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """Batch norms whose statistics and weights matter."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            size = module.running_mean.shape
+            module.running_mean.copy_(0.1 * torch.randn(size, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(size, generator=generator))
+            module.weight.data.copy_(0.3 + 0.2 * torch.rand(size, generator=generator))
+    return network.eval()
+
+
+def batch_norms_run(network: nn.Module, images: torch.Tensor) -> int:
+    """How many batch norms one forward pass goes through."""
+    ran = []
+    hooks = [
+        module.register_forward_hook(lambda *_: ran.append(1))
+        for module in network.modules()
+        if isinstance(module, nn.BatchNorm2d)
+    ]
+    with torch.inference_mode():
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    return len(ran)
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("lightweight", [False, True])
+def test_folding_changes_no_prediction(model, lightweight):
+    torch.manual_seed(0)
+    network = lively(build_network(model, "hrnet_w18_v1", num_classes=6, lightweight=lightweight))
+    folded, images = fold_batch_norm(network), torch.randn(1, 2, 3, 64, 96)
+    with torch.inference_mode():
+        for got, want in zip(folded(images)[:2], network(images)[:2], strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("backbone", ["hrnet_w18_v1", "resnet18", "mobilenetv3_large_100"])
+def test_no_batch_norm_is_left_to_run(backbone):
+    network = lively(build_network("pspnet", backbone, num_classes=6, lightweight=True))
+    images = torch.randn(1, 2, 3, 64, 64)
+    depthwise = 2  # one inside each separable convolution, folded too
+    assert batch_norms_run(network, images) > depthwise
+    assert batch_norms_run(fold_batch_norm(network), images) == 0
+
+
+def test_a_backbone_that_cannot_be_traced_still_predicts_the_same():
+    network = lively(build_network("fcn", "swin_tiny", num_classes=6))
+    images = torch.randn(1, 2, 3, 64, 64)
+    with torch.inference_mode():
+        want, got = network(images), fold_batch_norm(network)(images)
+    torch.testing.assert_close(got.semantic, want.semantic, rtol=1e-4, atol=1e-4)
+
+
+def test_the_original_network_is_left_alone_and_may_be_training():
+    network = build_network("fcn", "resnet18", num_classes=6).train()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    folded = fold_batch_norm(network)
+    assert network.training and not folded.training
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_folding_takes_any_size_afterwards():
+    network = lively(build_network("unet", "hrnet_w18_v1", num_classes=6))
+    folded = fold_batch_norm(network)
+    for size in ((64, 64), (72, 100)):
+        images = torch.randn(1, 2, 3, *size)
+        with torch.inference_mode():
+            assert folded(images).change.shape == (1, *size)
+
+
+def test_a_convolution_read_twice_keeps_its_batch_norm():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.bn(y) + y
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Module()
+            self.backbone.body = Twice()
+
+        def forward(self, x):
+            return self.backbone.body(x)
+
+    network, x = lively(Network()), torch.randn(2, 3, 5, 5)
+    torch.testing.assert_close(fold_batch_norm(network)(x), network(x))
