@@ -69,7 +69,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.resume = str(Path(args.resume) if args.resume else newest_run(args.outdir, args.name))
     given = parser.given(argv)
     for key, value in read_options(Path(args.resume).parent).items():
-        if key in FREE_ON_RESUME:
+        if key in ("resume", "config") or (key in given and key in FREE_ON_RESUME):
             continue
         if key in given and getattr(args, key) != value:
             parser.error(

@@ -3,7 +3,6 @@
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from datasets.checks import check_pairs
 from datasets.codecs import read_image, read_label
 from datasets.layout import FIELDS, PARTS, find_files, list_pairs, parse_folders, part_path
 from utils.files import atomic_path
+from utils.cli import run
 from utils.schemes import SECOND
 from utils.writers import write_mask
 
@@ -167,16 +167,11 @@ def _convert_command(args: argparse.Namespace) -> None:
         print(f"{verb} {count} pair(s) to {args.target / part}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; bad input is a message and status 1, not a traceback."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command."""
     args = parse_args(argv)
-    try:
-        args.run(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    args.run(args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

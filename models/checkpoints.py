@@ -185,8 +185,8 @@ def load_matching(network: nn.Module, path: Path | str) -> str:
     return f"{told}; fresh: {', '.join(fresh[:SHOWN_KEYS])}" if fresh else told
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line: convert a published file."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m models.checkpoints", description="Convert published checkpoints."
     )
@@ -198,7 +198,12 @@ def main(argv: list[str] | None = None) -> None:
     convert.add_argument("--backbone", required=True, help="such as hrnet_w18")
     convert.add_argument("--lightweight", action="store_true", help="depthwise-separable heads")
     convert.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Converts a published file."""
+    args = parse_args(argv)
     if args.target.exists() and not args.overwrite:
         raise ValueError(f"{args.target} exists; pass --overwrite to replace it")
     published = Published(args.model, args.backbone, args.lightweight)

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_data import make_second
+
+# The tensors here are tiny: more threads gain nothing, and lose much on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -87,12 +87,12 @@ def test_hrnets_upsample_bilinearly_with_aligned_corners(name):
     assert momenta == {0.01}
 
 
-@pytest.mark.parametrize("name", ["hrnet_w18", "hrnet_w18_v1", "hrnet_w18_v2"])
+@pytest.mark.parametrize("name", ["hrnet_w18", "hrnet_w18_v1"])
 def test_hrnet_computes_what_a_plain_reading_of_it_does(name):
     backbone = build_backbone(name)
     state = random_state(shapes_of(backbone.body.state_dict()))
     backbone.body.load_state_dict(state)
-    images = make_images(size=96)
+    images = make_images(size=64)
     maps = features(backbone, images)
     for ours, plain in zip(maps, Plain(state).hrnet(images), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5 * plain.abs().max().item())
@@ -143,7 +143,7 @@ def test_a_dilated_resnet_has_the_weights_and_maps_of_torchvisions():
 
 def test_a_backbone_without_that_stride_says_so():
     assert not has_output_stride("swin_tiny", 8)
-    with pytest.raises(ValueError, match="--backbone='swin_tiny'.*stride 8.*--output-stride"):
+    with pytest.raises(ValueError, match=r"--backbone='swin_tiny'.*stride 8.*--output-stride"):
         build_backbone("swin_tiny", output_stride=8)
 
 
@@ -173,8 +173,12 @@ def test_a_name_like_nothing_lists_the_choices():
         build_backbone("qqqqqqqq")
 
 
-def test_a_model_without_a_pyramid_is_an_error():
-    with torch.device("meta"), pytest.raises(ValueError, match="--backbone='mixer_s32_224'"):
+def test_a_model_without_a_pyramid_is_an_error(monkeypatch):
+    def create_model(name, pretrained=False, **options):
+        raise RuntimeError(f"features_only not implemented for {name}")
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(ValueError, match="--backbone='mixer_s32_224' gives no feature pyramid"):
         build_backbone("mixer_s32_224")
 
 
@@ -334,13 +338,13 @@ def test_the_first_convolution_is_summed_for_one_band(hrnet_file):
 
 def test_the_file_of_another_backbone_is_an_error_that_lists_keys(hrnet_file):
     path, _ = hrnet_file
-    with pytest.raises(ValueError, match=r"--pretrained.*hrnet_w18_v1\.pth.*layer2\.0\.conv1"):
+    with pytest.raises(ValueError, match=r"--pretrained.*hrnet_w18_v1\.pth.*layer1\.1\.conv1"):
         load_pretrained(build_backbone("resnet18"), path)
 
 
 def test_the_file_of_another_width_is_an_error_that_lists_shapes(hrnet_file):
     path, _ = hrnet_file
-    with pytest.raises(ValueError, match=r"--pretrained.*\(16, .*\(18, "):
+    with pytest.raises(ValueError, match=r"--pretrained.*\(32,\), should be \(64,\)"):
         load_pretrained(build_backbone("hrnet_w18_v2"), path)
 
 

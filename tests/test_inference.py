@@ -221,7 +221,7 @@ def test_masks_without_a_semantic_head_are_1_where_changed():
 
 
 def test_normalise_by_hand():
-    # band 0: (255 / 255 - 0.485) / 0.229; band 1: (0 - 0.456) / 0.224; band 2: (0.2 - 0.406) / 0.225
+    # (255 / 255 - 0.485) / 0.229, (0 / 255 - 0.456) / 0.224, (51 / 255 - 0.406) / 0.225
     images = torch.tensor([255, 0, 51], dtype=torch.uint8).view(1, 1, 3, 1, 1)
     got = Normalise.of(SECOND)(images).flatten().tolist()
     assert got == pytest.approx([0.515 / 0.229, -0.456 / 0.224, -0.206 / 0.225], rel=1e-5)

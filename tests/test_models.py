@@ -60,7 +60,10 @@ def test_every_network_learns_and_predicts_with_every_backbone(name, backbone):
 
 
 def test_a_transformer_learns_and_predicts():
-    network = build("unet", "swin_tiny", dropout=0.0)
+    network = build("pspnet", "swin_tiny", dropout=0.0)
+    for module in network.modules():  # timm's Swin skips blocks at random, which hides the descent
+        if hasattr(module, "drop_prob"):
+            module.drop_prob = 0.0
     check_descent(network, make_batch())
     logits = predict(network, make_batch(1, height=72, width=100).images)
     assert logits.semantic.shape == (1, 2, K, 72, 100) and logits.change.shape == (1, 72, 100)
@@ -135,11 +138,14 @@ def test_every_task_has_its_heads_and_dates(name, task):
     dates = 1 if task == "land_cover" else 2
     logits = predict(network, make_batch(2, dates).images)
     shapes = [None if x is None else tuple(x.shape) for x in logits[:2]]
-    assert shapes == {
-        "semantic_change": [(2, 2, K, 64, 64), (2, 64, 64)],
-        "binary_change": [None, (2, 64, 64)],
-        "land_cover": [(2, 1, K, 64, 64), None],
-    }[task]
+    assert (
+        shapes
+        == {
+            "semantic_change": [(2, 2, K, 64, 64), (2, 64, 64)],
+            "binary_change": [None, (2, 64, 64)],
+            "land_cover": [(2, 1, K, 64, 64), None],
+        }[task]
+    )
 
 
 def test_a_task_without_a_head_has_no_weights_for_it():

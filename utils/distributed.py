@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce as all_reduce_with_gradient
 
+from utils.allocator import keep_freed_memory
+
 
 def rank() -> int:
     """This process, 0..world()-1."""
@@ -52,6 +54,8 @@ def session(device: str) -> Iterator[torch.device]:
         ValueError: a CUDA device that is not there.
     """
     chosen = pick_device(device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     if "RANK" in os.environ and not dist.is_initialized():
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)

@@ -40,8 +40,9 @@ class LossMonitor:
             losses = dict(zip(LossTerms._fields, values[~finite][0].tolist(), strict=True))
             raise FloatingPointError(
                 f"the loss is not finite at step {bad.step}: {losses}; "
-                f"tiles {', '.join(bad.tiles)}. Look at these tiles, lower --lr, or compute with "
-                "--amp fp32. The last good state is in last.pth: continue with --resume."
+                f"tiles {', '.join(bad.tiles)}. Look at these tiles, or start a new run with a "
+                "lower --lr or --amp fp32; --pretrain-from RUN/last.pth gives it the last good "
+                "weights."
             )
         self._steps.clear()
         return dict(zip(LossTerms._fields, values.mean(dim=0).tolist(), strict=True))

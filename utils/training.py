@@ -49,9 +49,11 @@ def forward_backward(
     """Gradients of one batch, worked through in parts; its losses over all ranks' pixels."""
     denominators = loss_denominators(batch, weights)
     denominators = Denominators(*(distributed.sum_over_ranks(d) for d in denominators))
-    terms = []
+    terms, tiles = [], len(batch.images)
     for i in range(parts):
-        part = batch._replace(**{k: getattr(batch, k)[i::parts] for k in batch._fields})
+        # in a row, so that the i-th parts of all ranks are together the i-th part of one process
+        rows = slice(i * tiles // parts, (i + 1) * tiles // parts)
+        part = batch._replace(**{k: getattr(batch, k)[rows] for k in batch._fields})
         with distributed.gradients_synced(network, i == parts - 1):
             with autocast(part.images.device, amp):
                 logits = network(normalise(part.images))
