@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-OUT ?= outdir/demo
-# the demo's size: PAIRS of generated tiles, EPOCHS for every network
+
+# the demo: PAIRS generated tiles in DATA, EPOCHS for every network, results in OUT
 PAIRS ?= 200
 EPOCHS ?= 12
+DATA ?= data/demo
+OUT ?= outdir/demo_$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench
 
 $(VENV)/.done: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,10 +17,9 @@ $(VENV)/.done: requirements.txt requirements-dev.txt
 	touch $@
 
 demo: $(VENV)/.done
-	rm -rf $(OUT)
-	$(BIN)/python -m datasets.demo --out data/demo --pairs $(PAIRS)
-	$(BIN)/python -m benchmarks.pipeline --dataset demo --outdir $(OUT) \
-		--train-options "--epochs $(EPOCHS)"
+	$(BIN)/python -m datasets.demo --out $(DATA) --pairs $(PAIRS)
+	$(BIN)/python -m benchmarks.pipeline --config benchmarks/demo.yaml --data-root $(DATA) \
+		--outdir $(OUT) --epochs $(EPOCHS)
 
 test: $(VENV)/.done
 	$(BIN)/python -m pytest
@@ -29,6 +30,3 @@ lint: $(VENV)/.done
 
 bench: $(VENV)/.done
 	$(BIN)/python -m benchmarks.throughput
-
-clean:
-	rm -rf $(OUT)

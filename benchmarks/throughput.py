@@ -1,8 +1,8 @@
 """Our speed and memory against a plain reading of the published algorithm, in one run.
 
 `python -m benchmarks.throughput` prints a table and writes JSON. Both sides have the same weights
-and tiles and take turns; the ratio is of their medians. Peak memory is that of a process of its own
-which takes a few training steps, over that of one which has only built the network.
+and tiles, run in processes of their own and take turns; the ratio is of their medians. Memory is
+the peak above what the process holds once everything is built.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from benchmarks import plain
 from models import build_network
+from utils.allocator import keep_freed_memory
 from utils.cli import Parser, positive_int, run
 from utils.files import write_json
 from utils.inference import Member, Normalise, Predictor
@@ -32,7 +34,9 @@ from utils.structures import IGNORE_INDEX, Sample
 from utils.training import forward_backward
 
 CPU = torch.device("cpu")
-MEMORY_STEPS = 3
+SIDES = ("plain", "ours")
+WARM_UP = 2  # runs of each side that are not counted
+FORWARDED = {"model", "backbone", "size", "batch_size", "amp"}  # options of the sides
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,54 +51,103 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--repeats", type=positive_int, default=5, help="timed runs of each side")
     group.add_argument("--amp", choices=AMP_CHOICES, default="auto", help="arithmetic of our side")
     group.add_argument("--out", default="outdir/benchmarks/throughput.json", help="JSON to write")
-    group.add_argument("--memory-of", choices=("none", "plain", "ours"), help=argparse.SUPPRESS)
+    group.add_argument("--job", choices=list(JOBS), help=argparse.SUPPRESS)
+    group.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measures everything, or (started by itself) the memory of one side."""
+    """Measures everything, or (started by itself) does what one side is told to."""
     args = parse_args(argv)
-    if args.memory_of:
-        print(json.dumps({"peak_bytes": peak_memory(args)}))
+    if args.side:
+        serve(args)
         return
-    rows = {
-        "inference": compare(*inference_sides(args, "none"), args.repeats),
-        "inference, six views": compare(*inference_sides(args, "flip_rot"), args.repeats),
-        "training step": compare(*training_sides(args), args.repeats),
-    }
-    for row in rows.values():
-        for side in ("plain", "ours"):
-            row[f"{side}_pairs_per_s"] = args.batch_size / row[f"{side}_s"]
-    memory = {side: memory_in_process(args, side) for side in ("none", "plain", "ours")}
-    rows["peak memory of training"] = {
-        "plain_mib": (memory["plain"] - memory["none"]) / 2**20,
-        "ours_mib": (memory["ours"] - memory["none"]) / 2**20,
-        "ratio": (memory["ours"] - memory["none"]) / (memory["plain"] - memory["none"]),
-        "built_network_mib": memory["none"] / 2**20,
-        "ratio_of_whole_process": memory["ours"] / memory["plain"],
-    }
+    rows = {job: compare(args, job) for job in JOBS}
     print(table(args, rows))
     write_json(args.out, {"machine": machine(), "options": vars(args), "rows": rows})
     print(f"written to {args.out}")
 
 
-def compare(plain_side: Callable, our_side: Callable, repeats: int) -> dict[str, float]:
-    """Medians of both in turns, after a run of each to warm up; ratio > 1: ours is faster."""
-    times = {"plain": [], "ours": []}
-    for i in range(repeats + 1):
-        for name, side in (("plain", plain_side), ("ours", our_side)):
-            start = time.perf_counter()
-            side()
-            if i:
-                times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {
-        "plain_s": medians["plain"],
-        "ours_s": medians["ours"],
-        "ratio": medians["plain"] / medians["ours"],
-        "lowest_ratio": min(p / o for p, o in zip(*times.values(), strict=True)),
-        "highest_ratio": max(p / o for p, o in zip(*times.values(), strict=True)),
-    }
+class Side:
+    """A process that runs one job of one side whenever it is told to."""
+
+    def __init__(self, args: argparse.Namespace, job: str, side: str):
+        words = [f"--{k.replace('_', '-')}={v}" for k, v in vars(args).items() if k in FORWARDED]
+        command = [sys.executable, "-m", "benchmarks.throughput", *words]
+        self.process = subprocess.Popen(
+            [*command, f"--job={job}", f"--side={side}"],
+            cwd=Path(__file__).resolve().parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self) -> dict[str, float]:
+        """Runs the job once: its `seconds`, and the `peak_bytes` of the process so far."""
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise ValueError("a measuring process ended early; its message is above")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(args: argparse.Namespace, job: str) -> dict[str, float]:
+    """Both sides in turns, each in a process of its own.
+
+    Returns:
+        Medians in seconds and pairs per second; ratios (> 1: ours is faster); peak memory in MiB,
+        all of the process and above what it held before the first run.
+    """
+    sides = {side: Side(args, job, side) for side in SIDES}
+    base = {side: process.run() for side, process in sides.items()}  # builds, runs nothing
+    answers = {side: [] for side in SIDES}
+    for _ in range(WARM_UP + args.repeats):
+        for side, process in sides.items():
+            answers[side].append(process.run())
+    row = {}
+    for side, process in sides.items():
+        process.close()
+        row[f"{side}_s"] = statistics.median(a["seconds"] for a in answers[side][WARM_UP:])
+        row[f"{side}_pairs_per_s"] = args.batch_size / row[f"{side}_s"]
+        row[f"{side}_process_mib"] = answers[side][-1]["peak_bytes"] / 2**20
+        row[f"{side}_mib"] = row[f"{side}_process_mib"] - base[side]["peak_bytes"] / 2**20
+    turns = zip(*(answers[side][WARM_UP:] for side in SIDES), strict=True)
+    ratios = [plain_["seconds"] / ours["seconds"] for plain_, ours in turns]
+    row["ratio"] = row["plain_s"] / row["ours_s"]
+    row["lowest_ratio"], row["highest_ratio"] = min(ratios), max(ratios)
+    row["memory_ratio"] = row["ours_mib"] / row["plain_mib"]
+    row["process_memory_ratio"] = row["ours_process_mib"] / row["plain_process_mib"]
+    return row
+
+
+def serve(args: argparse.Namespace) -> None:
+    """One side: builds its job on the first line of standard input, runs it on each further one."""
+    if args.side == "ours":
+        keep_freed_memory()  # as the scripts do
+    sys.stdin.readline()
+    job = JOBS[args.job][SIDES.index(args.side)](args)
+    print(json.dumps({"seconds": 0.0, "peak_bytes": peak_bytes()}), flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        job()
+        seconds = time.perf_counter() - start
+        print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}), flush=True)
+
+
+def peak_bytes() -> int:
+    """Peak resident bytes of this process.
+
+    Not getrusage: its peak includes that of the process which started this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024  # given in KiB
 
 
 def fresh_network(args: argparse.Namespace) -> torch.nn.Module:
@@ -117,25 +170,25 @@ def random_batch(args: argparse.Namespace) -> Sample:
     return Sample(["noise"] * args.batch_size, images, semantic, change)
 
 
-def inference_sides(args: argparse.Namespace, tta: str) -> tuple[Callable, Callable]:
-    """Both ways from uint8 tiles to probabilities."""
-    network, images = fresh_network(args).eval(), random_batch(args).images
-    member = Member.fast(network, Normalise.of(SECOND))
-    predictor = Predictor([member], CPU, pick_amp(args.amp, CPU), tta)
-    published = plain.PlainNetwork(network)
+def plain_inference(args: argparse.Namespace, tta: str) -> Callable:
+    """From uint8 tiles to probabilities as published."""
+    network, images = plain.PlainNetwork(fresh_network(args).eval()), random_batch(args).images
     predict = plain.predict if tta == "none" else plain.predict_tta
 
     @torch.no_grad()
-    def plain_side() -> None:
+    def predict_batch() -> None:
         normalised = plain.normalise(images)
-        predict(published, normalised[:, 0], normalised[:, 1])
+        predict(network, normalised[:, 0], normalised[:, 1])
 
-    return plain_side, lambda: predictor(images)
+    return predict_batch
 
 
-def training_sides(args: argparse.Namespace) -> tuple[Callable, Callable]:
-    """One training step either way."""
-    return plain_training(args), our_training(args)
+def our_inference(args: argparse.Namespace, tta: str) -> Callable:
+    """From uint8 tiles to probabilities as label.py and test.py do it."""
+    member = Member.fast(fresh_network(args).eval(), Normalise.of(SECOND))
+    predictor = Predictor([member], CPU, pick_amp(args.amp, CPU), tta)
+    images = random_batch(args).images
+    return lambda: predictor(images)
 
 
 def plain_training(args: argparse.Namespace) -> Callable:
@@ -165,31 +218,14 @@ def our_training(args: argparse.Namespace) -> Callable:
     return step
 
 
-def peak_memory(args: argparse.Namespace) -> int:
-    """Peak resident bytes of this process after a few training steps of one side."""
-    make = {"plain": plain_training, "ours": our_training}.get(args.memory_of)
-    if make is None:
-        fresh_network(args)
-    else:
-        step = make(args)
-        for _ in range(MEMORY_STEPS):
-            step()
-    # not getrusage: its peak includes that of the process which started this one
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024  # given in KiB
-
-
-def memory_in_process(args: argparse.Namespace, side: str) -> int:
-    """`peak_memory` in a process of its own."""
-    words = [f"--{k.replace('_', '-')}={v}" for k, v in vars(args).items() if k in FORWARDED]
-    command = [sys.executable, "-m", "benchmarks.throughput", *words, f"--memory-of={side}"]
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])["peak_bytes"]
-
-
-FORWARDED = {"model", "backbone", "size", "batch_size", "amp"}
+JOBS = {  # name: plain side, our side
+    "inference": (partial(plain_inference, tta="none"), partial(our_inference, tta="none")),
+    "inference, six views": (
+        partial(plain_inference, tta="flip_rot"),
+        partial(our_inference, tta="flip_rot"),
+    ),
+    "training step": (plain_training, our_training),
+}
 
 
 def machine() -> dict[str, str | int]:
@@ -208,15 +244,16 @@ def table(args: argparse.Namespace, rows: dict[str, dict]) -> str:
     title = f"{args.model} {args.backbone} lightweight, {args.size} px, batch {args.batch_size}"
     lines = [
         f"{title}, {torch.get_num_threads()} threads",
-        f"{'':26}{'plain':>14}{'ours':>14}{'ratio':>8}   spread",
+        f"{'':22}{'plain':>14}{'ours':>14}{'ratio':>7}{'spread':>13}"
+        f"{'plain':>11}{'ours':>10}{'ratio':>7}",
     ]
     for name, row in rows.items():
-        if "plain_s" in row:
-            plain_, ours = (f"{row[f'{s}_pairs_per_s']:.2f} pairs/s" for s in ("plain", "ours"))
-            spread = f"{row['lowest_ratio']:.2f} to {row['highest_ratio']:.2f}"
-        else:
-            plain_, ours, spread = f"{row['plain_mib']:.0f} MiB", f"{row['ours_mib']:.0f} MiB", ""
-        lines.append(f"{name:26}{plain_:>14}{ours:>14}{row['ratio']:>8.2f}   {spread}")
+        speeds = "".join(f"{row[f'{side}_pairs_per_s']:>6.2f} pairs/s" for side in SIDES)
+        spread = f"{row['lowest_ratio']:.2f}..{row['highest_ratio']:.2f}"
+        memory = "".join(f"{row[f'{side}_mib']:>6.0f} MiB" for side in SIDES)
+        lines.append(
+            f"{name:22}{speeds}{row['ratio']:>7.2f}{spread:>13} {memory}{row['memory_ratio']:>7.2f}"
+        )
     return "\n".join(lines)
 
 

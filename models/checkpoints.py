@@ -9,6 +9,7 @@ published file into one of ours.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ import torch
 from torch import nn
 
 from models import NETWORKS, build_network
-from models.published import CHANGE_CLASSIFIER, Published, from_senseearth, state_dict_of
+from models.published import (
+    CHANGE_CLASSIFIER,
+    Published,
+    from_senseearth,
+    published_key,
+    state_dict_of,
+)
 from utils.cli import run
 from utils.inference import Member, Normalise
 from utils.schemes import SECOND
@@ -85,6 +92,7 @@ def load_network(
             `published`.
     """
     content = read_file(path)
+    shown = str
     if "recipe" in content:
         recipe, state = content["recipe"], content["model"]
         if content.get("ema"):
@@ -102,8 +110,9 @@ def load_network(
             )
         recipe = make_recipe(scheme, **published._asdict())
         state = from_senseearth(state_dict_of(content), published.model)
+        shown = partial(published_key, model=published.model)
     network = network_of(recipe)
-    load_strictly(network, state, path)
+    load_strictly(network, state, path, shown)
     return network.to(device).eval(), recipe
 
 

@@ -79,3 +79,10 @@ def from_senseearth(state: dict[str, Tensor], model: str) -> dict[str, Tensor]:
         if key in renamed:
             renamed[key] = -renamed[key]
     return renamed
+
+
+def published_key(key: str, model: str) -> str:
+    """Our name of an entry -> its published name; the inverse of `from_senseearth`'s names."""
+    prefixes = SENSEEARTH_DEEPLAB_PREFIXES if model == "deeplabv3plus" else SENSEEARTH_PREFIXES
+    theirs = next((p for p, ours in prefixes.items() if key.startswith(ours)), "")
+    return theirs + key.removeprefix(prefixes.get(theirs, ""))

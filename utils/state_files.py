@@ -1,6 +1,7 @@
 """Files of tensors: written whole, read without unpickling code, loaded without a key to spare."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,7 @@ def read_file(path: Path | str) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint at {path}; check the path")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return _read_safetensors(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -48,17 +47,38 @@ def read_file(path: Path | str) -> dict[str, Any]:
     return content
 
 
-def load_strictly(network: nn.Module, state: dict[str, Tensor], source: Path | str) -> None:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def load_strictly(
+    network: nn.Module,
+    state: dict[str, Tensor],
+    source: Path | str,
+    shown: Callable[[str], str] = str,
+) -> None:
     """Loads a state dict that must fit to the last key and shape.
+
+    Args:
+        network: to load into.
+        state: with the network's own keys.
+        source: the file, for the error.
+        shown: our key -> the key as that file has it, for the error.
 
     Raises:
         ValueError: missing, unknown or misshapen entries, listed.
     """
     own = network.state_dict()
-    missing = [k for k in own if k not in state]
-    unknown = [k for k in state if k not in own]
+    missing = [shown(k) for k in own if k not in state]
+    unknown = [shown(k) for k in state if k not in own]
     shapes = [
-        f"{k} is {tuple(state[k].shape)}, should be {tuple(own[k].shape)}"
+        f"{shown(k)} is {tuple(state[k].shape)}, should be {tuple(own[k].shape)}"
         for k in own
         if k in state and state[k].shape != own[k].shape
     ]

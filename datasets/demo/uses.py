@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy import ndarray
 
-from datasets import demo_things as things
+from datasets.demo import things as things
 from datasets.demo.canvas import (
     BUILDING,
     GROUND,
