@@ -42,6 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--train-options", default="", metavar="'...'", help="of train.py, for every network"
     )
+    group.add_argument("--epochs", metavar="N", help="of every network (default: as train.py)")
     group.add_argument(
         "--student-options", default="", metavar="'...'", help="of train.py, for the student only"
     )
@@ -67,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     def train(stage: str, network: str, *more: str) -> Path:
         model, backbone = network.split(":")
         words = ["--model", model, "--backbone", backbone, "--outdir", str(out / stage), *more]
+        words += ["--epochs", args.epochs] if args.epochs else []
         script("train.py", *data, *split, *words, *shlex.split(args.train_options))
         return next((out / stage / "models").glob("*.pth"))
 

@@ -71,6 +71,7 @@ class Backbone(nn.Module):
     """
 
     size_multiple = 1
+    fine_tuning_momentum: float | None = None  # of batch norms that start from ImageNet statistics
 
     def __init__(self, body: nn.Module):
         super().__init__()
@@ -90,6 +91,12 @@ class Backbone(nn.Module):
         """The maps -> (N, merged_channels, h, w), the one map that dense heads read."""
         return maps[-1]
 
+    def keep_statistics(self) -> None:
+        """After ImageNet weights are loaded: lets batch norms drift as slowly as published."""
+        for module in self.body.modules():
+            if isinstance(module, nn.BatchNorm2d) and self.fine_tuning_momentum is not None:
+                module.momentum = self.fine_tuning_momentum
+
 
 class HRNetBackbone(Backbone):
     """HRNet as used for segmentation.
@@ -101,7 +108,7 @@ class HRNetBackbone(Backbone):
     """
 
     size_multiple = 32
-    batch_norm_momentum = 0.01
+    fine_tuning_momentum = 0.01
 
     def __init__(self, body: nn.Module):
         super().__init__(body)
@@ -110,8 +117,6 @@ class HRNetBackbone(Backbone):
         for module in body.modules():
             if isinstance(module, nn.Upsample):
                 module.mode, module.align_corners = "bilinear", True
-            elif isinstance(module, nn.BatchNorm2d):
-                module.momentum = self.batch_norm_momentum
 
     def merge(self, maps: list[Tensor]) -> Tensor:
         """All branches at the finest one's resolution, side by side."""
@@ -155,7 +160,10 @@ def build_backbone(
         if pretrained:
             raise OSError(_no_download(name, error)) from error
         raise
-    return HRNetBackbone(body) if entry.high_resolution else Backbone(body)
+    backbone = HRNetBackbone(body) if entry.high_resolution else Backbone(body)
+    if pretrained:
+        backbone.keep_statistics()
+    return backbone
 
 
 def has_output_stride(name: str, output_stride: int) -> bool:

@@ -158,4 +158,4 @@ class SCSE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> the same shape."""
-        return x * self.cSE(x) + x * self.sSE(x)
+        return x * (self.cSE(x) + self.sSE(x))

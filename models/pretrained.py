@@ -46,3 +46,4 @@ def load_pretrained(backbone: nn.Module, path: Path | str) -> None:
         load_strictly(backbone.body, found, path)
     except ValueError as error:
         raise ValueError(f"--pretrained: not the weights of this --backbone. {error}") from error
+    backbone.keep_statistics()

@@ -63,6 +63,7 @@ class UNetHead(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps, finest first -> (N, out_channels, H, W) at about the image's resolution."""
         *skips, x = maps
+        x = self.dropout(x)
         for block in self.blocks:
             x = block(x, skips.pop() if skips else None)
-        return self.classifier(self.dropout(x))
+        return self.classifier(x)

@@ -76,7 +76,7 @@ class UNetPlusPlusHead(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps, finest first -> (N, out_channels, h, w) at twice the first map's resolution."""
-        encoder = maps[::-1]
+        encoder = [self.dropout(maps[-1]), *maps[-2::-1]]  # deepest first
         nodes: dict[tuple[int, int], Tensor] = {}
         for column in range(self.depth):
             for row in reversed(range(column + 1)):
@@ -86,4 +86,4 @@ class UNetPlusPlusHead(nn.Module):
                 ]
                 nodes[row, column] = self.blocks[f"x_{row}_{column}"](before, skips)
         last = nodes[0, self.depth - 1] if self.depth else encoder[0]
-        return self.classifier(self.dropout(self.blocks[f"x_0_{self.depth}"](last, [])))
+        return self.classifier(self.blocks[f"x_0_{self.depth}"](last, []))

@@ -118,8 +118,9 @@ def _option_words(name: str, value: Any, action: argparse.Action) -> list[str]:
     if isinstance(value, bool):
         negated = f"--no-{name}" if isinstance(action, argparse.BooleanOptionalAction) else None
         return [f"--{name}"] if value else [negated] if negated else []
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [f"--{name}", *map(str, values)]
+    if not isinstance(value, (list, tuple)):
+        return [f"--{name}={value}"]  # so that a value may begin with a dash
+    return [f"--{name}", *map(str, value)]
 
 
 def run(main: Callable[[], Any]) -> None:
