@@ -14,8 +14,8 @@ from tqdm import tqdm
 from datasets.checks import check_pairs
 from datasets.codecs import read_image, read_label
 from datasets.layout import FIELDS, PARTS, find_files, list_pairs, parse_folders, part_path
-from utils.files import atomic_path
 from utils.cli import run
+from utils.files import atomic_path
 from utils.schemes import SECOND
 from utils.writers import write_mask
 
