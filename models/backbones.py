@@ -160,6 +160,9 @@ def build_backbone(
         if pretrained:
             raise OSError(_no_download(name, error)) from error
         raise
+    strides = list(body.feature_info.reduction())
+    if strides[0] == strides[-1]:
+        raise ValueError(_no_pyramid(name, None, f"all its maps have stride {strides[0]}"))
     backbone = HRNetBackbone(body) if entry.high_resolution else Backbone(body)
     if pretrained:
         backbone.keep_statistics()
@@ -187,7 +190,7 @@ def _check_known(name: str, entry: BackboneEntry) -> None:
     )
 
 
-def _no_pyramid(name: str, output_stride: int | None, error: BaseException) -> str:
+def _no_pyramid(name: str, output_stride: int | None, error: BaseException | str) -> str:
     if output_stride is None:
         return (
             f"--backbone={name!r} gives no feature pyramid in timm ({error or 'unsupported'}). "

@@ -289,3 +289,12 @@ def test_our_own_mistakes_are_not_hidden():
 def test_default_workers_fit_the_machine():
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     assert 1 <= parse().num_workers <= max(cores, 2)
+
+
+def test_a_switch_of_the_config_can_be_turned_off(tmp_path):
+    config = tmp_path / "recipe.yaml"
+    config.write_text("lightweight: true\n")
+    parser = train.build_parser()
+    assert parser.parse_args(["--config", str(config)]).lightweight
+    assert not parser.parse_args(["--config", str(config), "--no-lightweight"]).lightweight
+    assert parser.parse_args(["--no-lightweight", "--lightweight"]).lightweight

@@ -33,7 +33,8 @@ class Parser(argparse.ArgumentParser):
             description=description,
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
-            epilog="Options may be written with - or _. The command line wins over --config.",
+            epilog="Options may be written with - or _. The command line wins over --config; --no-X "
+            "turns a switch X off that the config turns on.",
         )
         self.add_argument(
             "--config", metavar="FILE", help="YAML of defaults for the options below (configs/)"
@@ -52,7 +53,24 @@ class Parser(argparse.ArgumentParser):
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         finder.add_argument("--config")
         config = finder.parse_known_args(words)[0].config
-        return [*self._config_words(Path(config)), *words] if config else words
+        words = [*self._config_words(Path(config)), *words] if config else words
+        return self._switched_off(words)
+
+    def _switched_off(self, words: list[str]) -> list[str]:
+        """Without every `--no-X` of a plain switch X, and without the `--X` before it."""
+        switches = {
+            f"--{name}"
+            for name, action in self.options().items()
+            if isinstance(action, argparse._StoreTrueAction)
+        }
+        kept: list[str] = []
+        for word in words:
+            switch = "--" + word.removeprefix("--no-")
+            if word.startswith("--no-") and switch in switches:
+                kept = [earlier for earlier in kept if earlier != switch]
+            else:
+                kept.append(word)
+        return kept
 
     def given(self, argv: Sequence[str] | None = None) -> set[str]:
         """The options that the command line or the config names, by attribute name."""

@@ -182,7 +182,7 @@ def add_optimisation_options(parser: Parser) -> None:
         type=positive_int,
         default=1,
         metavar="N",
-        help="work through each batch in N parts: less memory, the same loss",
+        help="work through each batch in N parts: less memory, the same loss but for batch norm",
     )
     group.add_argument(
         "--lr", type=positive_float, default=0.00015, help="of the backbone; heads 10x"

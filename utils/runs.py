@@ -47,13 +47,13 @@ class Run:
                 ema.load_state_dict(last["ema"])
             step, self.name = last["step"], last["run"]
             self.best_score, self.best_path = last["best_score"], last["best_path"]
-        elif (self.folder / "log.jsonl").exists():
+        elif (self.folder / "last.pth").exists():
             raise ValueError(
                 f"--name {self.name}: {self.folder} holds a run already; choose another name, or "
                 "go on with it by --resume"
             )
         if distributed.is_main():
-            self.log = RunLog(self.folder, step)
+            self.log = RunLog(self.folder, step or 0)  # drops what no last.pth stands for
             if step is None:
                 write_options(self.folder, vars(self.args))
             print(f"run folder {self.folder}" + (f", from step {step}" if step else ""))
