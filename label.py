@@ -20,7 +20,7 @@ from models import BACKBONES, NETWORKS
 from models.checkpoints import find_checkpoints, load_ensemble
 from models.published import described
 from utils import distributed, options
-from utils.cli import Parser, fraction, run
+from utils.cli import Parser, fraction, positive_int, run
 from utils.evaluation import true_masks
 from utils.files import write_json
 from utils.inference import Predictor, mean_probs
@@ -57,7 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="with --rule mean: smallest averaged probability at both dates, 0..1 (default: 0)",
     )
     options.add_tta_option(rule, "flip_rot")
-    rule.add_argument("--val-batch-size", type=int, default=16, help="pairs at a time")
+    rule.add_argument("--val-batch-size", type=positive_int, default=16, help="pairs at a time")
     options.add_runtime_options(parser)
     args = parser.parse_args(argv)
     if args.min_confidence and args.rule != "mean":

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_label import make_teachers
 from tiny_data import make_second
 
+import label
+import test as script_test
 import train
 from utils import distributed
 from utils.state_files import read_file
@@ -93,6 +96,29 @@ def test_the_same_checkpoint_scores_the_same_in_one_process_and_in_two(tmp_path)
     assert len(masks["one"]) == 3
 
 
+@pytest.mark.slow
+def test_two_processes_label_and_test_as_one_does(tmp_path):
+    data = make_second(tmp_path / "data", train=9, test=5, size=32)  # 8 to label: 4 and 4; 3 and 2
+    teachers = make_teachers(tmp_path / "teachers")
+    words = ["--data-root", data, "--checkpoints", *teachers, "--amp", "fp32", "--device", "cpu"]
+    words += ["--num-workers", "0", "--tta", "none"]
+    outputs = {}
+    for name, run in (("one", run_alone), ("two", torchrun)):
+        run("label.py", *words, "--outdir", tmp_path / name, "--val-batch-size", "2")
+        run("test.py", *words, "--outdir", tmp_path / name, "--test-batch-size", "2", "--score")
+        outputs[name] = {
+            str(path.relative_to(tmp_path / name)): path.read_bytes()
+            for path in sorted((tmp_path / name).rglob("*"))
+            if path.suffix == ".png" or path.name in ("test.json", "pseudo_labels.json")
+        }
+    assert len(outputs["one"]) == 8 * 2 + 5 * 2 + 2
+    assert outputs["one"] == outputs["two"]
+
+
+def run_alone(script, *words):
+    {"label.py": label.main, "test.py": script_test.main}[script]([str(word) for word in words])
+
+
 PARTS = """
 import sys
 
@@ -106,8 +132,6 @@ with distributed.session("cpu") as device:
     assert world == 2 and distributed.is_main() == (rank == 0)
     total = distributed.sum_over_ranks(torch.tensor([1.0, rank]))
     assert total.tolist() == [2, 1]
-    assert distributed.from_main({"name": rank}) == {"name": 0}
-    assert distributed.all_gather_objects(rank * 10) == [0, 10]
 
     def build():
         torch.manual_seed(0)
@@ -150,7 +174,6 @@ def test_everything_works_in_a_single_process_without_set_up():
     value = torch.tensor([1.0])
     assert (distributed.rank(), distributed.world(), distributed.is_main()) == (0, 1, True)
     assert distributed.sum_over_ranks(value) is value
-    assert distributed.from_main("x") == "x" and distributed.all_gather_objects("x") == ["x"]
     distributed.barrier()
     network = torch.nn.Linear(1, 1)
     assert distributed.wrap(network) is network

@@ -19,7 +19,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         super().__init__(prog, max_help_position=32, width=100)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.default in (None, False) or "default" in (action.help or ""):
+        without = action.default is None or action.default is False
+        if without or "default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 
@@ -33,8 +34,8 @@ class Parser(argparse.ArgumentParser):
             description=description,
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
-            epilog="Options may be written with - or _. The command line wins over --config; --no-X "
-            "turns a switch X off that the config turns on.",
+            epilog="Options may be written with - or _. The command line wins over --config; "
+            "--no-X turns off a switch X that the config turns on.",
         )
         self.add_argument(
             "--config", metavar="FILE", help="YAML of defaults for the options below (configs/)"

@@ -95,24 +95,6 @@ def barrier() -> None:
         dist.barrier()
 
 
-def from_main(value: object) -> object:
-    """Rank 0's `value`, on every rank (a plain, picklable one)."""
-    if world() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box)
-    return box[0]
-
-
-def all_gather_objects(value: object) -> list:
-    """Every rank's `value`, in rank order, on every rank."""
-    if world() == 1:
-        return [value]
-    values = [None] * world()
-    dist.all_gather_object(values, value)
-    return values
-
-
 class _CpuSyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all ranks, for gloo (torch's own needs CUDA).
 
