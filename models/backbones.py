@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import timm
 import torch
+from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
 from models.layers import resize
@@ -163,10 +164,21 @@ def build_backbone(
     strides = list(body.feature_info.reduction())
     if strides[0] == strides[-1]:
         raise ValueError(_no_pyramid(name, None, f"all its maps have stride {strides[0]}"))
+    _undilate_second_convolutions(body)
     backbone = HRNetBackbone(body) if entry.high_resolution else Backbone(body)
     if pretrained:
         backbone.keep_statistics()
     return backbone
+
+
+def _undilate_second_convolutions(body: nn.Module) -> None:
+    """In the basic blocks of ResNet-18 and -34 only the first convolution is dilated, as published.
+
+    timm dilates both, which loses detail.
+    """
+    for module in body.modules():
+        if type(module) is BasicBlock:
+            module.conv2.dilation = module.conv2.padding = (1, 1)
 
 
 def has_output_stride(name: str, output_stride: int) -> bool:
