@@ -5,6 +5,7 @@ on the outcome.
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from utils import distributed, options
 from utils.cli import Parser, fraction, positive_int, run
 from utils.evaluation import true_masks
 from utils.files import write_json
-from utils.inference import Predictor, mean_probs
+from utils.inference import Predictor, mean_probs, to_device
 from utils.labelling import LabelRecord, done_tiles, start_or_continue, total_stats
 from utils.metrics import to_json
 from utils.precision import pick_amp
@@ -90,27 +91,28 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     tiles = build_dataset(args.dataset, "train", split=args.split, **where)
     done = done_tiles(folder)
-    indices = [i for i, name in enumerate(tiles.names) if name not in done]
+    # a share of all tiles first: what the others finish meanwhile must not move it
+    share = range(distributed.rank(), len(tiles), distributed.world())
+    indices = [i for i in share if tiles.names[i] not in done]
     batches = eval_loader(
         tiles,
-        args.val_batch_size,
+        -(-args.val_batch_size // distributed.world()),
         indices=indices,
-        rank=distributed.rank(),
-        world=distributed.world(),
         num_workers=args.num_workers,
     )
     if distributed.is_main() and done:
-        print(f"{len(tiles.names) - len(indices)} tiles are labelled already; going on")
+        print(f"{len(done)} tiles are labelled already; going on")
     record = LabelRecord(folder, distributed.rank(), scheme.palette)
-    bar = tqdm(total=len(indices), unit="pair", disable=not distributed.is_main())
+    bar = tqdm(total=len(indices), unit="pair", disable=not distributed.is_main())  # this share
     with BackgroundWriter() as writer:
         for batch in batches:
-            truth = true_masks(batch).to(device)
+            batch = to_device(batch, device)
+            truth = true_masks(batch)
             masks, unanimous = pseudo_labels(args, predictor, batch.images, truth, scheme)
             counts = count_each(batch, masks, truth, unanimous, scheme, tiles.dense_labels)
             for name, mask, count in zip(batch.name, masks.cpu().numpy(), counts, strict=True):
                 writer.submit(record.write_tile, folder / name, mask, count)
-            bar.update(len(batch.name) * distributed.world())
+            bar.update(len(batch.name))
     bar.close()
     distributed.barrier()
     if distributed.is_main():
@@ -119,13 +121,13 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
 
 def settings(args: argparse.Namespace, paths: list[Path]) -> dict:
     """What the masks depend on; a labelling only goes on under the same."""
-    stats = [path.stat() for path in paths]
+    written = [time.strftime("%F %T", time.localtime(path.stat().st_mtime)) for path in paths]
     return {
-        "checkpoints": [str(path) for path in paths],
-        "checkpoint_bytes": [stat.st_size for stat in stats],
-        "checkpoint_times": [stat.st_mtime for stat in stats],
+        "checkpoints": [f"{p.resolve()} of {t}" for p, t in zip(paths, written, strict=True)],
         "dataset": args.dataset,
-        "data_root": args.data_root,
+        "data_root": str(Path(args.data_root or DATASETS[args.dataset].root).resolve()),
+        "folders": parse_folders(args.folders),
+        "split": args.split,
         "rule": args.rule,
         "min_confidence": args.min_confidence,
         "tta": args.tta,
@@ -179,9 +181,15 @@ def count_each(
 def summarise(args: argparse.Namespace, names: list[str], folder: Path, scheme: Scheme) -> None:
     """Writes metrics/pseudo_labels.json and says the main numbers."""
     done = done_tiles(folder)
+    missing = [name for name in names if name not in done]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} tile(s) are still without pseudo labels ({', '.join(missing[:10])}); "
+            "another process failed. Run the same command again: it goes on."
+        )
     result = total_stats((done[name] for name in names), scheme.num_classes).result()
-    result = {"tiles": len(names), **settings(args, []), **result}
-    result = {k: v for k, v in result.items() if not k.startswith("checkpoint_")}
+    rule = {"rule": args.rule, "min_confidence": args.min_confidence, "tta": args.tta}
+    result = {"tiles": len(names), **rule, **result}
     path = Path(args.outdir, "metrics", "pseudo_labels.json")
     write_json(path, to_json(result))
     line = f"{len(names)} tiles, {result['share_labelled']:.1%} of the unchanged pixels labelled"
@@ -191,4 +199,4 @@ def summarise(args: argparse.Namespace, names: list[str], folder: Path, scheme: 
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "(the same command goes on where this stopped)")

@@ -25,14 +25,14 @@ from utils.cli import Parser, positive_float, positive_int, run
 from utils.evaluation import describe, submit_masks, tile_images, true_masks
 from utils.figures import comparison
 from utils.files import save_image, write_json
-from utils.inference import Predictor, to_masks
+from utils.inference import Predictor, to_device, to_masks
+from utils.labelling import RECORD
 from utils.metrics import confusion_for, metrics_for, to_json
 from utils.precision import pick_amp
 from utils.structures import Probs, Sample
-from utils.time_budget import TimeBudget
-from utils.writers import BackgroundWriter, write_probs, zip_folder
+from utils.time_budget import TimeBudget, process_start_s
+from utils.writers import BackgroundWriter, write_probs, zip_masks
 
-START_S = time.monotonic()  # --time-limit counts from here, the loading of networks included
 SPARE_S = 20.0  # of a time limit, as published; for small limits a twentieth of it
 
 
@@ -97,13 +97,16 @@ def test(args: argparse.Namespace, device: torch.device) -> None:
     tiles = build_dataset(args.dataset, part, **where)
     if args.score and not tiles.labelled:
         raise ValueError(f"--score: {tiles.path} has no labels; leave out --score")
+    if (folder / RECORD).exists():
+        raise ValueError(
+            f"{folder} holds pseudo labels, which these masks would replace; pass another --outdir"
+        )
     if distributed.is_main():
         print("networks:", *paths, sep="\n  ")
         check_dataset(
-            args.dataset, [tiles.path.name], seen=Path(args.outdir, "data_check.json"), **where
+            args.dataset, [tiles.part], seen=Path(args.outdir, "data_check.json"), **where
         )
-        if any(folder.glob("im1/*.png")):
-            print(f"replacing masks of an earlier test in {folder}")
+        print(f"{len(tiles)} tiles of {tiles.path}")
     distributed.barrier()
     published = described(args.model, args.backbone, args.lightweight)
     members = load_ensemble(paths, device, scheme, published, args.compile)
@@ -115,6 +118,8 @@ def test(args: argparse.Namespace, device: torch.device) -> None:
         world=distributed.world(),
         num_workers=args.num_workers,
     )
+    if distributed.is_main() and any(folder.glob("im1/*.png")):
+        print(f"replacing masks of an earlier test in {folder}")
     drawn = evenly(tiles.names, args.figures)
     probs_folder = Path(args.save_probs or Path(args.outdir, "probs", part))
     confusion = confusion_for(scheme.task, scheme.num_classes, device)
@@ -123,7 +128,7 @@ def test(args: argparse.Namespace, device: torch.device) -> None:
         for batch, probs in predictions(args, predictor, batches):
             masks = to_masks(probs)
             if args.score:
-                confusion.update(masks, true_masks(batch))
+                confusion.update(masks, true_masks(to_device(batch, device)))
             masks = masks.cpu().numpy()
             submit_masks(writer, folder, batch.name, masks, scheme)
             if args.save_probs is not None:
@@ -139,7 +144,7 @@ def test(args: argparse.Namespace, device: torch.device) -> None:
     distributed.barrier()
     if distributed.is_main():
         metrics = metrics_for(scheme.task, counts, scheme.num_classes) if args.score else None
-        finish(args, part, folder, len(tiles), metrics)
+        finish(args, part, folder, tiles.names, metrics)
 
 
 def predictions(
@@ -150,7 +155,7 @@ def predictions(
         yield from ((batch, predictor(batch.images)) for batch in batches)
         return
     limit_s = args.time_limit - min(SPARE_S, args.time_limit / 20)
-    budget = TimeBudget(limit_s, len(batches), START_S)
+    budget = TimeBudget(limit_s, len(batches), process_start_s())
     augmented = 0
     for k, batch in enumerate(batches):
         plan = budget.begin(k)
@@ -164,7 +169,10 @@ def predictions(
         yield batch, probs
         budget.end(k)
     if distributed.is_main():
-        print(f"--time-limit {args.time_limit:g} s: {augmented} of {len(batches)} batches with TTA")
+        told = f"{augmented} of {len(batches)} batches with TTA"
+        took_s = time.monotonic() - budget.start_s
+        over = "; too short even without views" if took_s > args.time_limit else ""
+        tqdm.write(f"--time-limit {args.time_limit:g} s: {told}, {took_s:.0f} s so far{over}")
 
 
 def timed(predictor: Predictor, images: Tensor, tta: str) -> tuple[float, Probs]:
@@ -195,17 +203,17 @@ def draw(path: Path, *picture: np.ndarray) -> None:
 
 
 def finish(
-    args: argparse.Namespace, part: str, folder: Path, num_tiles: int, metrics: dict | None
+    args: argparse.Namespace, part: str, folder: Path, names: list[str], metrics: dict | None
 ) -> None:
     """Scores and the archive, and where everything lies."""
-    print(f"{num_tiles} tiles: masks in {folder}")
+    print(f"{len(names)} tiles: masks in {folder}")
     if args.save_probs is not None:
         print(f"probabilities in {args.save_probs or Path(args.outdir, 'probs', part)}")
     if args.figures:
         print(f"figures in {Path(args.outdir, 'figures', part)}")
     if args.zip is not None:
         path = Path(args.zip or folder.with_suffix(".zip"))
-        print(f"{zip_folder(path, folder)} masks packed in {path}")
+        print(f"{zip_masks(path, folder, names)} masks packed in {path}")
     if metrics is not None:
         path = Path(args.outdir, "metrics", f"{part}.json")
         write_json(path, to_json(metrics))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets import DATASETS, build_dataset, check_dataset
-from datasets.layout import parse_folders
+from datasets.layout import parse_folders, part_path
 from datasets.loader import eval_loader, train_loader
 from datasets.transforms import Augment
 from models import BACKBONES, NETWORKS
@@ -29,7 +29,7 @@ from utils import distributed, options
 from utils.cli import Parser, run
 from utils.evaluation import BEST_BY, describe, evaluate, example_picture, submit_masks
 from utils.files import write_json
-from utils.inference import Member, Normalise, Predictor
+from utils.inference import Member, Normalise, Predictor, to_device
 from utils.log import RunLog, read_options
 from utils.losses import SENSEEARTH_CLASS_WEIGHTS
 from utils.metrics import to_json
@@ -38,7 +38,7 @@ from utils.optim import WeightAverage, build_adam, poly_lr, set_lr
 from utils.precision import pick_amp
 from utils.runs import Run, newest_run
 from utils.structures import Probs, Sample
-from utils.training import endless, forward_backward, is_due, to_device
+from utils.training import endless, forward_backward, is_due
 from utils.writers import BackgroundWriter
 
 NUM_PICTURES = 4  # validation tiles drawn for TensorBoard
@@ -69,12 +69,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.resume = str(Path(args.resume) if args.resume else newest_run(args.outdir, args.name))
     given = parser.given(argv)
     for key, value in read_options(Path(args.resume).parent).items():
+        if key in ("name", "outdir"):  # the run's own, however it was found
+            setattr(args, key, value)
+            continue
         if key in ("resume", "config") or (key in given and key in FREE_ON_RESUME):
             continue
         if key in given and getattr(args, key) != value:
             parser.error(
                 f"--{key.replace('_', '-')} {getattr(args, key)} differs from the interrupted "
-                f"run's {value}; leave it out, or start a new run without --resume"
+                f"run's {'default' if value is None else value}; leave it out, or start a new run "
+                "without --resume"
             )
         setattr(args, key, value)
     return args
@@ -106,9 +110,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     ema = None if args.ema is None else WeightAverage(network, args.ema)
     saved = Run(args, recipe)
     step = saved.restore(network, optimizer, scaler, ema)
-    parallel = distributed.wrap(network, args.sync_bn)
-    if args.compile:
-        parallel = torch.compile(parallel)
+    compiled = torch.compile(network) if args.compile else network
+    parallel = distributed.wrap(compiled, args.sync_bn)
 
     steps_per_epoch = len(train_batches)
     total_steps = args.max_steps or args.epochs * steps_per_epoch
@@ -163,7 +166,9 @@ def build_loaders(args: argparse.Namespace) -> tuple[DataLoader, DataLoader]:
     """
     where = {"root": args.data_root, "folders": parse_folders(args.folders)}
     if distributed.is_main():
-        parts = ["train", "val"] if args.split == "official" else ["train"]
+        root = args.data_root or DATASETS[args.dataset].root
+        official = args.split == "official" and part_path(root, "val", where["folders"]).is_dir()
+        parts = ["train", "val"] if official else ["train"]
         seen = Path(args.outdir, "data_check.json")
         check_dataset(args.dataset, parts, seen=seen, **where)
     distributed.barrier()
@@ -198,6 +203,11 @@ def build_network(args: argparse.Namespace, device: torch.device) -> tuple[nn.Mo
     Raises:
         ValueError, OSError: see models.build_network and models.checkpoints; or a batch too small.
     """
+    if args.batch_size // distributed.world() < args.accumulate:
+        raise ValueError(
+            f"--accumulate {args.accumulate} cuts {args.batch_size // distributed.world()} pairs a "
+            "process into parts; lower it, or raise --batch-size"
+        )
     smallest = NETWORKS[args.model].smallest_batch
     together = args.batch_size // args.accumulate // (1 if args.sync_bn else distributed.world())
     if together < smallest:
@@ -213,13 +223,14 @@ def build_network(args: argparse.Namespace, device: torch.device) -> tuple[nn.Mo
         lightweight=args.lightweight,
         output_stride=args.output_stride,
         dropout=args.dropout,
+        fine_tuned=args.pretrained is not None or args.pretrain_from is not None,
     )
     local = None
     if args.pretrained is not None and not args.resume:
         local = Path(args.pretrained) if args.pretrained else find_pretrained(args.backbone)
     download = args.pretrained == "" and local is None and not args.resume
     network = network_of(recipe, pretrained=download)
-    told = "random weights"
+    told = f"weights from {args.resume}" if args.resume else "random weights"
     if local is not None:
         load_pretrained(network.backbone, local)
         told = f"ImageNet weights from {local}"
@@ -259,6 +270,8 @@ def validate(
 
         def on_batch(batch: Sample, probs: Probs, masks: Tensor) -> None:
             nonlocal pictures
+            if not args.save_mask and pictures == NUM_PICTURES:
+                return
             masks = masks.cpu().numpy()
             if args.save_mask:
                 submit_masks(writer, Path(args.outdir, "masks", "val"), batch.name, masks, scheme)
@@ -286,4 +299,4 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "(go on with: python train.py --resume)")

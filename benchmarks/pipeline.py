@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from utils.cli import Parser, run
+from utils.state_files import read_file
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ("score", "miou", "sek")
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         words = ["--model", model, "--backbone", backbone, "--outdir", str(out / stage), *more]
         words += ["--epochs", args.epochs] if args.epochs else []
         script("train.py", *data, *split, *words, *shlex.split(args.train_options))
-        return next((out / stage / "models").glob("*.pth"))
+        return next((out / stage / "models").glob("[!.]*.pth"))
 
     def test(stage: str, checkpoint: Path, *more: str) -> None:
         words = ["--checkpoints", str(checkpoint), "--outdir", str(out / stage), "--score", *more]
@@ -109,15 +110,14 @@ def script(name: str, *words: str) -> None:
 def read_scores(folder: Path, checkpoint: Path) -> dict[str, float | None]:
     """Test metrics of a stage, and the validation score it was chosen by."""
     metrics = json.loads((folder / "metrics" / "test.json").read_text())
-    val = float(checkpoint.stem.split("_")[-1].split("-")[0]) / 100
-    return {"val": val, **{key: metrics[key] for key in SHOWN}}
+    return {"val": read_file(checkpoint)["score"], **{key: metrics[key] for key in SHOWN}}
 
 
 def table(rows: dict[str, dict]) -> str:
     """Stages under each other, per cent, and the teachers' mean."""
     teachers = [row for stage, row in rows.items() if stage.startswith("teacher")]
     student = next(stage for stage in rows if stage.startswith("student"))
-    mean = {key: sum(row[key] or 0 for row in teachers) / len(teachers) for key in ("val", *SHOWN)}
+    mean = {key: mean_of([row[key] for row in teachers]) for key in ("val", *SHOWN)}
     shown = {**{s: r for s, r in rows.items() if s != student}, "mean of the teachers": mean}
     shown[student] = rows[student]
     width = max(map(len, shown))
@@ -128,6 +128,11 @@ def table(rows: dict[str, dict]) -> str:
         for stage, row in shown.items()
     ]
     return "\n".join([head, *lines])
+
+
+def mean_of(values: list[float | None]) -> float | None:
+    """The mean; undefined if one of the values is."""
+    return None if None in values else sum(values) / len(values)
 
 
 def percent(value: float | None) -> str:

@@ -1,7 +1,9 @@
 """A plain reading of the published algorithm, to measure ours against.
 
-float32, one encoder pass per date, views one after the other, unfused Adam, the loss on full-size
-probabilities. It takes one of our networks apart, so both sides share weights and tiles.
+Speed only: it takes our network apart, so both sides share weights and tiles (that ours computes
+what was published is tested against an independent reading, tests/plain_reference.py). float32,
+one encoder pass per date, views one after the other, unfused Adam, the loss on full-size
+probabilities.
 """
 
 import torch

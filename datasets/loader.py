@@ -29,14 +29,14 @@ class EpochBatches(Sampler):
         world: number of processes.
 
     Raises:
-        ValueError: batch_size is not a multiple of world, or larger than the data set.
+        ValueError: batch_size is below world, or larger than the data set.
     """
 
     def __init__(self, num_tiles: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
-        if batch_size < 1 or batch_size % world:
+        if batch_size < world:
             raise ValueError(
-                f"--batch-size {batch_size} is the global batch and must be a multiple of the "
-                f"{world} process(es); pass a multiple of {world}"
+                f"--batch-size {batch_size} counts all {world} process(es) together and must give "
+                f"each at least one tile; pass at least {world}"
             )
         if batch_size > num_tiles:
             raise ValueError(

@@ -38,6 +38,7 @@ class SecondDataset(Dataset):
         seed: at least 0.
 
     Attributes:
+        part: the part it reads, path: where that lies.
         names: ids, in order.
         labelled: whether there are true labels.
         scheme: classes and palette.
@@ -61,7 +62,7 @@ class SecondDataset(Dataset):
         augment: Augment | None = None,
         seed: int = 0,
     ):
-        self.path = part_path(root, folder, folders)
+        self.part, self.path = folder, part_path(root, folder, folders)
         tiles, problems = list_pairs(root, folder, folders)
         if problems:
             raise DataError(self.path, problems)

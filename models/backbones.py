@@ -5,6 +5,7 @@ Adding one is a line in BACKBONES; any other timm name with a feature pyramid wo
 """
 
 import difflib
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -93,7 +94,7 @@ class Backbone(nn.Module):
         return maps[-1]
 
     def keep_statistics(self) -> None:
-        """After ImageNet weights are loaded: lets batch norms drift as slowly as published."""
+        """For fine-tuning: lets batch norms drift as slowly as published."""
         for module in self.body.modules():
             if isinstance(module, nn.BatchNorm2d) and self.fine_tuning_momentum is not None:
                 module.momentum = self.fine_tuning_momentum
@@ -165,10 +166,7 @@ def build_backbone(
     if strides[0] == strides[-1]:
         raise ValueError(_no_pyramid(name, None, f"all its maps have stride {strides[0]}"))
     _undilate_second_convolutions(body)
-    backbone = HRNetBackbone(body) if entry.high_resolution else Backbone(body)
-    if pretrained:
-        backbone.keep_statistics()
-    return backbone
+    return HRNetBackbone(body) if entry.high_resolution else Backbone(body)
 
 
 def _undilate_second_convolutions(body: nn.Module) -> None:
@@ -181,20 +179,20 @@ def _undilate_second_convolutions(body: nn.Module) -> None:
             module.conv2.dilation = module.conv2.padding = (1, 1)
 
 
+@functools.cache
 def has_output_stride(name: str, output_stride: int) -> bool:
-    """Whether timm builds this backbone at `output_stride` (tried without weights or memory)."""
-    with torch.device("meta"):
-        try:
-            backbone = build_backbone(name, output_stride=output_stride)
-        except ValueError:
-            return False
+    """Whether timm builds this backbone at `output_stride` (tried once)."""
+    try:
+        backbone = build_backbone(name, output_stride=output_stride)
+    except ValueError:
+        return False
     return backbone.strides[-1] == output_stride
 
 
 def _check_known(name: str, entry: BackboneEntry) -> None:
     if timm.is_model(entry.timm_name):
         return
-    near = difflib.get_close_matches(name, [*BACKBONES, *timm.list_models()], n=3)
+    near = difflib.get_close_matches(name, {*BACKBONES, *timm.list_models()}, n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(
         f"--backbone={name!r} is not known.{hint} Choose from {', '.join(BACKBONES)}, "

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import NETWORKS, build_network
+from models import NETWORKS, build_network, default_output_stride
 from models.published import (
     CHANGE_CLASSIFIER,
     Published,
@@ -30,6 +30,16 @@ from utils.schemes import SECOND
 from utils.state_files import SHOWN_KEYS, load_strictly, read_file, save_checkpoint
 from utils.structures import Scheme
 
+RECIPE_KEYS = {
+    "model",
+    "backbone",
+    "lightweight",
+    "output_stride",
+    "dropout",
+    "fine_tuned",
+    *Scheme._fields,
+}
+
 
 def make_recipe(
     scheme: Scheme,
@@ -39,14 +49,22 @@ def make_recipe(
     lightweight: bool = False,
     output_stride: int | None = None,
     dropout: float = 0.1,
+    fine_tuned: bool = False,
 ) -> dict[str, Any]:
-    """Everything that rebuilds a network and reads its classes, as plain values."""
+    """Everything that rebuilds a network and reads its classes, as plain values.
+
+    An `output_stride` of None becomes the network's default. `fine_tuned`: it starts from trained
+    weights (matters to the batch norms of a network that trains on).
+    """
+    if output_stride is None:
+        output_stride = default_output_stride(model, backbone)
     return {
         "model": model,
         "backbone": backbone,
         "lightweight": lightweight,
         "output_stride": output_stride,
         "dropout": dropout,
+        "fine_tuned": fine_tuned,
         **{k: list(v) if isinstance(v, tuple) else v for k, v in scheme._asdict().items()},
     }
 
@@ -60,7 +78,7 @@ def scheme_of(recipe: dict[str, Any]) -> Scheme:
 
 def network_of(recipe: dict[str, Any], pretrained: bool = False) -> nn.Module:
     """A fresh network by its recipe."""
-    return build_network(
+    network = build_network(
         recipe["model"],
         recipe["backbone"],
         num_classes=len(recipe["classes"]),
@@ -71,6 +89,9 @@ def network_of(recipe: dict[str, Any], pretrained: bool = False) -> nn.Module:
         dropout=recipe["dropout"],
         pretrained=pretrained,
     )
+    if recipe["fine_tuned"]:
+        network.backbone.keep_statistics()
+    return network
 
 
 def load_network(
@@ -95,6 +116,12 @@ def load_network(
     shown = str
     if "recipe" in content:
         recipe, state = content["recipe"], content["model"]
+        missing = RECIPE_KEYS - recipe.keys()
+        if missing:
+            raise ValueError(
+                f"{path}: its recipe lacks {', '.join(sorted(missing))}; the file is damaged, or "
+                "of another version of this program. Train or convert it again."
+            )
         if content.get("ema"):
             state = content["ema"]["weights"]
     else:
@@ -161,7 +188,7 @@ def find_checkpoints(outdir: Path | str) -> list[Path]:
     Raises:
         FileNotFoundError: there is none.
     """
-    paths = sorted(Path(outdir, "models").glob("*.pth"))
+    paths = sorted(Path(outdir, "models").glob("[!.]*.pth"))
     if not paths:
         raise FileNotFoundError(
             f"no checkpoints in {Path(outdir, 'models')}; train one (train.py), or name some with "

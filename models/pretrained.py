@@ -32,6 +32,8 @@ def load_pretrained(backbone: nn.Module, path: Path | str) -> None:
     def flat(key: str) -> str:  # timm's feature extractor flattens "stages.0" to "stages_0"
         return key.replace(".", "_")
 
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--pretrained {path}: there is no such file; check the path")
     state = state_dict_of(read_file(path))
     by_flat_name = {flat(k): v for k, v in state.items()}
     own = backbone.body.state_dict()
@@ -46,4 +48,3 @@ def load_pretrained(backbone: nn.Module, path: Path | str) -> None:
         load_strictly(backbone.body, found, path)
     except ValueError as error:
         raise ValueError(f"--pretrained: not the weights of this --backbone. {error}") from error
-    backbone.keep_statistics()

@@ -83,8 +83,14 @@ def test_hrnets_upsample_bilinearly_with_aligned_corners(name):
     modules = [m for m in backbone.modules() if isinstance(m, nn.Upsample)]
     assert modules and all(m.mode == "bilinear" and m.align_corners is True for m in modules)
     assert name != "hrnet_w18" or len(modules) == 31
-    momenta = {m.momentum for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)}
-    assert momenta == {0.01}
+
+
+def test_hrnet_starts_with_usual_batch_norms_and_fine_tunes_with_the_published_ones():
+    backbone = build_backbone("hrnet_w18_v1")
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {m.momentum for m in norms} == {0.1}
+    backbone.keep_statistics()
+    assert {m.momentum for m in norms} == {0.01}
 
 
 @pytest.mark.parametrize("name", ["hrnet_w18", "hrnet_w18_v1"])

@@ -185,3 +185,33 @@ def test_no_checkpoints_says_where_they_were_looked_for(second_root, tmp_path):
     root = second_root(train=12, size=32)
     with pytest.raises(FileNotFoundError, match=r"models.*train\.py.*--checkpoints"):
         run_label(root, tmp_path / "empty")
+
+
+def test_a_deleted_mask_is_made_again(place):
+    root, outdir = place
+    run_label(root, outdir)
+    want = masks_of(outdir)
+    (outdir / "masks" / "train" / "im2" / "00003.png").unlink()
+    run_label(root, outdir)
+    got = masks_of(outdir)
+    assert got.keys() == want.keys()
+    assert all(np.array_equal(got[key], want[key]) for key in want)
+
+
+def test_overwrite_removes_the_masks_of_before(place):
+    root, outdir = place
+    run_label(root, outdir)
+    split = outdir / "ids.txt"
+    split.write_text("00000\n00001\n00002\n")
+    with pytest.raises(ValueError, match=r"split: every10th -> .*ids\.txt.*--overwrite"):
+        run_label(root, outdir, "--split", str(split))
+    run_label(root, outdir, "--split", str(split), "--overwrite")
+    assert {key[4:] for key in masks_of(outdir)} == {f"{i:05d}" for i in range(3, 12)}
+
+
+def test_a_tile_that_another_process_left_out_is_an_error_that_names_it(place, monkeypatch):
+    root, outdir = place
+    monkeypatch.setattr(label.distributed, "world", lambda: 2)  # and the other one never comes
+    monkeypatch.setattr(label.distributed, "barrier", lambda: None)
+    with pytest.raises(ValueError, match=r"5 tile\(s\) are still without.*00002"):
+        run_label(root, outdir)

@@ -75,7 +75,7 @@ def test_resuming_at_a_step_gives_the_rest_and_reads_no_more():
 
 @pytest.mark.parametrize(
     ("size", "world", "match"),
-    [(6, 4, "multiple of 4"), (0, 1, "--batch-size 0"), (23, 1, "at most 22")],
+    [(3, 4, "at least 4"), (0, 1, "--batch-size 0"), (23, 1, "at most 22")],
 )
 def test_batch_size_that_does_not_fit_names_the_flag(size, world, match):
     with pytest.raises(ValueError, match=match):

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +13,8 @@ from datasets.prepare import convert, main
 def run(*argv):
     try:
         main([str(word) for word in argv])
-    except (ValueError, OSError):
+    except (ValueError, OSError) as error:  # as utils.cli.run does
+        print(error, file=sys.stderr)
         return 1
     return 0
 

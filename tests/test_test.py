@@ -146,3 +146,25 @@ def test_evenly_chooses_at_equal_distances():
     assert script.evenly(names, 3) == {"0", "3", "6"}
     assert script.evenly(names, 0) == set()
     assert script.evenly(names, 99) == set(names)
+
+
+def test_pseudo_labels_are_never_replaced_by_predictions(place):
+    root, outdir = place
+    (outdir / "masks" / "train").mkdir(parents=True)
+    (outdir / "masks" / "train" / "labelling.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds pseudo labels.*--outdir"):
+        run_test(root, outdir, "--split", "train")
+
+
+def test_a_checkpoint_being_written_is_not_taken_for_a_network(place):
+    root, outdir = place
+    (outdir / "models" / ".fcn_hrnet_w18_v1_9.99-abc.pth").write_bytes(b"half")
+    run_test(root, outdir)
+
+
+def test_renamed_folders_are_checked_and_read(place):
+    root, outdir = place
+    (root / "nest").mkdir()
+    (root / "test").rename(root / "nest" / "t")
+    run_test(root, outdir, "--folders", "test=nest/t")
+    assert len(list((outdir / "masks/test/im1").glob("*.png"))) == 5

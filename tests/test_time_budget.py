@@ -1,8 +1,10 @@
 """The contest winner's rule for test-time augmentation under a limit."""
 
+import time
+
 import pytest
 
-from utils.time_budget import TimeBudget
+from utils.time_budget import TimeBudget, process_start_s
 
 
 class Clock:
@@ -73,3 +75,8 @@ def test_a_negative_rest_stops_augmenting():
     budget, plans, _ = play(20, 20, 2, 1)
     assert budget.augmented_until == -1
     assert set(plans[5:]) == {"none"}
+
+
+def test_the_process_started_before_now_and_not_long_ago():
+    age_s = time.monotonic() - process_start_s()
+    assert 0 <= age_s < 24 * 3600

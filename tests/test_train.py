@@ -17,7 +17,7 @@ from tiny_data import make_second, write_label
 import train
 from datasets import DATASETS
 from models import build_network
-from models.checkpoints import load_network
+from models.checkpoints import load_network, make_recipe, network_of
 from utils.inference import Normalise
 from utils.monitor import LossMonitor
 from utils.optim import poly_lr
@@ -439,3 +439,16 @@ def test_the_script_ends_with_one_message_and_no_traceback(tmp_path):
 
 def test_the_table_of_data_sets_feeds_the_flag():
     assert all(name in train.build_parser().options()["dataset"].help for name in DATASETS)
+
+
+def test_fine_tuning_is_in_the_recipe_so_that_a_resumed_run_keeps_its_batch_norm_momentum():
+    recipe = make_recipe(SECOND, model="fcn", backbone="hrnet_w18_v1", fine_tuned=True)
+    for fine_tuned, momentum in ((True, 0.01), (False, 0.1)):
+        network = network_of({**recipe, "fine_tuned": fine_tuned})
+        norms = [m for m in network.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert {m.momentum for m in norms} == {momentum}
+
+
+def test_more_parts_than_pairs_is_an_error(data, tmp_path):
+    with pytest.raises(ValueError, match=r"--accumulate 4 cuts 2 pairs"):
+        train_on(data, tmp_path / "out", "--batch-size", "2", "--accumulate", "4")

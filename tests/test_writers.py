@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.writers import BackgroundWriter, palette_bytes, write_mask, write_probs, zip_folder
+from utils.writers import BackgroundWriter, palette_bytes, write_mask, write_probs, zip_masks
 
 PALETTE = ((255, 255, 255), (0, 0, 255), (128, 128, 128), (0, 128, 0))
 
@@ -74,12 +74,12 @@ def test_zip_holds_both_dates_sorted_and_the_same_bytes_each_time(tmp_path):
     for folder in ("im2", "im1"):
         for name in ("b.png", "a.png"):
             write_mask(masks / folder / name, some_mask(), PALETTE)
-    (masks / "im1" / ".b-half.png").write_text("being written")
-    assert zip_folder(masks / "submission.zip", masks) == 4
+    write_mask(masks / "im1" / "left_over.png", some_mask(), PALETTE)  # of an earlier test
+    assert zip_masks(masks / "submission.zip", masks, ["b", "a"]) == 4
     first = (masks / "submission.zip").read_bytes()
     for path in masks.rglob("*.png"):
         os.utime(path, (10**9, 10**9))
-    assert zip_folder(masks / "submission.zip", masks) == 4
+    assert zip_masks(masks / "submission.zip", masks, ["b", "a"]) == 4
     assert (masks / "submission.zip").read_bytes() == first
     with zipfile.ZipFile(masks / "submission.zip") as archive:
         assert archive.namelist() == ["im1/a.png", "im1/b.png", "im2/a.png", "im2/b.png"]
@@ -87,10 +87,11 @@ def test_zip_holds_both_dates_sorted_and_the_same_bytes_each_time(tmp_path):
         assert archive.read("im1/a.png") == (masks / "im1" / "a.png").read_bytes()
 
 
-def test_nothing_to_pack_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no masks to pack"):
-        zip_folder(tmp_path / "a.zip", tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_a_missing_mask_is_an_error_and_leaves_no_archive(tmp_path):
+    write_mask(tmp_path / "im1" / "a.png", some_mask(), PALETTE)
+    with pytest.raises(FileNotFoundError, match=r"im1/b\.png"):
+        zip_masks(tmp_path / "a.zip", tmp_path, ["a", "b"])
+    assert [path.name for path in tmp_path.iterdir()] == ["im1"]
 
 
 def test_background_writer_writes_everything(tmp_path):
@@ -135,12 +136,12 @@ def test_first_failure_is_raised_with_the_file_named(tmp_path):
 
     writer = BackgroundWriter(threads=1)
     writer.submit(fail, tmp_path / "a.png")
-    with pytest.raises(RuntimeError, match=r"a\.png: no space left") as info:
+    with pytest.raises(OSError, match=r"a\.png: no space left") as info:
         for _ in range(1000):
             writer.submit(write_mask, tmp_path / "b.png", some_mask(), PALETTE)
             time.sleep(0.005)
     assert isinstance(info.value.__cause__, OSError)
-    with pytest.raises(RuntimeError, match=r"a\.png"), BackgroundWriter() as writer:
+    with pytest.raises(OSError, match=r"a\.png"), BackgroundWriter() as writer:
         writer.submit(fail, tmp_path / "a.png")
 
 

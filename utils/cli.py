@@ -142,43 +142,53 @@ def _option_words(name: str, value: Any, action: argparse.Action) -> list[str]:
     return [f"--{name}", *map(str, value)]
 
 
-def run(main: Callable[[], Any]) -> None:
-    """Calls a script's main; expected errors become one message and exit status 1."""
+def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
+    """Calls a script's main; expected errors become one message and exit status 1.
+
+    `if_interrupted`: what to tell a user who presses Ctrl-C.
+    """
     try:
         main()
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         else:
-            hint = f"({TRACEBACK}=1 shows where)"
-            print(f"{Path(sys.argv[0]).name}: error: {error}  {hint}", file=sys.stderr)
+            print(f"\n{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+            print(f"({TRACEBACK}=1 in the environment shows where)", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        print(f"\ninterrupted {if_interrupted}".rstrip(), file=sys.stderr)
+        sys.exit(130)
 
 
 def positive_int(text: str) -> int:
     """An integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return int(text)
 
 
 def fraction(text: str) -> float:
     """A number in 0..1."""
-    value = float(text)
+    value = _number(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must lie in 0..1, got {value}")
+        raise argparse.ArgumentTypeError(f"must lie in 0..1, got {text}")
     return value
 
 
 def positive_float(text: str) -> float:
     """A number above 0."""
-    value = float(text)
+    value = _number(text)
     if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
 
 
 def one_of(kind: str, choices: Iterable[str]) -> Callable[[str], str]:

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce as all_reduce_with_gradient
 
 from utils.allocator import keep_freed_memory
 
@@ -56,10 +55,14 @@ def session(device: str) -> Iterator[torch.device]:
     chosen = pick_device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
+    else:
+        torch.backends.cudnn.benchmark = True  # tiles have one size
     if "RANK" in os.environ and not dist.is_initialized():
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+            dist.init_process_group("nccl", device_id=chosen)
+        else:
+            dist.init_process_group("gloo")
     try:
         yield chosen
     finally:
@@ -95,18 +98,31 @@ def barrier() -> None:
         dist.barrier()
 
 
-class _CpuSyncBatchNorm(nn.BatchNorm2d):
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of every rank's tensor, through which gradients flow back to every rank."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor) -> Tensor:
+        return sum_over_ranks(value)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return sum_over_ranks(gradient)
+
+
+class CpuSyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all ranks, for gloo (torch's own needs CUDA).
 
     A module is made one by setting its class; timm's batch norm with activation keeps that too.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> the same shape."""
         x32 = x.float()
         if self.training:
             sums = torch.cat([x32.sum((0, 2, 3)), x32.square().sum((0, 2, 3))])
             count = sum_over_ranks(sums.new_tensor(x32.numel() / x32.shape[1]))
-            mean, square = (all_reduce_with_gradient(sums) / count).chunk(2)
+            mean, square = (_SumOverRanks.apply(sums) / count).chunk(2)
             var = (square - mean.square()).clamp(min=0)
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)
@@ -136,7 +152,7 @@ def wrap(network: nn.Module, sync_bn: bool = True) -> nn.Module:
     elif sync_bn:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.__class__ = _CpuSyncBatchNorm
+                module.__class__ = CpuSyncBatchNorm
     return nn.parallel.DistributedDataParallel(
         network,
         device_ids=[torch.cuda.current_device()] if cuda else None,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from utils.distributed import sum_over_ranks
 from utils.figures import for_tensorboard
-from utils.inference import Predictor, to_masks
+from utils.inference import Predictor, to_device, to_masks
 from utils.metrics import confusion_for, metrics_for
 from utils.structures import IGNORE_INDEX, Probs, Sample, Scheme
 from utils.writers import BackgroundWriter, write_mask
@@ -50,6 +50,7 @@ def evaluate(
     """
     confusion = confusion_for(scheme.task, scheme.num_classes, predictor.device)
     for batch in batches:
+        batch = to_device(batch, predictor.device)
         probs = predictor(batch.images)
         masks = to_masks(probs)
         confusion.update(masks, true_masks(batch))
@@ -84,4 +85,4 @@ def example_picture(batch: Sample, masks: np.ndarray, i: int, scheme: Scheme) ->
 
 def describe(metrics: dict[str, float]) -> str:
     """Metrics in 0..1 as one line in per cent."""
-    return "  ".join(f"{key} {100 * value:.2f}" for key, value in metrics.items())
+    return "[%] " + "  ".join(f"{key} {100 * value:.2f}" for key, value in metrics.items())

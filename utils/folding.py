@@ -7,6 +7,10 @@ import torch.fx
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from utils.distributed import CpuSyncBatchNorm
+
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
     """A copy, in eval mode, in which each batch norm right after a convolution is part of it.
@@ -16,6 +20,9 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     it, it stays as it is.
     """
     network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if type(module) is CpuSyncBatchNorm and not hasattr(module, "act"):
+            module.__class__ = nn.BatchNorm2d  # in eval mode they do the same
     backbone = getattr(network, "backbone", None)
     if backbone is not None:
         backbone.body = _fold_traced(backbone.body)
@@ -29,7 +36,7 @@ def _fold_sequentials(network: nn.Module) -> None:
             continue
         for i in range(len(module) - 1):
             holder, index = _last_conv(module, i)
-            if holder is not None and type(module[i + 1]) is nn.BatchNorm2d:
+            if holder is not None and type(module[i + 1]) in BATCH_NORMS:
                 holder[index] = fuse_conv_bn_eval(holder[index], module[i + 1])
                 module[i + 1] = nn.Identity()
 
@@ -53,7 +60,7 @@ def _fold_traced(body: nn.Module) -> nn.Module:
     modules = dict(body.named_modules())
     folded = False
     for node in list(graph.nodes):
-        if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d:
+        if node.op != "call_module" or type(modules[node.target]) not in BATCH_NORMS:
             continue
         source = node.args[0]
         if source.op != "call_module" or type(modules[source.target]) is not nn.Conv2d:

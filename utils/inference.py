@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from utils.folding import fold_batch_norm
 from utils.precision import autocast
-from utils.structures import Logits, Probs, Scheme
+from utils.structures import Logits, Probs, Sample, Scheme
 
 
 class View(NamedTuple):
@@ -69,6 +69,15 @@ class Normalise(nn.Module):
                 "choose a checkpoint trained on such images (--checkpoints)"
             )
         return torch.addcmul(self.offset, images.float(), self.factor)
+
+
+def to_device(batch: Sample, device: torch.device) -> Sample:
+    """The batch's tensors on the device."""
+    return batch._replace(
+        images=batch.images.to(device, non_blocking=True),
+        semantic=batch.semantic.to(device, non_blocking=True),
+        change=batch.change.to(device, non_blocking=True),
+    )
 
 
 class Member(NamedTuple):
@@ -132,6 +141,7 @@ class Predictor:
 
     def __call__(self, images: Tensor, tta: str | None = None) -> Probs:
         """Images (B, T, C, H, W) as read -> the mean over members and views."""
+        images = images.to(self.device, non_blocking=True)
         each = [self.predict_one(member, images, tta) for member in self.members]
         return mean_probs(each)
 

@@ -15,6 +15,8 @@ from utils.files import write_json
 from utils.pseudo_labels import PseudoLabelStats
 from utils.writers import Palette, write_mask
 
+RECORD = "labelling.json"  # the settings, beside the masks
+
 
 class LabelRecord:
     """Writes the masks of a tile and, after them, a line with its counts.
@@ -51,35 +53,36 @@ def mask_path(folder: Path, date: int, name: str) -> Path:
 
 
 def start_or_continue(folder: Path, settings: dict, overwrite: bool) -> None:
-    """Makes the folder ready: new, continued under the same settings, or replaced.
+    """Makes the folder ready: new, continued under the same settings, or emptied.
 
     Raises:
         ValueError: it holds masks made under other settings, or by something else.
     """
-    path = folder / "labelling.json"
-    masks = next(folder.glob("im*/*.png"), None)
-    if overwrite and masks is not None:
-        for line_file in folder.glob("done_*.jsonl"):
-            line_file.unlink()
-    elif path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+    record = folder / RECORD
+    if overwrite:
+        for path in (*folder.glob("done_*.jsonl"), *folder.glob("im[12]/*.png")):
+            path.unlink()
+    elif record.exists():
+        before = json.loads(record.read_text(encoding="utf-8"))
         differing = [k for k in settings if settings[k] != before.get(k)]
         if differing:
             listed = "; ".join(f"{k}: {before.get(k)} -> {settings[k]}" for k in differing)
             raise ValueError(
-                f"{folder} holds pseudo labels made with other settings ({listed}). Pass "
-                "--overwrite to replace them, or --outdir to keep both."
+                f"{folder} holds pseudo labels made with other settings ({listed}). Give the same "
+                "again (--checkpoints names the teachers), pass --overwrite to replace the labels, "
+                "or another --outdir to keep both."
             )
-    elif masks is not None:
+    elif mask := next(folder.glob("im[12]/*.png"), None):
         raise ValueError(
-            f"{folder} holds masks that label.py did not record ({masks.name}, ...). Pass "
+            f"{folder} holds masks that label.py did not record ({mask.name}, ...). Pass "
             "--overwrite to replace them, or --outdir to keep both."
         )
-    write_json(path, settings)
+    write_json(record, settings)
 
 
 def done_tiles(folder: Path) -> dict[str, list]:
-    """Counts by tile, of every tile whose masks are whole."""
+    """Counts by tile, of every tile whose masks are there and whole."""
+    there = [{path.stem for path in folder.glob(f"im{date}/[!.]*.png")} for date in (1, 2)]
     done = {}
     for path in sorted(folder.glob("done_*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -87,7 +90,8 @@ def done_tiles(folder: Path) -> dict[str, list]:
                 entry = json.loads(line)
             except json.JSONDecodeError:  # empty, or cut off by an interruption
                 continue
-            done[entry["name"]] = entry["counts"]
+            if all(entry["name"] in names for names in there):
+                done[entry["name"]] = entry["counts"]
     return done
 
 

@@ -58,8 +58,7 @@ class WeightAverage:
         torch._foreach_lerp_(
             [self.state[k] for k in self._averaged], [now[k] for k in self._averaged], 1 - decay
         )
-        for k in self._copied:
-            self.state[k].copy_(now[k])
+        torch._foreach_copy_([self.state[k] for k in self._copied], [now[k] for k in self._copied])
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:

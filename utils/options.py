@@ -171,12 +171,14 @@ def add_training_model_options(group: argparse._ArgumentGroup) -> None:
 def add_optimisation_options(parser: Parser) -> None:
     """The training loop."""
     group = parser.add_argument_group("optimisation")
-    group.add_argument("--epochs", type=positive_int, default=30, help="epochs")
+    group.add_argument(
+        "--epochs", type=positive_int, default=30, help="passes over the training tiles"
+    )
     group.add_argument("--max-steps", type=positive_int, help="stop after this many steps instead")
     group.add_argument(
         "--batch-size", type=positive_int, default=8, help="pairs a step, all GPUs together"
     )
-    group.add_argument("--val-batch-size", type=positive_int, default=16, help="pairs")
+    group.add_argument("--val-batch-size", type=positive_int, default=16, help="pairs at a time")
     group.add_argument(
         "--accumulate",
         type=positive_int,
@@ -211,10 +213,13 @@ def add_optimisation_options(parser: Parser) -> None:
         help="batch statistics over all processes, so that N compute what one would",
     )
     group.add_argument(
-        "--val-every", type=positive_int, metavar="STEPS", help="(default: each epoch)"
+        "--val-every", type=positive_int, metavar="STEPS", help="validate (default: each epoch)"
     )
     group.add_argument(
-        "--save-every", type=positive_int, metavar="STEPS", help="(default: each epoch)"
+        "--save-every",
+        type=positive_int,
+        metavar="STEPS",
+        help="save last.pth (default: each epoch)",
     )
     group.add_argument(
         "--log-every", type=positive_int, default=10, metavar="STEPS", help="log interval"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from tqdm import tqdm
 
 from utils import distributed
 from utils.log import RunLog, write_options
@@ -21,6 +22,7 @@ class Run:
     def __init__(self, args: argparse.Namespace, recipe: dict[str, Any]):
         self.args, self.recipe = args, recipe
         self.best_score, self.best_path = -math.inf, None
+        self._superseded: list[str | None] = []  # best checkpoints that are no longer
         start = time.strftime("%Y%m%d-%H%M%S")
         self.name = args.name or f"{args.model}_{args.backbone}_{start}"
         self.folder = (
@@ -60,16 +62,15 @@ class Run:
         return step or 0
 
     def keep_best(self, network: nn.Module, score: float) -> None:
-        """Saves the weights if none scored higher, and deletes this run's previous best."""
+        """Saves the weights if none scored higher, and marks the previous best for deletion."""
         if distributed.is_main() and (self.best_path is None or score >= self.best_score):
-            previous = self.best_path
+            self._superseded.append(self.best_path)
             self.best_score = -math.inf if math.isnan(score) else score
             self.best_path = str(self._free_path(score))
             save_checkpoint(
                 self.best_path, network.state_dict(), self.recipe, run=self.name, score=score
             )
-            if previous not in (None, self.best_path):
-                Path(previous).unlink(missing_ok=True)
+            tqdm.write(f"best so far, saved as {self.best_path}")
 
     def save_last(self, network, optimizer, scaler, ema, step: int) -> None:
         """Writes all that `restore` needs."""
@@ -87,6 +88,11 @@ class Run:
                 best_score=self.best_score,
                 best_path=self.best_path,
             )
+            # only now: until here a resumed run would have looked for them
+            for path in self._superseded:
+                if path not in (None, self.best_path):
+                    Path(path).unlink(missing_ok=True)
+            self._superseded.clear()
 
     def _free_path(self, score: float) -> Path:
         """models/<model>_<backbone>_<score>.pth, numbered if another run has that name."""
@@ -94,9 +100,15 @@ class Run:
         folder = Path(self.args.outdir, "models")
         for number in itertools.count(1):
             path = folder / (f"{stem}.pth" if number == 1 else f"{stem}-{number}.pth")
-            if not path.exists() or read_file(path).get("run") == self.name:
+            if not path.exists() or self._is_mine(path):
                 return path
         raise AssertionError("count() does not end")
+
+    def _is_mine(self, path: Path) -> bool:
+        try:
+            return read_file(path).get("run") == self.name
+        except ValueError:  # somebody else's, unreadable
+            return False
 
 
 def newest_run(outdir: str, name: str | None) -> Path:

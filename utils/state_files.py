@@ -40,7 +40,7 @@ def read_file(path: Path | str) -> dict[str, Any]:
             f"{path} holds more than tensors and plain values, and reading that could run code; "
             "save its state dict alone (torch.save(model.state_dict(), ...)) and pass that"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # bytes of any other kind fail in any other way
         raise ValueError(f"{path} is not a readable checkpoint ({error}); copy it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors")

@@ -1,7 +1,20 @@
 """Test-time augmentation for as long as a time limit allows."""
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+
+def process_start_s() -> float:
+    """When this process began, its imports included, on `time.monotonic`'s clock; else now."""
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        age_s -= int(fields[19]) / os.sysconf("SC_CLK_TCK")  # ticks from boot to start
+    except (OSError, AttributeError):  # not Linux
+        age_s = 0.0
+    return time.monotonic() - age_s
 
 
 class TimeBudget:

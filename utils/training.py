@@ -28,15 +28,6 @@ def is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def to_device(batch: Sample, device: torch.device) -> Sample:
-    """The batch's tensors on the device."""
-    return batch._replace(
-        images=batch.images.to(device, non_blocking=True),
-        semantic=batch.semantic.to(device, non_blocking=True),
-        change=batch.change.to(device, non_blocking=True),
-    )
-
-
 def forward_backward(
     network: nn.Module,
     normalise: Normalise,
@@ -48,7 +39,8 @@ def forward_backward(
 ) -> LossTerms:
     """Gradients of one batch, worked through in parts; its losses over all ranks' pixels."""
     denominators = loss_denominators(batch, weights)
-    denominators = Denominators(*(distributed.sum_over_ranks(d) for d in denominators))
+    packed = distributed.sum_over_ranks(torch.cat([d.flatten() for d in denominators]))
+    denominators = Denominators(packed[:-1], packed[-1])
     terms, tiles = [], len(batch.images)
     for i in range(parts):
         # in a row, so that the i-th parts of all ranks are together the i-th part of one process

@@ -68,31 +68,28 @@ def write_probs(
         np.savez(file, **arrays)
 
 
-def zip_folder(zip_path: Path | str, folder: Path | str) -> int:
-    """Packs a folder for submission; the same files give the same bytes.
+def zip_masks(zip_path: Path | str, folder: Path | str, names: Sequence[str]) -> int:
+    """Packs the masks of some tiles for submission; the same masks give the same bytes.
 
     Args:
         zip_path: the archive to write.
-        folder: what to pack, `im1/` and `im2/` for example; names inside are relative to it.
-            Hidden files are left out.
+        folder: holds `im1/<id>.png` and, for two dates, `im2/<id>.png`; as in the archive.
+        names: ids.
 
     Returns:
         The number of files packed.
 
     Raises:
-        FileNotFoundError: there is nothing to pack.
+        FileNotFoundError: a tile has no mask there.
     """
-    zip_path, folder = Path(zip_path), Path(folder)
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("[!.]*.*")}
-    files = {name: path for name, path in files.items() if path.is_file() and path != zip_path}
-    if not files:
-        raise FileNotFoundError(f"no masks to pack in {folder}; write them first (--save-mask).")
+    folder = Path(folder)
+    dates = [date for date in ("im1", "im2") if (folder / date).is_dir()] or ["im1"]
     with atomic_path(zip_path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name in sorted(files):
+        for name in sorted(f"{date}/{name}.png" for date in dates for name in names):
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr, entry.create_system = 0o644 << 16, 3  # the same on every system
-            archive.writestr(entry, files[name].read_bytes())
-    return len(files)
+            archive.writestr(entry, (folder / name).read_bytes())
+    return len(dates) * len(names)
 
 
 class BackgroundWriter:
@@ -114,7 +111,8 @@ class BackgroundWriter:
         """Runs `write(path, *args)` later; the arguments must not be changed after this.
 
         Raises:
-            RuntimeError: an earlier file could not be written, or the writer is closed.
+            OSError: an earlier file could not be written.
+            RuntimeError: the writer is closed.
         """
         if not self._threads:
             raise RuntimeError(f"{path}: submitted to a closed BackgroundWriter.")
@@ -125,7 +123,7 @@ class BackgroundWriter:
         """Waits until all is written.
 
         Raises:
-            RuntimeError: a file could not be written.
+            OSError: a file could not be written.
         """
         self._finish()
         self._raise_failure()
@@ -158,7 +156,7 @@ class BackgroundWriter:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             path, error = self._failure
-            raise RuntimeError(
+            raise OSError(
                 f"could not write {path}: {error}. Is the disk full or read-only? "
                 "Choose another --outdir."
             ) from error

@@ -111,6 +111,9 @@ def ensure_demo(root: Path | str) -> Path:
     """
     root = Path(root)
     if not (root / MARKER).is_file():
+        print(
+            f"making the demo data set in {root}: {PAIRS} pairs, once, about a minute", flush=True
+        )
         write_demo(root)
     return root
 
@@ -187,7 +190,8 @@ def _put_in_place(made: Path, out: Path, parameters: dict[str, int], overwrite: 
 def parse_args(argv: list[str] | None = None):
     """The command line."""
     parser = Parser(
-        "Makes the demo data set: pairs of generated satellite images in SECOND layout."
+        "Makes the demo data set: pairs of generated satellite images in SECOND layout.",
+        prog="python -m datasets.demo",
     )
     group = parser.add_argument_group("data")
     group.add_argument("--out", default="data/demo", metavar="DIR", help="folder to make")
