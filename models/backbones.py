@@ -154,14 +154,10 @@ def build_backbone(
         options["strict_img_size"] = False
     try:
         body = timm.create_model(entry.timm_name, pretrained=pretrained, **options)
-    except (AssertionError, TypeError, RuntimeError, AttributeError, NotImplementedError) as error:
+    except Exception as error:  # hubs and models fail in as many ways as there are of them
         if pretrained:
             raise OSError(_no_download(name, error)) from error
         raise ValueError(_no_pyramid(name, output_stride, error)) from error
-    except Exception as error:  # the download fails in as many ways as there are hubs
-        if pretrained:
-            raise OSError(_no_download(name, error)) from error
-        raise
     strides = list(body.feature_info.reduction())
     if strides[0] == strides[-1]:
         raise ValueError(_no_pyramid(name, None, f"all its maps have stride {strides[0]}"))
