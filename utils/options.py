@@ -136,7 +136,9 @@ def add_training_data_options(group: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         help="take classes from label.py's masks (bare: OUTDIR/masks/train); change stays true",
     )
-    group.add_argument("--cache", choices=("ram",), help="keep decoded tiles in shared memory")
+    group.add_argument(
+        "--cache", choices=("ram",), help="keep decoded tiles in memory, one copy a process"
+    )
     group.add_argument("--crop-size", type=positive_int, metavar="PX", help="random crops")
     group.add_argument("--swap-dates", action="store_true", help="exchange the dates at random")
     group.add_argument(
