@@ -99,16 +99,24 @@ def main(argv: list[str] | None = None) -> None:
 def train(args: argparse.Namespace, device: torch.device) -> None:
     """The whole of training."""
     scheme = DATASETS[args.dataset].scheme
-    train_batches, val_batches = build_loaders(args)
+    weights = class_weights(args, scheme.num_classes)
+    check_data(args)
+    train_batches, val_batches = build_train_loader(args), build_val_loader(args)
     network, recipe = build_network(args, device)
     normalise = Normalise.of(scheme).to(device)
-    weights = class_weights(args, scheme.num_classes)
     weights = None if weights is None else torch.tensor(weights, device=device)
     optimizer = build_adam(network, args.lr, args.weight_decay)
     amp = pick_amp(args.amp, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
     ema = None if args.ema is None else WeightAverage(network, args.ema)
-    saved = Run(args, recipe)
+    saved = Run(
+        args.outdir,
+        args.name,
+        stem=f"{args.model}_{args.backbone}",
+        recipe=recipe,
+        options=vars(args),
+        resume=args.resume,
+    )
     step = saved.restore(network, optimizer, scaler, ema)
     compiled = torch.compile(network) if args.compile else network
     parallel = distributed.wrap(compiled, args.sync_bn)
@@ -158,43 +166,60 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     saved.log.close()
 
 
-def build_loaders(args: argparse.Namespace) -> tuple[DataLoader, DataLoader]:
-    """Checks the data, then the batches of training and of validation.
+def build_train_loader(args: argparse.Namespace) -> DataLoader:
+    """The batches of training.
 
     Raises:
-        DataError, FileNotFoundError, ValueError: see datasets.checks and datasets.loader.
+        DataError, FileNotFoundError, ValueError: see datasets.second and datasets.loader.
     """
-    where = {"root": args.data_root, "folders": parse_folders(args.folders)}
-    if distributed.is_main():
-        root = args.data_root or DATASETS[args.dataset].root
-        official = args.split == "official" and part_path(root, "val", where["folders"]).is_dir()
-        parts = ["train", "val"] if official else ["train"]
-        seen = Path(args.outdir, "data_check.json")
-        check_dataset(args.dataset, parts, seen=seen, **where)
-    distributed.barrier()
     pseudo_labels = args.use_pseudo_label
     if pseudo_labels == "":
         pseudo_labels = Path(args.outdir, "masks", "train")
-    augment = Augment(swap_dates=args.swap_dates, crop_size=args.crop_size, jitter=args.jitter)
-    common = dict(where, split=args.split, cache=args.cache)
-    training = build_dataset(
+    tiles = build_dataset(
         args.dataset,
         "train",
         pseudo_label_dir=pseudo_labels,
-        augment=augment,
+        augment=Augment(swap_dates=args.swap_dates, crop_size=args.crop_size, jitter=args.jitter),
         seed=args.seed,
-        **common,
+        **where(args),
     )
-    validation = build_dataset(args.dataset, "val", **common)
-    ranks = {
+    return train_loader(tiles, args.batch_size, seed=args.seed, **sharing(args))
+
+
+def build_val_loader(args: argparse.Namespace) -> DataLoader:
+    """The batches of validation; raises as `build_train_loader`."""
+    tiles = build_dataset(args.dataset, "val", **where(args))
+    return eval_loader(tiles, args.val_batch_size, **sharing(args))
+
+
+def check_data(args: argparse.Namespace) -> None:
+    """Looks at every file that training reads; DataError or FileNotFoundError if one is bad."""
+    if distributed.is_main():
+        folders, root = parse_folders(args.folders), args.data_root or DATASETS[args.dataset].root
+        official = args.split == "official" and part_path(root, "val", folders).is_dir()
+        parts = ["train", "val"] if official else ["train"]
+        seen = Path(args.outdir, "data_check.json")
+        check_dataset(args.dataset, parts, root, seen=seen, folders=folders)
+    distributed.barrier()
+
+
+def where(args: argparse.Namespace) -> dict:
+    """Which tiles, from where, kept how: what training and validation share."""
+    return {
+        "root": args.data_root,
+        "folders": parse_folders(args.folders),
+        "split": args.split,
+        "cache": args.cache,
+    }
+
+
+def sharing(args: argparse.Namespace) -> dict:
+    """How the tiles are shared out over processes and read."""
+    return {
         "rank": distributed.rank(),
         "world": distributed.world(),
         "num_workers": args.num_workers,
     }
-    return (
-        train_loader(training, args.batch_size, seed=args.seed, **ranks),
-        eval_loader(validation, args.val_batch_size, **ranks),
-    )
 
 
 def build_network(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, dict]:
@@ -291,7 +316,8 @@ def validate(
 def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     """--load-from: one validation pass over a checkpoint, ours or a published one."""
     scheme = DATASETS[args.dataset].scheme
-    _, val_batches = build_loaders(args)
+    check_data(args)
+    val_batches = build_val_loader(args)
     published = Published(args.model, args.backbone, args.lightweight)
     members = load_ensemble([args.load_from], device, scheme, [published])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)

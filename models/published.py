@@ -40,8 +40,13 @@ def described(
     """The command line's --model and --backbone, pair by pair; empty if neither is given.
 
     Raises:
-        ValueError: only one of them, or different numbers of them.
+        ValueError: only one of them, different numbers of them, or --lightweight alone.
     """
+    if lightweight and not models:
+        raise ValueError(
+            "--lightweight describes published checkpoints, with --model and --backbone; ours say "
+            "what they are: leave it out"
+        )
     if not models and not backbones:
         return []
     if not models or not backbones or len(models) != len(backbones):

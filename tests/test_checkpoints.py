@@ -26,7 +26,7 @@ from models.checkpoints import (
     scheme_of,
 )
 from models.checkpoints import main as checkpoints_main
-from models.published import Published
+from models.published import Published, described
 from utils.schemes import SECOND
 from utils.structures import Scheme
 
@@ -409,3 +409,12 @@ def test_load_strictly_lists_ten_and_counts_the_rest():
     network = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(10)))
     with pytest.raises(ValueError, match=r"missing \(20\): 0\.weight.*4\.bias and 10 more"):
         load_strictly(network, {}, "a.pth")
+
+
+def test_flags_that_describe_published_files_come_together():
+    assert described(None, None, False) == []
+    assert described(["fcn"], ["resnet18"], True) == [Published("fcn", "resnet18", True)]
+    with pytest.raises(ValueError, match="pair by pair; got 1 and 0 names"):
+        described(["fcn"], None, False)
+    with pytest.raises(ValueError, match="--lightweight describes published checkpoints"):
+        described(None, None, True)

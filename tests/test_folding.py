@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from models import NETWORKS, build_network
+from utils.distributed import CpuSyncBatchNorm
 from utils.folding import fold_batch_norm
 
 
@@ -53,6 +54,19 @@ def test_no_batch_norm_is_left_to_run(backbone):
     depthwise = 2  # one inside each separable convolution, folded too
     assert batch_norms_run(network, images) > depthwise
     assert batch_norms_run(fold_batch_norm(network), images) == 0
+
+
+def test_batch_norms_of_several_processes_are_folded_too():
+    network = lively(build_network("fcn", "resnet18", num_classes=6))
+    images = torch.randn(1, 2, 3, 64, 64)
+    with torch.inference_mode():
+        want = network(images)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.__class__ = CpuSyncBatchNorm
+        folded = fold_batch_norm(network)
+        torch.testing.assert_close(folded(images).change, want.change, rtol=1e-4, atol=1e-4)
+    assert batch_norms_run(folded, images) == 0
 
 
 def test_a_backbone_that_cannot_be_traced_still_predicts_the_same():

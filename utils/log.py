@@ -23,6 +23,7 @@ class RunLog:
     def __init__(self, folder: Path | None, last_step: int | None = None):
         self.folder = folder
         self._events = None
+        self._first_step = None if last_step is None else last_step + 1
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,8 @@ class RunLog:
         if self._events is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(self.folder))
+            # later events of an interrupted run are hidden, as its log lines are dropped
+            self._events = SummaryWriter(str(self.folder), purge_step=self._first_step)
         return self._events
 
     def close(self) -> None:

@@ -1,6 +1,5 @@
 """A training run on disk."""
 
-import argparse
 import itertools
 import math
 import os
@@ -17,17 +16,33 @@ from utils.state_files import load_strictly, read_file, save_checkpoint
 
 
 class Run:
-    """The files of a run: its folder, log, `last.pth`, and the best checkpoint so far."""
+    """The files of a run: its folder, log, `last.pth`, and the best checkpoint so far.
 
-    def __init__(self, args: argparse.Namespace, recipe: dict[str, Any]):
-        self.args, self.recipe = args, recipe
+    Args:
+        outdir: the folder is `runs/<name>` in it, best checkpoints go to `models`.
+        name: of the folder; None = by `stem` and the time.
+        stem: how best checkpoints are called, before their score.
+        recipe: of the network.
+        options: every resolved option, plain values, kept in the folder.
+        resume: the `last.pth` of the interrupted run that goes on, whose folder this is.
+    """
+
+    def __init__(
+        self,
+        outdir: Path | str,
+        name: str | None,
+        *,
+        stem: str,
+        recipe: dict[str, Any],
+        options: dict[str, Any],
+        resume: Path | str | None = None,
+    ):
+        self.models, self.stem, self.resume = Path(outdir, "models"), stem, resume
+        self.recipe, self.options = recipe, options
         self.best_score, self.best_path = -math.inf, None
         self._superseded: list[str | None] = []  # best checkpoints that are no longer
-        start = time.strftime("%Y%m%d-%H%M%S")
-        self.name = args.name or f"{args.model}_{args.backbone}_{start}"
-        self.folder = (
-            Path(args.resume).parent if args.resume else Path(args.outdir, "runs", self.name)
-        )
+        self.name = name or f"{stem}_{time.strftime('%Y%m%d-%H%M%S')}"
+        self.folder = Path(resume).parent if resume else Path(outdir, "runs", self.name)
         self.log = RunLog(None)
 
     def restore(self, network, optimizer, scaler, ema) -> int:
@@ -40,9 +55,9 @@ class Run:
             ValueError: the folder belongs to another run; or last.pth does not fit the options.
         """
         step = None
-        if self.args.resume:
-            last = read_file(self.args.resume)
-            load_strictly(network, last["model"], self.args.resume)
+        if self.resume:
+            last = read_file(self.resume)
+            load_strictly(network, last["model"], self.resume)
             optimizer.load_state_dict(last["optimizer"])
             scaler.load_state_dict(last["scaler"])
             if ema is not None:
@@ -57,7 +72,7 @@ class Run:
         if distributed.is_main():
             self.log = RunLog(self.folder, step or 0)  # drops what no last.pth stands for
             if step is None:
-                write_options(self.folder, vars(self.args))
+                write_options(self.folder, self.options)
             print(f"run folder {self.folder}" + (f", from step {step}" if step else ""))
         return step or 0
 
@@ -81,7 +96,7 @@ class Run:
                 self.recipe,
                 run=self.name,
                 step=step,
-                seed=self.args.seed,
+                seed=self.options["seed"],
                 optimizer=optimizer.state_dict(),
                 scaler=scaler.state_dict(),
                 ema=None if ema is None else ema.state_dict(),
@@ -96,10 +111,9 @@ class Run:
 
     def _free_path(self, score: float) -> Path:
         """models/<model>_<backbone>_<score>.pth, numbered if another run has that name."""
-        stem = f"{self.args.model}_{self.args.backbone}_{100 * score:.2f}"
-        folder = Path(self.args.outdir, "models")
+        stem = f"{self.stem}_{100 * score:.2f}"
         for number in itertools.count(1):
-            path = folder / (f"{stem}.pth" if number == 1 else f"{stem}-{number}.pth")
+            path = self.models / (f"{stem}.pth" if number == 1 else f"{stem}-{number}.pth")
             if not path.exists() or self._is_mine(path):
                 return path
         raise AssertionError("count() does not end")

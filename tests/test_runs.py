@@ -1,0 +1,59 @@
+"""What a run leaves on disk, and in which order."""
+
+import torch
+from torch import nn
+
+from utils.optim import build_adam
+from utils.runs import Run
+from utils.state_files import read_file
+
+
+def new_run(folder, **more) -> Run:
+    return Run(folder, "run", stem="net", recipe={"model": "x"}, options={"seed": 0}, **more)
+
+
+def parts():
+    network = nn.Sequential(nn.Linear(2, 1))
+    return network, build_adam(network, 1e-3, 0.0), torch.amp.GradScaler("cpu", enabled=False)
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in (folder / "models").iterdir())
+
+
+def test_an_older_best_checkpoint_stays_until_last_pth_knows_the_newer(tmp_path):
+    network, optimizer, scaler = parts()
+    run = new_run(tmp_path)
+    run.restore(network, optimizer, scaler, None)
+    run.keep_best(network, 0.25)
+    run.save_last(network, optimizer, scaler, None, 1)
+    run.keep_best(network, 0.5)
+    assert names(tmp_path) == ["net_25.00.pth", "net_50.00.pth"]  # a kill here loses neither
+    last = tmp_path / "runs" / "run" / "last.pth"
+    assert read_file(last)["best_path"].endswith("net_25.00.pth")
+    run.save_last(network, optimizer, scaler, None, 2)
+    assert names(tmp_path) == ["net_50.00.pth"]
+    assert read_file(last)["best_path"].endswith("net_50.00.pth")
+
+
+def test_a_lower_score_is_not_kept_and_one_of_another_run_is_not_replaced(tmp_path):
+    network, optimizer, scaler = parts()
+    run = new_run(tmp_path)
+    run.restore(network, optimizer, scaler, None)
+    run.keep_best(network, 0.5)
+    run.keep_best(network, 0.25)
+    run.save_last(network, optimizer, scaler, None, 1)
+    other = Run(tmp_path, "other", stem="net", recipe={"model": "x"}, options={"seed": 0})
+    other.restore(network, optimizer, scaler, None)
+    other.keep_best(network, 0.5)
+    assert names(tmp_path) == ["net_50.00-2.pth", "net_50.00.pth"]
+
+
+def test_a_run_without_a_score_keeps_its_latest_weights(tmp_path):
+    network, optimizer, scaler = parts()
+    run = new_run(tmp_path)
+    run.restore(network, optimizer, scaler, None)
+    for step in (1, 2):
+        run.keep_best(network, float("nan"))
+        run.save_last(network, optimizer, scaler, None, step)
+    assert names(tmp_path) == ["net_nan.pth"]
