@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 # the demo: PAIRS generated tiles in DATA, EPOCHS for every network, results in OUT
 PAIRS ?= 200
-EPOCHS ?= 8
+EPOCHS ?= 6
 DATA ?= data/demo
 OUT ?= outdir/demo_$(shell date +%Y%m%d-%H%M%S)
 

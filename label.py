@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets import DATASETS, build_dataset, check_dataset
+from datasets import DATASETS, build_dataset, check_dataset, find_scheme
 from datasets.layout import parse_folders
 from datasets.loader import eval_loader
 from models import BACKBONES, NETWORKS
@@ -63,6 +63,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.min_confidence and args.rule != "mean":
         parser.error("--min-confidence needs --rule mean; votes have no confidence")
+    if DATASETS[args.dataset].task != "semantic_change":
+        parser.error(
+            f"--dataset {args.dataset} has no land-cover classes to label unchanged pixels with; "
+            "choose from "
+            + ", ".join(n for n, e in DATASETS.items() if e.task == "semantic_change")
+        )
     return args
 
 
@@ -77,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def label(args: argparse.Namespace, device: torch.device) -> None:
     """The whole of labelling."""
-    scheme = DATASETS[args.dataset].scheme
+    scheme = find_scheme(args.dataset, args.data_root)
     where = {"root": args.data_root, "folders": parse_folders(args.folders)}
     paths = [Path(path) for path in args.checkpoints or find_checkpoints(args.outdir)]
     folder = Path(args.outdir, "masks", "train")
@@ -89,7 +95,9 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     published = described(args.model, args.backbone, args.lightweight)
     members = load_ensemble(paths, device, scheme, published, args.compile)
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-    tiles = build_dataset(args.dataset, "train", split=args.split, **where)
+    tiles = build_dataset(
+        args.dataset, "train", split=args.split or DATASETS[args.dataset].split, **where
+    )
     done = done_tiles(folder)
     # a share of all tiles first: what the others finish meanwhile must not move it
     share = range(distributed.rank(), len(tiles), distributed.world())
@@ -127,7 +135,7 @@ def settings(args: argparse.Namespace, paths: list[Path]) -> dict:
         "dataset": args.dataset,
         "data_root": str(Path(args.data_root or DATASETS[args.dataset].root).resolve()),
         "folders": parse_folders(args.folders),
-        "split": args.split,
+        "split": args.split or DATASETS[args.dataset].split,
         "rule": args.rule,
         "min_confidence": args.min_confidence,
         "tta": args.tta,

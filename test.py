@@ -4,65 +4,78 @@
 """
 
 import argparse
+import itertools
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datasets import DATASETS, build_dataset, check_dataset
+from datasets import DATASETS, build_dataset, check_dataset, find_scheme
 from datasets.layout import parse_folders
 from datasets.loader import eval_loader
+from datasets.scene_strips import predict_strips, true_rows
 from models import BACKBONES, NETWORKS
-from models.checkpoints import find_checkpoints, load_ensemble
-from models.published import described
+from models.checkpoints import find_checkpoints, load_ensemble, trained_scheme
+from models.published import LAYOUTS, described
 from utils import distributed, options
 from utils.cli import Parser, positive_float, positive_int, run
+from utils.curves import precision_recall_picture
 from utils.evaluation import describe, submit_masks, tile_images, true_masks
-from utils.figures import comparison
+from utils.figures import comparison, heat_map
 from utils.files import save_image, write_json
 from utils.inference import Predictor, to_device, to_masks
 from utils.labelling import RECORD
 from utils.metrics import confusion_for, metrics_for, to_json
 from utils.precision import pick_amp
-from utils.structures import Probs, Sample
+from utils.rle import write_submission
+from utils.scenes import ChangeOutput
+from utils.structures import Probs, Sample, Scheme
+from utils.thresholds import ThresholdSweep
+from utils.thresholds import result as sweep_result
 from utils.time_budget import TimeBudget, process_start_s
 from utils.writers import BackgroundWriter, write_probs, zip_masks
 
+TILES_ONLY = {"time_limit", "zip", "gate"}
+FIGURE_PX = 1024  # longest side of a scene in a figure
 SPARE_S = 20.0  # of a time limit, as published; for small limits a twentieth of it
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser("Predict tiles: change and land cover of both dates.", prog="test.py")
+    parser = Parser("Predict change (and land cover of both dates).", prog="test.py")
     data = options.add_data_options(parser, DATASETS)
     data.add_argument(
         "--split",
         metavar="NAME",
         help="folder to predict (default: test/ where there is one, else val/)",
     )
+    options.add_scene_data_options(data)
     options.add_ensemble_options(parser, NETWORKS, BACKBONES)
     group = parser.add_argument_group("prediction")
     options.add_tta_option(group, "flip_rot")
+    group.add_argument("--test-batch-size", type=positive_int, default=16, help="pairs at a time")
     group.add_argument(
         "--time-limit",
         type=positive_float,
         metavar="S",
         help="seconds for everything; views are dropped when time runs short",
     )
-    group.add_argument("--test-batch-size", type=positive_int, default=16, help="pairs at a time")
-    group = parser.add_argument_group("outputs (masks always go to OUTDIR/masks/SPLIT/im1|im2)")
+    options.add_scene_options(parser)
+    group = parser.add_argument_group("outputs (masks always go to OUTDIR/masks/SPLIT)")
     group.add_argument("--score", action="store_true", help="score against the labels")
     group.add_argument(
         "--save-probs",
         nargs="?",
         const="",
         metavar="DIR",
-        help="one ID.npz a tile with probabilities (bare: OUTDIR/probs/SPLIT)",
+        help="one ID.npz a tile, or ID.tif a scene, with probabilities (bare: OUTDIR/probs/SPLIT)",
     )
     group.add_argument(
         "--zip",
@@ -74,43 +87,76 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--figures", type=int, default=0, metavar="N", help="pictures of N tiles, evenly chosen"
     )
+    group.add_argument(
+        "--gate", action="store_true", help="tfinet: the gate as a heat map, OUTDIR/gate/SPLIT"
+    )
     options.add_runtime_options(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    scenes = DATASETS[args.dataset].scenes
+    refused = TILES_ONLY if scenes else options.SCENES_ONLY
+    for name in parser.given(argv) & refused:
+        parser.error(
+            f"--{name.replace('_', '-')} is for data sets of {'tiles' if scenes else 'scenes'}, "
+            f"--dataset {args.dataset} is none; leave it out"
+        )
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Predicts every tile once."""
+    """Predicts every tile or scene once."""
     args = parse_args(argv)
     distributed.relaunch_per_gpu(args.device)
     with distributed.session(args.device) as device:
         torch.manual_seed(args.seed)
-        test(args, device)
+        paths = [Path(path) for path in args.checkpoints or find_checkpoints(args.outdir)]
+        if distributed.is_main():
+            print("networks:", *paths, sep="\n  ")
+        scheme = scheme_to_read(args, paths)
+        published = described(args.model, args.backbone, args.lightweight)
+        members = load_ensemble(paths, device, scheme, published, args.compile)
+        predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
+        (test_scenes if DATASETS[args.dataset].scenes else test_tiles)(args, predictor, scheme)
 
 
-def test(args: argparse.Namespace, device: torch.device) -> None:
-    """The whole of testing."""
-    scheme = DATASETS[args.dataset].scheme
-    where = {"root": args.data_root, "folders": parse_folders(args.folders)}
-    part = args.split or "test"
-    paths = [Path(path) for path in args.checkpoints or find_checkpoints(args.outdir)]
-    folder = Path(args.outdir, "masks", part)
-    tiles = build_dataset(args.dataset, part, **where)
+def scheme_to_read(args: argparse.Namespace, paths: list[Path]) -> Scheme:
+    """How images are to be read: as the first checkpoint says, if it does; else as the data set."""
+    folders, bands = parse_folders(args.folders), args.bands
+    if DATASETS[args.dataset].scenes and bands is None:
+        trained = trained_scheme(paths[0])
+        if trained is not None:
+            return trained
+        fusion = {LAYOUTS[m].options.get("fusion") for m in args.model or () if m in LAYOUTS}
+        bands = ["grey"] if fusion == {"difference"} else None
+    return find_scheme(args.dataset, args.data_root, folders=folders, bands=bands)
+
+
+def open_part(args: argparse.Namespace, scheme: Scheme, **options) -> Dataset:
+    """The tiles or scenes to predict, checked.
+
+    Raises:
+        DataError, FileNotFoundError, ValueError: see the data set; or --score without labels.
+    """
+    where = {"root": args.data_root, "scheme": scheme, "folders": parse_folders(args.folders)}
+    tiles = build_dataset(args.dataset, args.split or "test", **where, **options)
     if args.score and not tiles.labelled:
         raise ValueError(f"--score: {tiles.path} has no labels; leave out --score")
+    if distributed.is_main():
+        seen = Path(args.outdir, "data_check.json")
+        check_dataset(args.dataset, [tiles.part], seen=seen, **where)
+        print(f"{len(tiles.names)} tiles of {tiles.path}")
+    distributed.barrier()
+    return tiles
+
+
+def test_tiles(args: argparse.Namespace, predictor: Predictor, scheme: Scheme) -> None:
+    """Tiles of one size: whole, in batches."""
+    part, device = args.split or "test", predictor.device
+    folder = Path(args.outdir, "masks", part)
     if (folder / RECORD).exists():
         raise ValueError(
             f"{folder} holds pseudo labels, which these masks would replace; pass another --outdir"
         )
-    if distributed.is_main():
-        print("networks:", *paths, sep="\n  ")
-        check_dataset(
-            args.dataset, [tiles.part], seen=Path(args.outdir, "data_check.json"), **where
-        )
-        print(f"{len(tiles)} tiles of {tiles.path}")
-    distributed.barrier()
-    published = described(args.model, args.backbone, args.lightweight)
-    members = load_ensemble(paths, device, scheme, published, args.compile)
-    predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
+    tiles = open_part(args, scheme)
     batches = eval_loader(
         tiles,
         args.test_batch_size,
@@ -126,13 +172,15 @@ def test(args: argparse.Namespace, device: torch.device) -> None:
     bar = tqdm(total=len(tiles), unit="pair", disable=not distributed.is_main())
     with BackgroundWriter() as writer:
         for batch, probs in predictions(args, predictor, batches):
-            masks = to_masks(probs)
+            masks = to_masks(probs, args.threshold)
             if args.score:
                 confusion.update(masks, true_masks(to_device(batch, device)))
             masks = masks.cpu().numpy()
             submit_masks(writer, folder, batch.name, masks, scheme)
             if args.save_probs is not None:
                 submit_probs(writer, probs_folder, batch.name, probs)
+            if args.gate:
+                submit_gates(writer, Path(args.outdir, "gate", part), batch.name, probs)
             for i, name in enumerate(batch.name):
                 if name in drawn:
                     truth = true_masks(batch)[i].numpy() if tiles.labelled else None
@@ -144,7 +192,101 @@ def test(args: argparse.Namespace, device: torch.device) -> None:
     distributed.barrier()
     if distributed.is_main():
         metrics = metrics_for(scheme.task, counts, scheme.num_classes) if args.score else None
+        if args.zip is not None:
+            path = Path(args.zip or folder.with_suffix(".zip"))
+            print(f"{zip_masks(path, folder, tiles.names)} masks packed in {path}")
         finish(args, part, folder, tiles.names, metrics)
+
+
+def test_scenes(args: argparse.Namespace, predictor: Predictor, scheme: Scheme) -> None:
+    """Scenes of any size: in blended windows, written strip by strip."""
+    part, device = args.split or "test", predictor.device
+    threshold = args.threshold
+    if threshold == "auto":
+        threshold = choose_threshold(args, predictor, scheme)
+    scenes = open_part(args, scheme, **grid_options(args))
+    folder, probs_folder = Path(args.outdir, "masks", part), args.save_probs
+    if probs_folder == "":
+        probs_folder = Path(args.outdir, "probs", part)
+    drawn = evenly(scenes.names, args.figures)
+    confusion, texts = confusion_for(scheme.task, 0, device), []
+    reader = scenes.reader
+    for i, strips in predict_strips(predictor, scenes, args.test_batch_size, args.num_workers):
+        name, geotiff, shape = scenes.names[i], reader.is_geotiff(i), reader.shapes[i]
+        step = -(-max(shape) // FIGURE_PX) if name in drawn else 0
+        with ChangeOutput(
+            shape,
+            folder / f"{name}{'.tif' if geotiff else '.png'}",
+            probs_folder and Path(probs_folder, f"{name}{'.tif' if geotiff else '.npz'}"),
+            threshold=threshold,
+            palette=scheme.palette,
+            rle=args.rle is not None,
+            preview_step=step,
+            **reader.place(i),
+        ) as out:
+            for strip in strips:
+                mask = out.write(strip.top, strip.values[-1])
+                if args.score:
+                    confusion.update(mask, true_rows(scenes, i, strip))
+        if out.encoder is not None:
+            texts.append((name, out.encoder.text()))
+        if step:
+            images, truth = reader.preview(i, step)
+            truth = truth[None] if scenes.labelled else None
+            picture = (tile_images(torch.from_numpy(images)), out.preview[None], truth)
+            picture = (*picture, scheme, name)
+            draw(Path(args.outdir, "figures", part, f"{name}.png"), *picture)
+    counts = distributed.sum_over_ranks(confusion.counts)
+    texts = distributed.gather(texts)
+    if distributed.is_main():
+        metrics = None
+        if args.score:
+            metrics = {"threshold": threshold, **metrics_for(scheme.task, counts, 0)}
+        if args.rle is not None:
+            write_submission(args.rle, itertools.chain(*texts), scenes.names)
+            print(f"run lengths in {args.rle}")
+        finish(args, part, folder, scenes.names, metrics)
+
+
+def grid_options(args: argparse.Namespace) -> dict:
+    """The windows of a scene."""
+    overlap_px = args.tile_px // 4 if args.overlap_px is None else args.overlap_px
+    options = {"tile_px": args.tile_px, "overlap_px": overlap_px, "padding": args.padding}
+    if args.label_coding is not None:
+        options["label_coding"] = args.label_coding
+    return options
+
+
+def choose_threshold(args: argparse.Namespace, predictor: Predictor, scheme: Scheme) -> float:
+    """The threshold with the best F1 on the validation scenes; writes its curve."""
+    scenes = build_dataset(
+        args.dataset,
+        "val",
+        args.data_root,
+        scheme=scheme,
+        folders=parse_folders(args.folders),
+        split=args.val_split or DATASETS[args.dataset].split,
+        **grid_options(args),
+    )
+    sweep = ThresholdSweep(predictor.device)
+    for i, strips in predict_strips(predictor, scenes, args.test_batch_size, args.num_workers):
+        for strip in strips:
+            sweep.update(strip.values[-1:], true_rows(scenes, i, strip)[None])
+    result = sweep_result(distributed.sum_over_ranks(sweep.counts))
+    if math.isnan(result["threshold"]):
+        raise ValueError(
+            "--threshold auto: no pixel of the validation scenes changed, so none is better than "
+            "another; pass a number, or choose other scenes with --val-split"
+        )
+    if distributed.is_main():
+        path = Path(args.outdir, "metrics", "threshold.json")
+        write_json(path, to_json(result))
+        save_image(path.with_suffix(".png"), precision_recall_picture(result))
+        print(
+            f"threshold {result['threshold']:.3f}: F1 {result['f1']:.2%} on {len(scenes.names)} "
+            f"validation scene(s); its curve in {path.with_suffix('.png')}"
+        )
+    return result["threshold"]
 
 
 def predictions(
@@ -191,10 +333,22 @@ def evenly(names: list[str], count: int) -> set[str]:
 
 def submit_probs(writer: BackgroundWriter, folder: Path, names: list[str], probs: Probs) -> None:
     """Hands a batch's probabilities to the writer as float16: `folder/<id>.npz`."""
-    halves = [None if p is None else p.half().cpu().numpy() for p in probs]
+    halves = [None if p is None else p.half().cpu().numpy() for p in probs[:2]]
     for i, name in enumerate(names):
         one = [None if p is None else p[i] for p in halves]
         writer.submit(write_probs, folder / f"{name}.npz", *one)
+
+
+def submit_gates(writer: BackgroundWriter, folder: Path, names: list[str], probs: Probs) -> None:
+    """Hands heat maps of the gate to the writer: `folder/<id>.png`.
+
+    Raises:
+        ValueError: the networks have no gate.
+    """
+    if probs.gate is None:
+        raise ValueError("--gate: these networks have none, only tfinet has; leave it out")
+    for name, gate in zip(names, probs.gate.cpu().numpy(), strict=True):
+        writer.submit(save_image, folder / f"{name}.png", Image.fromarray(heat_map(gate)))
 
 
 def draw(path: Path, *picture: np.ndarray) -> None:
@@ -205,19 +359,21 @@ def draw(path: Path, *picture: np.ndarray) -> None:
 def finish(
     args: argparse.Namespace, part: str, folder: Path, names: list[str], metrics: dict | None
 ) -> None:
-    """Scores and the archive, and where everything lies."""
+    """Writes the scores, and says where everything lies."""
     print(f"{len(names)} tiles: masks in {folder}")
     if args.save_probs is not None:
         print(f"probabilities in {args.save_probs or Path(args.outdir, 'probs', part)}")
     if args.figures:
         print(f"figures in {Path(args.outdir, 'figures', part)}")
-    if args.zip is not None:
-        path = Path(args.zip or folder.with_suffix(".zip"))
-        print(f"{zip_masks(path, folder, names)} masks packed in {path}")
+    if args.gate:
+        print(f"heat maps of the gate in {Path(args.outdir, 'gate', part)}")
     if metrics is not None:
         path = Path(args.outdir, "metrics", f"{part}.json")
         write_json(path, to_json(metrics))
-        print(describe({k: v for k, v in metrics.items() if isinstance(v, float)}))
+        if "threshold" in metrics:
+            print(f"at threshold {metrics['threshold']:g}:")
+        numbers = {k: v for k, v in metrics.items() if isinstance(v, float) and k != "threshold"}
+        print(describe(numbers))
         print(f"scores in {path}")
 
 

@@ -8,40 +8,31 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from models.initialise import init_tfinet
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets import DATASETS, build_dataset, check_dataset
+from datasets import DATASETS, build_dataset, check_dataset, find_scheme, training_options
 from datasets.layout import parse_folders, part_path
 from datasets.loader import eval_loader, train_loader
 from datasets.transforms import Augment
-from models import BACKBONES, NETWORKS
-from models.checkpoints import (
-    load_ensemble,
-    load_matching,
-    make_recipe,
-    network_of,
-)
+from models import BACKBONES, NETWORKS, given_options
+from models.checkpoints import load_ensemble, load_matching, make_recipe, network_of
 from models.pretrained import find_pretrained, load_pretrained
 from models.published import Published
-from utils import distributed, options
+from utils import distributed, options, train_options
 from utils.cli import Parser, run
-from utils.evaluation import BEST_BY, describe, evaluate, example_picture, submit_masks
-from utils.files import write_json
+from utils.evaluation import BEST_BY, validate
 from utils.inference import Member, Normalise, Predictor, to_device
 from utils.log import RunLog, read_options
-from utils.losses import SENSEEARTH_CLASS_WEIGHTS
-from utils.metrics import to_json
+from utils.losses import Objective, class_weights
 from utils.monitor import LossMonitor
-from utils.optim import WeightAverage, build_adam, poly_lr, set_lr
+from utils.optim import WeightAverage, build_adam, learning_rate, set_lr
 from utils.precision import pick_amp
 from utils.runs import Run, newest_run
-from utils.structures import Probs, Sample
+from utils.structures import Scheme
 from utils.training import endless, forward_backward, is_due
-from utils.writers import BackgroundWriter
-
-NUM_PICTURES = 4  # validation tiles drawn for TensorBoard
 
 # what may differ when a run goes on: nothing that changes its numbers
 FREE_ON_RESUME = {"resume", "config", "device", "num_workers", "compile", "save_every", "log_every"}
@@ -52,11 +43,12 @@ def build_parser() -> Parser:
     parser = Parser("Train a network on tiles of two dates (or one).", prog="train.py")
     data = options.add_data_options(parser, DATASETS)
     options.add_split_option(data)
-    options.add_training_data_options(data)
+    options.add_scene_data_options(data)
+    train_options.add_training_data_options(data)
     model = options.add_model_options(parser, NETWORKS, BACKBONES)
-    options.add_training_model_options(model)
-    options.add_optimisation_options(parser)
-    options.add_run_options(options.add_runtime_options(parser))
+    train_options.add_training_model_options(model)
+    train_options.add_optimisation_options(parser)
+    train_options.add_run_options(options.add_runtime_options(parser))
     return parser
 
 
@@ -98,14 +90,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
     """The whole of training."""
-    scheme = DATASETS[args.dataset].scheme
-    weights = class_weights(args, scheme.num_classes)
-    check_data(args)
-    train_batches, val_batches = build_train_loader(args), build_val_loader(args)
-    network, recipe = build_network(args, device)
+    scheme = scheme_of_data(args)
+    objective = build_objective(args, scheme, device)
+    check_data(args, scheme)
+    train_batches, val_batches = build_train_loader(args, scheme), build_val_loader(args, scheme)
+    network, recipe = build_network(args, scheme, device)
     normalise = Normalise.of(scheme).to(device)
-    weights = None if weights is None else torch.tensor(weights, device=device)
-    optimizer = build_adam(network, args.lr, args.weight_decay)
+    optimizer = build_adam(network, args.lr, args.weight_decay, args.head_lr_factor)
     amp = pick_amp(args.amp, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
     ema = None if args.ema is None else WeightAverage(network, args.ema)
@@ -126,14 +117,19 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     monitor = LossMonitor()
     sizes = {"total": total_steps * args.batch_size, "initial": step * args.batch_size}
     bar = tqdm(**sizes, unit="pair", disable=not distributed.is_main())
-    if step >= total_steps:
-        raise ValueError(f"--resume: {saved.folder} is complete, all {total_steps} steps are taken")
+    if step >= total_steps or saved.is_stale(args.early_stop):
+        raise ValueError(f"--resume: {saved.folder} is complete after {step} steps")
     network.train()
     for batch in endless(train_batches, start_step=step):
         torch.manual_seed(args.seed + 1_000_003 * step + distributed.rank())  # dropout
-        set_lr(optimizer, poly_lr(args.lr, step, total_steps))
+        lr = learning_rate(
+            args.lr_policy, args.lr, step, total_steps, steps_per_epoch, args.lr_gamma
+        )
+        set_lr(optimizer, lr)
         batch = to_device(batch, device)
-        terms = forward_backward(parallel, normalise, batch, weights, args.accumulate, scaler, amp)
+        terms = forward_backward(
+            parallel, normalise, batch, objective, args.accumulate, scaler, amp
+        )
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -148,7 +144,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         saves = ends_epoch or is_due(step, args.save_every)
         validates = ends_epoch if args.val_every is None else done or is_due(step, args.val_every)
         if is_due(step, args.log_every) or saves or validates:
-            losses = dict(monitor.read(), lr=optimizer.param_groups[0]["lr"])
+            losses = dict(monitor.read(), lr=lr)
             saved.log.write("train", step, **losses)
             bar.set_description(f"epoch {-(-step // steps_per_epoch)}")
             bar.set_postfix({key: f"{value:.2g}" for key, value in losses.items()})
@@ -156,9 +152,12 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             with ema.applied(network) if ema else nullcontext():
                 member = Member.fast(network, normalise)
                 predictor = Predictor([member], device, amp, args.tta)
-                metrics = validate(args, predictor, val_batches, saved.log, step)
+                metrics = validate(
+                    predictor, val_batches, scheme, saved.log, step, args.outdir, args.save_mask
+                )
                 saved.keep_best(network, metrics[BEST_BY[scheme.task]])
-        if saves:
+            done = done or saved.is_stale(args.early_stop)
+        if saves or done:
             saved.save_last(network, optimizer, scaler, ema, step)
         if done:
             break
@@ -166,11 +165,28 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     saved.log.close()
 
 
-def build_train_loader(args: argparse.Namespace) -> DataLoader:
+def scheme_of_data(args: argparse.Namespace) -> Scheme:
+    """What the data set's values mean, and which bands are read."""
+    bands = args.bands
+    if bands is None and args.fusion == "difference" and DATASETS[args.dataset].scenes:
+        bands = ["grey"]  # as published
+    folders = parse_folders(args.folders)
+    return find_scheme(args.dataset, args.data_root, folders=folders, bands=bands)
+
+
+def build_objective(args: argparse.Namespace, scheme: Scheme, device: torch.device) -> Objective:
+    """What is minimised."""
+    weights = class_weights(args.class_weights, scheme.classes, args.use_pseudo_label is not None)
+    if weights is not None:
+        weights = weights.to(device)
+    return Objective(weights, args.change_loss, args.changed_weight, args.aux_weight)
+
+
+def build_train_loader(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
     """The batches of training.
 
     Raises:
-        DataError, FileNotFoundError, ValueError: see datasets.second and datasets.loader.
+        DataError, FileNotFoundError, ValueError: see the data set's module and datasets.loader.
     """
     pseudo_labels = args.use_pseudo_label
     if pseudo_labels == "":
@@ -181,36 +197,46 @@ def build_train_loader(args: argparse.Namespace) -> DataLoader:
         pseudo_label_dir=pseudo_labels,
         augment=Augment(swap_dates=args.swap_dates, crop_size=args.crop_size, jitter=args.jitter),
         seed=args.seed,
-        **where(args),
+        **where(args, scheme),
+        **training_options(args.dataset, vars(args)),
     )
     return train_loader(tiles, args.batch_size, seed=args.seed, **sharing(args))
 
 
-def build_val_loader(args: argparse.Namespace) -> DataLoader:
+def build_val_loader(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
     """The batches of validation; raises as `build_train_loader`."""
-    tiles = build_dataset(args.dataset, "val", **where(args))
+    tiles = build_dataset(args.dataset, "val", **where(args, scheme))
     return eval_loader(tiles, args.val_batch_size, **sharing(args))
 
 
-def check_data(args: argparse.Namespace) -> None:
+def check_data(args: argparse.Namespace, scheme: Scheme) -> None:
     """Looks at every file that training reads; DataError or FileNotFoundError if one is bad."""
+    if args.save_mask and DATASETS[args.dataset].scenes:
+        raise ValueError(
+            f"--save-mask writes whole tiles, --dataset {args.dataset} validates windows of "
+            "scenes; leave it out, and let test.py --split write their masks"
+        )
     if distributed.is_main():
         folders, root = parse_folders(args.folders), args.data_root or DATASETS[args.dataset].root
         official = args.split == "official" and part_path(root, "val", folders).is_dir()
         parts = ["train", "val"] if official else ["train"]
         seen = Path(args.outdir, "data_check.json")
-        check_dataset(args.dataset, parts, root, seen=seen, folders=folders)
+        check_dataset(args.dataset, parts, root, scheme=scheme, seen=seen, folders=folders)
     distributed.barrier()
 
 
-def where(args: argparse.Namespace) -> dict:
+def where(args: argparse.Namespace, scheme: Scheme) -> dict:
     """Which tiles, from where, kept how: what training and validation share."""
-    return {
+    shared = {
         "root": args.data_root,
+        "scheme": scheme,
         "folders": parse_folders(args.folders),
-        "split": args.split,
+        "split": args.split or DATASETS[args.dataset].split,
         "cache": args.cache,
     }
+    if args.label_coding is not None:
+        shared["label_coding"] = args.label_coding
+    return shared
 
 
 def sharing(args: argparse.Namespace) -> dict:
@@ -222,7 +248,9 @@ def sharing(args: argparse.Namespace) -> dict:
     }
 
 
-def build_network(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, dict]:
+def build_network(
+    args: argparse.Namespace, scheme: Scheme, device: torch.device
+) -> tuple[nn.Module, dict]:
     """The network with its starting weights on the device, and its recipe.
 
     Raises:
@@ -242,13 +270,14 @@ def build_network(args: argparse.Namespace, device: torch.device) -> tuple[nn.Mo
             "--accumulate."
         )
     recipe = make_recipe(
-        DATASETS[args.dataset].scheme,
+        scheme,
         model=args.model,
         backbone=args.backbone,
         lightweight=args.lightweight,
         output_stride=args.output_stride,
         dropout=args.dropout,
         fine_tuned=args.pretrained is not None or args.pretrain_from is not None,
+        options=given_options(vars(args)),
     )
     local = None
     if args.pretrained is not None and not args.resume:
@@ -261,6 +290,10 @@ def build_network(args: argparse.Namespace, device: torch.device) -> tuple[nn.Mo
         told = f"ImageNet weights from {local}"
     elif download:
         told = "ImageNet weights downloaded by timm"
+    if args.model == "tfinet":
+        init_tfinet(network, keep_backbone=args.init != "released")
+    elif args.init:
+        raise ValueError(f"--init is tfinet's, --model is {args.model}; leave it out")
     if args.pretrain_from and not args.resume:
         told = load_matching(network, args.pretrain_from)
     if distributed.is_main():
@@ -268,60 +301,15 @@ def build_network(args: argparse.Namespace, device: torch.device) -> tuple[nn.Mo
     return network.to(device, memory_format=torch.channels_last), recipe
 
 
-def class_weights(args: argparse.Namespace, num_classes: int) -> list[float] | None:
-    """--class-weights, or the published ones where they apply; None means all 1.
-
-    Raises:
-        ValueError: not one weight a class.
-    """
-    if args.class_weights is not None:
-        if len(args.class_weights) != num_classes:
-            raise ValueError(
-                f"--class-weights has {len(args.class_weights)} numbers; --dataset {args.dataset} "
-                f"has {num_classes} classes: {', '.join(DATASETS[args.dataset].scheme.classes)}"
-            )
-        return args.class_weights
-    published = args.use_pseudo_label is None and num_classes == len(SENSEEARTH_CLASS_WEIGHTS)
-    return list(SENSEEARTH_CLASS_WEIGHTS) if published else None
-
-
-def validate(
-    args: argparse.Namespace, predictor: Predictor, batches: DataLoader, log: RunLog, step: int
-) -> dict:
-    """Scores the validation tiles; logs, writes masks and pictures; returns the metrics."""
-    scheme = DATASETS[args.dataset].scheme
-    with BackgroundWriter() as writer:
-        pictures = 0 if log.folder else NUM_PICTURES  # drawn so far
-
-        def on_batch(batch: Sample, probs: Probs, masks: Tensor) -> None:
-            nonlocal pictures
-            if not args.save_mask and pictures == NUM_PICTURES:
-                return
-            masks = masks.cpu().numpy()
-            if args.save_mask:
-                submit_masks(writer, Path(args.outdir, "masks", "val"), batch.name, masks, scheme)
-            for i in range(min(len(masks), NUM_PICTURES - pictures)):
-                pictures += 1
-                log.picture(batch.name[i], step, example_picture(batch, masks, i, scheme))
-
-        metrics = evaluate(predictor, batches, scheme, on_batch)
-    numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
-    log.write("val", step, **to_json(numbers))
-    if distributed.is_main():
-        write_json(Path(args.outdir, "metrics", "val.json"), to_json(metrics))
-        tqdm.write(f"step {step}: {describe(numbers)}")
-    return metrics
-
-
 def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     """--load-from: one validation pass over a checkpoint, ours or a published one."""
-    scheme = DATASETS[args.dataset].scheme
-    check_data(args)
-    val_batches = build_val_loader(args)
+    scheme = scheme_of_data(args)
+    check_data(args, scheme)
+    val_batches = build_val_loader(args, scheme)
     published = Published(args.model, args.backbone, args.lightweight)
     members = load_ensemble([args.load_from], device, scheme, [published])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-    validate(args, predictor, val_batches, RunLog(None), 0)
+    validate(predictor, val_batches, scheme, RunLog(None), 0, args.outdir, args.save_mask)
 
 
 if __name__ == "__main__":

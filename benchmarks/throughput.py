@@ -26,7 +26,7 @@ from utils.allocator import keep_freed_memory
 from utils.cli import Parser, positive_int, run
 from utils.files import write_json
 from utils.inference import Member, Normalise, Predictor
-from utils.losses import SENSEEARTH_CLASS_WEIGHTS
+from utils.losses import SENSEEARTH_CLASS_WEIGHTS, Objective
 from utils.optim import build_adam
 from utils.precision import AMP_CHOICES, pick_amp
 from utils.schemes import SECOND
@@ -210,7 +210,7 @@ def our_training(args: argparse.Namespace) -> Callable:
     scaler = torch.amp.GradScaler("cpu", enabled=amp == torch.float16)
 
     def step() -> None:
-        forward_backward(network, normalise, batch, weights, 1, scaler, amp)
+        forward_backward(network, normalise, batch, Objective(weights), 1, scaler, amp)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)

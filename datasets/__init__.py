@@ -1,12 +1,15 @@
-"""Data sets by name. To add one: a file with a build and a check function, a line in DATASETS."""
+"""Data sets by name. To add one: a file with build, check and scheme functions, a line here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
+from datasets.binary import binary_scheme, build_binary, check_binary
 from datasets.checks import check_pairs
+from datasets.rucode import build_rucode, check_rucode, rucode_scheme
 from datasets.second import build_second
 from utils.schemes import SECOND
 from utils.structures import Scheme
@@ -15,22 +18,37 @@ from utils.structures import Scheme
 class DatasetEntry(NamedTuple):
     """What the scripts need to know of a data set."""
 
-    build: Callable[..., Dataset]  # (root, part, **options)
-    check: Callable[..., dict[str, int]]  # (root, parts, **options) -> tiles per part
+    build: Callable[..., Dataset]  # (root, part, *, scheme, split, folders, **options)
+    check: Callable[..., dict[str, int]]  # (root, parts, *, scheme, ...) -> tiles per part
+    scheme: Callable[..., Scheme]  # (root, *, folders, bands)
     root: str  # where it is unless --data-root says otherwise
-    scheme: Scheme
+    task: str  # one of utils.structures.TASKS
     about: str  # one line
+    split: str = "every10th"  # unless --split says otherwise
+    scenes: bool = False  # images of any size, predicted in windows
+    # more that `build` takes for training, by name of the flag, with its usual value
+    training_options: Mapping[str, Any] = MappingProxyType({})
 
 
-def _check_second(root: Path | str, parts=None, **options) -> dict[str, int]:
-    return check_pairs(root, SECOND.palette, parts, **options)
+def _build_second(root: Path | str, part: str, *, scheme: Scheme, **options) -> Dataset:
+    return build_second(root, part, **options)
+
+
+def _check_second(root: Path | str, parts=None, *, scheme: Scheme, **options) -> dict[str, int]:
+    return check_pairs(root, scheme.palette, parts, **options)
+
+
+def _second_scheme(root: Path | str, *, folders=None, bands=None) -> Scheme:
+    if bands is not None:
+        raise ValueError("--bands: this data set always has red, green and blue; leave it out")
+    return SECOND
 
 
 def _build_demo(root: Path | str, part: str, **options) -> Dataset:
     from datasets.demo import ensure_demo  # itself a script: `python -m datasets.demo`
 
     ensure_demo(root)
-    return build_second(root, part, **options)
+    return _build_second(root, part, **options)
 
 
 def _check_demo(root: Path | str, parts=None, **options) -> dict[str, int]:
@@ -42,10 +60,41 @@ def _check_demo(root: Path | str, parts=None, **options) -> dict[str, int]:
 
 DATASETS = {
     "second": DatasetEntry(
-        build_second, _check_second, "data/dataset", SECOND, "SECOND / SenseEarth 2020 layout"
+        _build_second,
+        _check_second,
+        _second_scheme,
+        "data/dataset",
+        "semantic_change",
+        "SECOND / SenseEarth 2020 layout",
     ),
     "demo": DatasetEntry(
-        _build_demo, _check_demo, "data/demo", SECOND, "generated scenes, made on first use"
+        _build_demo,
+        _check_demo,
+        _second_scheme,
+        "data/demo",
+        "semantic_change",
+        "generated scenes, made on first use",
+    ),
+    "binary": DatasetEntry(
+        build_binary,
+        check_binary,
+        binary_scheme,
+        "data/dataset",
+        "binary_change",
+        "folders A B label, images of any size and bands",
+        scenes=True,
+        training_options={"positive_crops": 0.0, "samples_per_image": 1},
+    ),
+    "rucode": DatasetEntry(
+        build_rucode,
+        check_rucode,
+        rucode_scheme,
+        "data",
+        "binary_change",
+        "8-band composites of two dates, masks",
+        split="area",
+        scenes=True,
+        training_options={"positive_crops": 0.7, "samples_per_image": 100},
     ),
 }
 
@@ -61,22 +110,59 @@ def get_entry(name: str) -> DatasetEntry:
     return DATASETS[name]
 
 
-def build_dataset(name: str, part: str, root: Path | str | None = None, **options) -> Dataset:
+def find_scheme(
+    name: str,
+    root: Path | str | None = None,
+    *,
+    folders: Mapping[str, str] | None = None,
+    bands: Sequence[str] | None = None,
+) -> Scheme:
+    """What the values of a data set mean; some look at their images for it.
+
+    Args:
+        name: a key of DATASETS.
+        root: None = the data set's own.
+        folders: names in place of the usual ones.
+        bands: to read, where that can be chosen.
+
+    Raises:
+        FileNotFoundError, ValueError: no images, or such bands cannot be had.
+    """
+    entry = get_entry(name)
+    return entry.scheme(root or entry.root, folders=folders, bands=bands)
+
+
+def build_dataset(
+    name: str,
+    part: str,
+    root: Path | str | None = None,
+    *,
+    scheme: Scheme | None = None,
+    **options,
+) -> Dataset:
     """Builds one part of a data set.
 
     Args:
         name: a key of DATASETS.
         part: train, val or test.
         root: None = the data set's own.
+        scheme: how its images are to be read; None = `find_scheme`'s.
         **options: of its build function, such as split, folders, augment, cache,
             pseudo_label_dir, seed.
     """
     entry = get_entry(name)
-    return entry.build(root or entry.root, part, **options)
+    if scheme is None:
+        scheme = find_scheme(name, root, folders=options.get("folders"))
+    return entry.build(root or entry.root, part, scheme=scheme, **options)
 
 
 def check_dataset(
-    name: str, parts: list[str] | None = None, root: Path | str | None = None, **options
+    name: str,
+    parts: list[str] | None = None,
+    root: Path | str | None = None,
+    *,
+    scheme: Scheme | None = None,
+    **options,
 ) -> dict[str, int]:
     """Checks the folders of a data set before they are used; tiles per folder.
 
@@ -84,7 +170,28 @@ def check_dataset(
         name: a key of DATASETS.
         parts: folders to check; None = those of train, val and test that are there.
         root: None = the data set's own.
+        scheme: how its images are to be read; None = `find_scheme`'s.
         **options: folders, seen, threads, progress; see `datasets.checks.check_pairs`.
     """
     entry = get_entry(name)
-    return entry.check(root or entry.root, parts, **options)
+    if scheme is None:
+        scheme = find_scheme(name, root, folders=options.get("folders"))
+    return entry.check(root or entry.root, parts, scheme=scheme, **options)
+
+
+def training_options(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What only some data sets take for training: as the flags say, or its usual values.
+
+    Args:
+        name: a key of DATASETS.
+        flags: of the command line by name; None = not given.
+
+    Raises:
+        ValueError: a flag is given that this data set does not take.
+    """
+    usual = get_entry(name).training_options
+    known = {key for entry in DATASETS.values() for key in entry.training_options}
+    given = {key: flags[key] for key in known if flags.get(key) is not None}
+    for key in given.keys() - usual.keys():
+        raise ValueError(f"--dataset {name} has no --{key.replace('_', '-')}; leave it out")
+    return {**usual, **given}

@@ -11,7 +11,7 @@ GIB = 2**30
 
 
 class RamCache:
-    """Arrays of uint8 per tile, read on first use by whichever worker comes first.
+    """Arrays per tile, read on first use by whichever worker comes first.
 
     The memory is an anonymous shared map, so forked workers write into the same pages and no shared
     memory file system limits it. A tile is marked as read after it is whole; two workers that
@@ -19,14 +19,23 @@ class RamCache:
 
     Args:
         shapes: for every tile the shapes of its arrays.
+        dtypes: for every tile the types of its arrays; None = all uint8.
 
     Raises:
         MemoryError: it would not fit into the memory that is free now.
     """
 
-    def __init__(self, shapes: Sequence[Sequence[tuple[int, ...]]]):
+    def __init__(
+        self,
+        shapes: Sequence[Sequence[tuple[int, ...]]],
+        dtypes: Sequence[Sequence[np.dtype]] | None = None,
+    ):
         self._shapes = shapes
-        sizes = [sum(prod(shape) for shape in tile) for tile in shapes]
+        self._dtypes = dtypes or [[np.dtype(np.uint8)] * len(tile) for tile in shapes]
+        sizes = [
+            sum(prod(shape) * dtype.itemsize for shape, dtype in zip(*tile, strict=True))
+            for tile in zip(shapes, self._dtypes, strict=True)
+        ]
         self._starts = np.cumsum([len(shapes), *sizes]).tolist()  # the marks come first
         _require_memory(self.nbytes)
         self._bytes = np.frombuffer(mmap.mmap(-1, max(1, self.nbytes)), np.uint8)
@@ -65,9 +74,10 @@ class RamCache:
 
     def _views(self, index: int) -> tuple[np.ndarray, ...]:
         start, views = self._starts[index], []
-        for shape in self._shapes[index]:
-            views.append(self._bytes[start : start + prod(shape)].reshape(shape))
-            start += prod(shape)
+        for shape, dtype in zip(self._shapes[index], self._dtypes[index], strict=True):
+            nbytes = prod(shape) * dtype.itemsize
+            views.append(self._bytes[start : start + nbytes].view(dtype).reshape(shape))
+            start += nbytes
         return tuple(views)
 
     def __reduce__(self):

@@ -3,18 +3,38 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from datasets.codecs import LabelError, Palette, read_image, read_label
+from datasets.codecs import (
+    CHANGE_CODINGS,
+    LabelError,
+    Palette,
+    read_change,
+    read_image,
+    read_label,
+    values_of_labels,
+)
 from datasets.layout import PARTS, DataError, Problem, Tile, list_pairs, part_path
+from datasets.rasters import Raster, grid_difference, open_raster, strips
+from datasets.scene_reader import Scene
 from utils.files import write_json
+from utils.structures import Scheme
 
 VERSION = 1  # of the rules; a change makes old fingerprints void
+
+
+class Part(NamedTuple):
+    """What a part of a data set has, found without opening a file."""
+
+    key: str  # what its fingerprint is kept under
+    items: Sequence[Tile] | Sequence[Scene]
+    problems: Sequence[Problem]  # found so far
 
 
 def check_pairs(
@@ -48,19 +68,63 @@ def check_pairs(
     """
     if parts is None:
         parts = [part for part in PARTS if part_path(root, part, folders).is_dir()] or ["train"]
-    passed = _load(seen)
-    counts, problems, prints = {}, [], {}
+    found = {}
     for part in parts:
-        tiles, found = list_pairs(root, part, folders)
-        key, counts[part] = str(part_path(root, part, folders).resolve()), len(tiles)
-        prints[key] = _fingerprint(tiles, palette)
-        if found or passed.get(key) != prints[key]:
-            problems += found + _check_tiles(tiles, palette, threads, part if progress else None)
-    if problems:
-        raise DataError(root, problems)
-    if seen is not None and not prints.items() <= passed.items():
-        write_json(seen, passed | prints)
-    return counts
+        key = str(part_path(root, part, folders).resolve())
+        found[part] = Part(key, *list_pairs(root, part, folders))
+    return _check_parts(
+        root,
+        found,
+        lambda tile: check_tile(tile, palette),
+        rules=palette,
+        seen=seen,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def check_scenes(
+    root: Path | str,
+    parts: Mapping[str, Part],
+    scheme: Scheme,
+    coding: str,
+    *,
+    num_bands: int | None = None,
+    seen: Path | str | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+) -> dict[str, int]:
+    """Decodes every file of some scenes and applies the rules of `datasets.layout.RULES`.
+
+    Args:
+        root: where they are, for the error.
+        parts: their scenes; in "train" some label must have a changed pixel.
+        scheme: of binary change.
+        coding: of all labels, a key of `datasets.codecs.CHANGE_CODINGS`.
+        num_bands: that every image has; None = at least those that are read.
+        seen: see `check_pairs`.
+        threads: None = one a core.
+        progress: show a bar.
+
+    Returns:
+        Number of scenes per part.
+
+    Raises:
+        DataError: all files that break a rule.
+    """
+    if "train" in parts:
+        train = parts["train"]
+        empty = _no_change([scene.label for scene in train.items if scene.label], coding)
+        parts = {**parts, "train": train._replace(problems=[*train.problems, *empty])}
+    return _check_parts(
+        root,
+        parts,
+        lambda scene: check_scene(scene, scheme, coding, num_bands),
+        rules=(scheme, coding, num_bands),
+        seen=seen,
+        threads=threads,
+        progress=progress,
+    )
 
 
 def check_tile(tile: Tile, palette: Palette) -> list[Problem]:
@@ -87,23 +151,134 @@ def check_tile(tile: Tile, palette: Palette) -> list[Problem]:
     return problems
 
 
-def _check_tiles(
-    tiles: list[Tile], palette: Palette, threads: int | None, title: str | None
+def check_scene(
+    scene: Scene, scheme: Scheme, coding: str, num_bands: int | None = None
 ) -> list[Problem]:
-    """Checks tiles in threads: decoding releases Python's lock."""
+    """What is wrong inside the files of one scene; decodes all of them, strip by strip.
+
+    Args:
+        scene: its files.
+        scheme: what is read of them.
+        coding: of the label, a key of `datasets.codecs.CHANGE_CODINGS`.
+        num_bands: that its images have; None = at least those that are read.
+    """
+    problems, rasters = [], {}
+    for path in dict.fromkeys((*scene.images, *([scene.label] if scene.label else []))):
+        label = path == scene.label
+        try:
+            rasters[path] = raster = open_raster(path, indices=label)
+            if label:
+                for window in strips(raster):
+                    read_change(raster, window, coding)
+            else:
+                problems += _image_problems(raster, scene, scheme, num_bands)
+        except LabelError as error:
+            problems.append(Problem("mask values", str(error)))
+        except (OSError, ValueError) as error:
+            problems.append(Problem("unreadable", str(error)))
+    return problems + _place_problems(rasters, scene)
+
+
+def _image_problems(
+    raster: Raster, scene: Scene, scheme: Scheme, num_bands: int | None
+) -> list[Problem]:
+    """Bands, depth and values of an image; reads it to its last pixel."""
+    used = {
+        band
+        for path, bands in zip(scene.images, scene.bands, strict=True)
+        if path == raster.path
+        for band in bands
+    }
+    needed = num_bands or max(used) + 1
+    wrong = raster.count != needed if num_bands else raster.count < needed
+    if wrong:
+        text = f"{raster.path}: {raster.count} bands where {needed} are needed"
+        return [Problem("bands", text)]
+    if scheme.standardise == "none" and raster.dtype != np.uint8:
+        return [Problem("bands", f"{raster.path}: {raster.dtype} where 8 bits (uint8) are needed")]
+    bad = 0
+    for window in strips(raster):
+        bad += np.count_nonzero(~np.isfinite(raster.read(window, sorted(used))))
+    share = 100 * bad / (raster.height * raster.width * len(used))
+    return [Problem("no numbers", f"{raster.path}: {share:.3g} % of its values")] if bad else []
+
+
+def _place_problems(rasters: Mapping[Path, Raster], scene: Scene) -> list[Problem]:
+    """Sizes and places on earth that differ; a label may have no place."""
+    sizes = {path: (raster.height, raster.width) for path, raster in rasters.items()}
+    if len(set(sizes.values())) > 1:
+        text = ", ".join(f"{path} {size[0]} x {size[1]}" for path, size in sizes.items())
+        return [Problem("sizes differ", text)]
+    problems = []
+    first = rasters.get(scene.images[0])
+    for path, raster in rasters.items():
+        placed = path != scene.label or raster.crs is not None or raster.transform is not None
+        difference = grid_difference(first, raster) if first and placed else None
+        if difference:
+            problems.append(Problem("grids differ", f"{first.path} and {path}: {difference}"))
+    return problems
+
+
+def _no_change(labels: Sequence[Path], coding: str) -> list[Problem]:
+    """The problem of a training set without any changed pixel; none where there are no labels."""
+    changed = {stored for stored, meant in CHANGE_CODINGS[coding].items() if meant == 1}
+    values = values_of_labels(labels)
+    if not values or values & changed:
+        return []
+    listed = ", ".join(f"{value:g}" for value in sorted(values))
+    return [Problem("no change", f"{labels[0].parent}: {len(labels)} label(s), all {listed}")]
+
+
+def _check_parts(
+    root: Path | str,
+    parts: Mapping[str, Part],
+    check: Callable[[Any], list[Problem]],
+    *,
+    rules: object,
+    seen: Path | str | None,
+    threads: int | None,
+    progress: bool,
+) -> dict[str, int]:
+    """Checks the items of parts that have changed since they passed the same `rules`."""
+    passed = _load(seen)
+    problems, prints = [], {}
+    for name, part in parts.items():
+        prints[part.key] = _fingerprint(part.items, rules)
+        if part.problems or passed.get(part.key) != prints[part.key]:
+            problems += part.problems
+            problems += _check_items(part.items, check, threads, name if progress else None)
+    if problems:
+        raise DataError(root, problems)
+    if seen is not None and not prints.items() <= passed.items():
+        write_json(seen, passed | prints)
+    return {name: len(part.items) for name, part in parts.items()}
+
+
+def _check_items(
+    items: Sequence[Any],
+    check: Callable[[Any], list[Problem]],
+    threads: int | None,
+    title: str | None,
+) -> list[Problem]:
+    """Checks in threads: decoding releases Python's lock."""
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        results = pool.map(lambda tile: check_tile(tile, palette), tiles)
-        bar = tqdm(results, f"checking {title}", len(tiles), unit="pair", disable=title is None)
+        results = pool.map(check, items)
+        bar = tqdm(results, f"checking {title}", len(items), unit="pair", disable=title is None)
         return [problem for found in bar for problem in found]
 
 
-def _fingerprint(tiles: list[Tile], palette: Palette) -> str:
-    digest = hashlib.sha1(repr((VERSION, palette)).encode())
-    for tile in tiles:
-        for path in (*tile.images, *(tile.labels or ())):
+def _fingerprint(items: Iterable[Tile | Scene], rules: object) -> str:
+    digest = hashlib.sha1(repr((VERSION, rules)).encode())
+    for item in items:
+        for path in _files(item):
             stat = path.stat()
             digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _files(item: Tile | Scene) -> list[Path]:
+    labels = item.labels or () if isinstance(item, Tile) else [item.label] if item.label else ()
+    return [*item.images, *labels]
 
 
 def _load(seen: Path | str | None) -> dict[str, str]:

@@ -3,8 +3,9 @@
 A label file holds 0 = unchanged and 1..K = class; a Sample holds classes 0..K-1 and a change map.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -13,8 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from datasets.rasters import Raster, decoding, open_raster, strips
+from utils.structures import IGNORE_INDEX
+from utils.windows import Window
+
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 Palette = Sequence[tuple[int, int, int]]
+
+# how change labels are stored: value in the file -> value in a Sample
+CHANGE_CODINGS = {"01": {0: 0, 1: 1, 255: IGNORE_INDEX}, "0255": {0: 0, 255: 1}}
 
 UNKNOWN = 255  # in the colour table: no colour of the palette
 
@@ -72,7 +80,7 @@ def read_label(path: Path | str, palette: Palette) -> np.ndarray:
         LabelError: a value above K or a colour that is not in the palette.
         OSError: the file cannot be decoded.
     """
-    with _decoding(path), _open(path) as image:
+    with decoding(path), _open(path) as image:
         if image.mode == "LA":
             image = image.getchannel("L")
         coded = image.mode in ("RGB", "RGBA", "RGBX")
@@ -96,7 +104,7 @@ def read_image(path: Path | str) -> np.ndarray:
         ValueError: more than 8 bits a band.
         OSError: the file cannot be decoded.
     """
-    with _decoding(path), _open(path) as image:
+    with decoding(path), _open(path) as image:
         bits = getattr(image, "tag_v2", {}).get(258, (8,))  # of a TIFF: bits per sample
         deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or max(bits) > 8
         pixels = None if deep else np.array(image.convert("RGB"))
@@ -110,19 +118,85 @@ def read_image(path: Path | str) -> np.ndarray:
 
 def image_size(path: Path | str) -> tuple[int, int]:
     """(height, width) in pixels, from the header alone where PIL knows the format."""
-    with _decoding(path), _open(path) as image:
+    with decoding(path), _open(path) as image:
         return image.height, image.width
 
 
-@contextmanager
-def _decoding(path: Path | str) -> Iterator[None]:
-    """Names the file in whatever a decoder raises: they differ, and few do it themselves."""
+def find_coding(paths: Iterable[Path], coding: str = "auto") -> str:
+    """How the change labels of a whole data set are stored, a key of CHANGE_CODINGS.
+
+    A 255 alone does not tell: it stands for "changed" or for "not labelled". So all labels are
+    looked at: if any has a 1, it is "01", else "0255".
+
+    Args:
+        paths: all label files of the data set; those that cannot be read are passed over.
+        coding: "auto", or a key of CHANGE_CODINGS, which is given back.
+
+    Raises:
+        ValueError: an unknown coding.
+    """
+    if coding in CHANGE_CODINGS:
+        return coding
+    if coding != "auto":
+        choices = ", ".join(("auto", *CHANGE_CODINGS))
+        raise ValueError(f"--label-coding {coding!r} is not known; choose from {choices}")
+    return "01" if 1 in values_of_labels(paths) else "0255"
+
+
+def values_of_labels(paths: Iterable[Path]) -> set[float]:
+    """All values in some change labels; files that cannot be read are passed over."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return set().union(*pool.map(_values_or_none, paths))
+
+
+def read_change(raster: Raster, window: Window, coding: str) -> np.ndarray:
+    """Reads a window of a change label.
+
+    Args:
+        raster: opened with `indices=True`; one band, or several equal ones.
+        window: inside the label.
+        coding: a key of CHANGE_CODINGS.
+
+    Returns:
+        (h, w) uint8: 1 = changed, 0 = unchanged, IGNORE_INDEX = not labelled.
+
+    Raises:
+        LabelError: other values, or a label in colours.
+    """
+    values = _stored_change(raster, window)
+    change = np.full(values.shape, UNKNOWN - 1, np.uint8)
+    for stored, meant in CHANGE_CODINGS[coding].items():
+        change[values == stored] = meant
+    wrong = np.unique(values[change == UNKNOWN - 1])
+    if wrong.size:
+        shown = ", ".join(map(str, wrong[:8])) + (", ..." if wrong.size > 8 else "")
+        allowed = ", ".join(map(str, CHANGE_CODINGS[coding]))
+        raise LabelError(f"{raster.path}: value(s) {shown} where {allowed} are allowed")
+    return change
+
+
+def _stored_change(raster: Raster, window: Window) -> np.ndarray:
+    """(h, w): the values of a change label as they are in the file; alpha is passed over."""
+    bands = raster.read(window, range(3 if raster.count in (3, 4) else 1))
+    if (bands != bands[:1]).any():
+        raise LabelError(f"{raster.path}: colours, where a change label has one band")
+    return bands[0]
+
+
+def _values_or_none(path: Path) -> frozenset[float]:
     try:
-        yield
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise OSError(f"{path}: {error}") from error
+        stat = path.stat()
+        return _values(path, stat.st_size, stat.st_mtime_ns)
+    except (OSError, LabelError):
+        return frozenset()
+
+
+@lru_cache(maxsize=1 << 16)
+def _values(path: Path, size: int, time: int) -> frozenset[float]:
+    """Values of a label; the size and time of the file tell when to look again."""
+    raster = open_raster(path, indices=True)
+    found = (np.unique(_stored_change(raster, window)) for window in strips(raster))
+    return frozenset().union(*(values.tolist() for values in found))
 
 
 def _open(path: Path | str) -> Image.Image:

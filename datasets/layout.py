@@ -1,7 +1,7 @@
 """Folders of a two-date data set: what they are called, and the files of every tile.
 
 `ROOT/<part>/im1 im2 [label1 label2]`, part = train, val or test. The id of a tile is the stem of
-its files, whatever their extension.
+its files, whatever their extension. Other data sets have other folders, and the same rules.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,17 +11,33 @@ from typing import NamedTuple
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 PARTS = ("train", "val", "test")
 FIELDS = ("im1", "im2", "label1", "label2")
+# what --folders may rename, in whichever data set has it
+KEYS = (*PARTS, *FIELDS, "label", "images", "masks", "sample_submission")
+NO_IMAGES = (".hdr", ".xml", ".txt")  # files beside an image, never one themselves
 SHOWN = 10  # files an error lists per rule
 
 # rule: what must hold, and what to do where it does not
 RULES = {
-    "missing mate": "a tile has one file of the same stem in im1, im2 and, where there are labels, "
-    "in label1 and label2. Add these files, or remove the rest of their tiles.",
+    "missing mate": "a tile has one file of the same stem in the folder of each date and, where "
+    "there are labels, in each folder of labels. Add these files, or remove the rest of their "
+    "tiles.",
     "same id twice": "an id (file name without extension) occurs once in a folder. "
     "Keep one of these files.",
     "unreadable": "every file decodes to its last pixel. Copy these files again from the source.",
     "sizes differ": "all files of a tile have the same height and width. "
     "Cut or resample these to one grid (labels: nearest neighbour).",
+    "grids differ": "all files of a tile have the same CRS and transform. Warp these to one grid, "
+    "such as with: gdalwarp -t_srs CRS -te XMIN YMIN XMAX YMAX -tr X Y IN OUT; or remove a "
+    "georeference that is wrong.",
+    "bands": "every image has the bands that are read, in the depth they are read with. "
+    "Export these again, or choose others with --bands.",
+    "no numbers": "every pixel of an image is a finite number. Fill the gaps, such as with: "
+    "gdal_fillnodata.py IN OUT; or cut them off.",
+    "mask values": "a change label holds 0 = unchanged, 1 = changed, 255 = not labelled; or, where "
+    "no label of the data set holds a 1, 0 = unchanged and 255 = changed. Mend these files, or "
+    "decide with --label-coding 01 or 0255.",
+    "no change": "some label of the training data has a changed pixel. Look at these labels: an "
+    "export that lost its values is empty everywhere.",
     "label values": "a label holds class indices, or the exact colours of the palette. "
     "Mend these files; labels must be stored without loss (no JPEG, no smooth resampling).",
     "change differs": "label1 is 0 (unchanged) exactly where label2 is. Mend these label pairs.",
@@ -69,8 +85,8 @@ def parse_folders(items: Iterable[str] | None) -> dict[str, str]:
         key, equals, name = item.partition("=")
         if not (equals and name):
             raise ValueError(f"--folders {item!r} is not of the form KEY=NAME, such as im1=A")
-        if key not in PARTS + FIELDS:
-            choices = ", ".join(PARTS + FIELDS)
+        if key not in KEYS:
+            choices = ", ".join(KEYS)
             raise ValueError(f"--folders {item!r}: {key!r} is not known; choose from {choices}")
         if key in folders:
             raise ValueError(f"--folders names {key!r} twice; give it once")
@@ -88,13 +104,60 @@ def test_folder(root: Path | str, folders: Mapping[str, str] | None = None) -> s
     return "test" if part_path(root, "test", folders).is_dir() else "val"
 
 
-def find_files(folder: Path) -> dict[str, list[Path]]:
-    """Image files of a folder by stem, sorted; hidden files are passed over, no folder is empty."""
+def find_files(folder: Path, more: Sequence[str] = (), envi: bool = False) -> dict[str, list[Path]]:
+    """Image files of a folder by stem, sorted; hidden files are passed over, no folder is empty.
+
+    `more`: extensions beside EXTENSIONS. `envi`: also files with a header (.hdr) beside them.
+    """
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    known = (*EXTENSIONS, *more)
+    names = {path.name.lower() for path in paths}
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
+    for path in paths:
+        suffix = path.suffix.lower()
+        headers = {f"{path.name}.hdr".lower(), f"{path.stem}.hdr".lower()}
+        raw = envi and suffix not in NO_IMAGES and headers & names
+        if (suffix in known or raw) and not path.name.startswith("."):
             found.setdefault(path.stem, []).append(path)
     return found
+
+
+def match_files(
+    found: Sequence[tuple[Path, Mapping[str, list[Path]]]],
+) -> tuple[dict[str, list[Path]], list[Problem]]:
+    """Puts the files of the same id together.
+
+    Args:
+        found: folders, and the files of each, see `find_files`.
+
+    Returns:
+        {id: one file a folder, in the order of the folders}, sorted by id and whole; and what is
+        wrong with the rest.
+    """
+    problems = [
+        Problem("same id twice", ", ".join(str(path) for path in same))
+        for _, files in found
+        for same in files.values()
+        if len(same) > 1
+    ]
+    whole = {}
+    for name in sorted(set().union(*(files for _, files in found))):
+        missing = [folder for folder, files in found if name not in files]
+        problems += [Problem("missing mate", str(folder / f"{name}.*")) for folder in missing]
+        if not missing:
+            whole[name] = [files[name][0] for _, files in found]
+    return whole, problems
+
+
+def refuse_existing(targets: Iterable[Path]) -> None:
+    """Raises FileExistsError if one of the files that are to be written is there."""
+    present = [str(path) for path in targets if path.exists()]
+    if present:
+        more = f" and {len(present) - SHOWN} more" if len(present) > SHOWN else ""
+        raise FileExistsError(
+            f"these are there already: {', '.join(present[:SHOWN])}{more}. Pass another OUT, or "
+            "--overwrite."
+        )
 
 
 def list_pairs(
@@ -114,26 +177,17 @@ def list_pairs(
         FileNotFoundError: there is no first image at all.
     """
     base = part_path(root, part, folders)
-    paths = {field: base / (folders or {}).get(field, field) for field in FIELDS}
-    found = {field: find_files(path) for field, path in paths.items()}
-    if not found["im1"]:
+    paths = [base / (folders or {}).get(field, field) for field in FIELDS]
+    found = [(path, find_files(path)) for path in paths]
+    if not found[0][1]:
         raise FileNotFoundError(
-            f"no images in {paths['im1']} (expected *.png, *.jpg or *.tif). Unpack the archive "
+            f"no images in {paths[0]} (expected *.png, *.jpg or *.tif). Unpack the archive "
             "there, pass --data-root, or name the folders with --folders."
         )
-    labelled = bool(found["label1"] or found["label2"])
-    fields = FIELDS if labelled else FIELDS[:2]
-    problems = [
-        Problem("same id twice", ", ".join(str(path) for path in same))
-        for field in fields
-        for same in found[field].values()
-        if len(same) > 1
+    labelled = any(files for _, files in found[2:])
+    whole, problems = match_files(found if labelled else found[:2])
+    tiles = [
+        Tile(name, (first, second), tuple(labels) or None)
+        for name, (first, second, *labels) in whole.items()
     ]
-    tiles = []
-    for name in sorted(set().union(*(found[field] for field in fields))):
-        missing = [field for field in fields if name not in found[field]]
-        problems += [Problem("missing mate", str(paths[field] / f"{name}.*")) for field in missing]
-        if not missing:
-            first, second, *labels = (found[field][name][0] for field in fields)
-            tiles.append(Tile(name, (first, second), tuple(labels) or None))
     return tiles, problems

@@ -4,9 +4,10 @@ A data set here is indexed with (epoch, index) pairs, so that workers which outl
 which epoch they augment for.
 """
 
+import itertools
 import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -102,6 +103,8 @@ def eval_loader(
 ) -> DataLoader:
     """Every tile once, in order: rank r reads the tiles [r::world]; none is counted twice.
 
+    Where the data set knows the sizes of its tiles (`tile_sizes`), a batch holds one size only.
+
     Args:
         dataset: indexed with (epoch, index).
         batch_size: tiles at a time, all ranks together (each takes its share, at least 1).
@@ -119,7 +122,9 @@ def eval_loader(
     share = -(-batch_size // world)
     indices = range(len(dataset)) if indices is None else indices
     keys = [(0, index) for index in indices[rank::world]]
-    batches = [keys[start : start + share] for start in range(0, len(keys), share)]
+    sizes = getattr(dataset, "tile_sizes", None)
+    runs = itertools.groupby(keys, key=lambda key: sizes[key[1]] if sizes else None)
+    batches = [list(batch) for _, run in runs for batch in _batched(run, share)]
     return _loader(dataset, batches, num_workers, pin_memory)
 
 
@@ -139,6 +144,13 @@ def collate(samples: Sequence[Sample]) -> Sample:
         )
     names, *tensors = zip(*samples, strict=True)
     return Sample(list(names), *(torch.stack(values) for values in tensors))
+
+
+def _batched(items: Iterable, size: int) -> Iterator[tuple]:
+    """itertools.batched, which Python has from 3.12 on."""
+    items = iter(items)
+    while batch := tuple(itertools.islice(items, size)):
+        yield batch
 
 
 def _loader(dataset, batches, num_workers: int, pin_memory: bool | None) -> DataLoader:

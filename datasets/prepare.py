@@ -11,9 +11,10 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from datasets import DATASETS, build_dataset, check_dataset, compose, sparse
 from datasets.checks import check_pairs
 from datasets.codecs import read_image, read_label
-from datasets.layout import FIELDS, PARTS, find_files, list_pairs, parse_folders, part_path
+from datasets.layout import FIELDS, KEYS, find_files, list_pairs, parse_folders
 from utils.cli import run
 from utils.files import atomic_path
 from utils.schemes import SECOND
@@ -111,7 +112,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     check = commands.add_parser("check", help="look for all that is wrong with a data set")
     data = check.add_argument_group("data")
-    data.add_argument("root", metavar="ROOT", type=Path, help="folder with train, val or test")
+    data.add_argument("root", metavar="ROOT", type=Path, help="folder of the data set")
+    data.add_argument(
+        "--dataset", choices=sorted(DATASETS), default="second", help="its layout (default: second)"
+    )
     _add_folders(data)
     check.set_defaults(run=_check_command)
 
@@ -125,14 +129,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     data.add_argument("source", metavar="SRC", type=Path, help="folder with train, val or test")
     data.add_argument("target", metavar="DST", type=Path, help="folder to write, not SRC")
     _add_folders(data)
-    writing = conversion.add_argument_group("writing")
-    writing.add_argument(
-        "--overwrite", action="store_true", help="replace files in DST (default: refuse)"
-    )
-    writing.add_argument(
-        "--dry-run", action="store_true", help="check, count and write nothing (default: off)"
-    )
+    compose.add_writing(conversion)
     conversion.set_defaults(run=_convert_command)
+    compose.add_command(commands)
+    sparse.add_command(commands)
     return parser.parse_args(argv)
 
 
@@ -141,17 +141,17 @@ def _add_folders(group: argparse._ArgumentGroup) -> None:
         "--folders",
         nargs="+",
         metavar="KEY=NAME",
-        help=f"folders that are called otherwise, such as im1=A; keys: {', '.join(PARTS + FIELDS)} "
+        help=f"folders that are called otherwise, such as im1=A; keys: {', '.join(KEYS)} "
         "(default: each by its key)",
     )
 
 
 def _check_command(args: argparse.Namespace) -> None:
-    folders = parse_folders(args.folders)
-    for part, count in check_pairs(args.root, SECOND.palette, folders=folders).items():
-        labelled = list_pairs(args.root, part, folders)[0][0].labels is not None
-        kind = "with labels" if labelled else "without labels"
-        print(f"{part_path(args.root, part, folders)}: {count} pair(s) {kind}, nothing wrong")
+    where = {"root": args.root, "folders": parse_folders(args.folders)}
+    for part, count in check_dataset(args.dataset, **where).items():
+        found = build_dataset(args.dataset, part, **where)
+        kind = "with labels" if found.labelled else "without labels"
+        print(f"{part}: {count} pair(s) {kind} in {found.path}, nothing wrong")
 
 
 def _convert_command(args: argparse.Namespace) -> None:

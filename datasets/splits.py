@@ -1,12 +1,15 @@
 """Which labelled tiles train and which validate. The test set does neither."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 from datasets.layout import EXTENSIONS
 
 RULES = ("every10th", "official", "hash10")
+SCENE_RULES = (*RULES, "leave_out:ID", "area", "area:SHARE")  # of data sets of few large scenes
 SHARE = 0.1  # validates, by hash10
+AREA = 0.2  # of the rows validates, by area
 
 
 def split_names(names: list[str], rule: str) -> tuple[list[str], list[str]]:
@@ -16,7 +19,8 @@ def split_names(names: list[str], rule: str) -> tuple[list[str], list[str]]:
         names: ids of the labelled training folder, no matter the order.
         rule: "every10th": every tenth of the sorted ids, from the first (the published split);
             "hash10": ids whose hash falls into the lowest tenth, so an id stays where it is when
-            tiles are added or removed; if none does, the id with the lowest hash; or
+            tiles are added or removed; if none does, the id with the lowest hash;
+            "leave_out:ID": that one; or
             a text file with the ids that validate.
 
     Returns:
@@ -33,6 +37,13 @@ def split_names(names: list[str], rule: str) -> tuple[list[str], list[str]]:
         val = names[::10]
     elif rule == "hash10":
         val = _lowest_hashes(names)
+    elif rule.startswith("leave_out:"):
+        val = [_known(rule, names)]
+    elif area_share(rule) is not None:
+        raise ValueError(
+            f"--split {rule} cuts large scenes in two, which this data set does not have; choose "
+            f"from {', '.join(RULES)}, or pass a text file of ids"
+        )
     else:
         val = _read_names(Path(rule), names)
     chosen = set(val)
@@ -46,6 +57,50 @@ def split_names(names: list[str], rule: str) -> tuple[list[str], list[str]]:
     return train, sorted(val)
 
 
+def area_share(rule: str) -> float | None:
+    """The share of "area" or "area:SHARE", None for any other rule.
+
+    Raises:
+        ValueError: no number between 0 and 1.
+    """
+    name, colon, text = rule.partition(":")
+    if name != "area":
+        return None
+    try:
+        share = float(text) if colon else AREA
+    except ValueError:
+        share = 0
+    if not 0 < share < 1:
+        raise ValueError(
+            f"--split {rule}: {text!r} must be a share between 0 and 1, as in area:0.25"
+        )
+    return share
+
+
+def area_rows(height: int, share: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows (start, stop) of a scene that train, above, and those that validate, at the bottom.
+
+    Raises:
+        ValueError: one of the two would be empty.
+    """
+    cut = height - round(height * share)
+    if not 0 < cut < height:
+        raise ValueError(
+            f"--split area:{share} of a scene of {height} rows leaves none for training or "
+            "validation; pass another share, as in area:0.25"
+        )
+    return (0, cut), (cut, height)
+
+
+def _known(rule: str, names: list[str]) -> str:
+    """The id of leave_out:ID."""
+    name = _stem(rule.partition(":")[2], set(names))
+    if name not in names:
+        shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" * (len(names) > 10))
+        raise ValueError(f"--split {rule}: there is no {name!r} with labels; choose from {shown}")
+    return name
+
+
 def _unit_hash(name: str) -> float:
     """A number in [0, 1) that depends on the id only, the same on every machine."""
     return int.from_bytes(hashlib.sha1(name.encode()).digest()[:6], "big") / 2**48
@@ -55,22 +110,45 @@ def _lowest_hashes(names: list[str]) -> list[str]:
     return [name for name in names if _unit_hash(name) < SHARE] or sorted(names, key=_unit_hash)[:1]
 
 
-def _read_names(path: Path, names: list[str]) -> list[str]:
-    """Ids of a text file, one a line; `#` starts a comment, an image extension is dropped."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"--split {path} is neither a rule ({', '.join(RULES)}) nor a text file of ids"
-        )
+def read_lines(path: Path | str) -> list[str]:
+    """Lines of a text file; `#` starts a comment, empty ones are left out."""
+    lines = Path(path).read_text("utf-8-sig").splitlines()
+    return [text for line in lines if (text := line.partition("#")[0].strip())]
+
+
+def read_ids(
+    path: Path, names: list[str], flag: str = "", where: object = "the folder"
+) -> list[str]:
+    """Ids of a text file, one a line, in its order; an image extension is dropped.
+
+    Args:
+        path: the file.
+        names: the ids there are.
+        flag: the option that names the file, for errors.
+        where: where these ids are, for errors.
+
+    Raises:
+        ValueError: an id that is not there, or twice.
+    """
     known = set(names)
-    lines = (line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines())
-    found = [_stem(line, known) for line in lines if line]
+    found = [_stem(line, known) for line in read_lines(path)]
     unknown = sorted(set(found) - known)
-    twice = sorted({name for name in found if found.count(name) > 1})
-    for wrong, what in ((unknown, "not in the training folder"), (twice, "named twice")):
+    twice = sorted(name for name, count in Counter(found).items() if count > 1)
+    for wrong, what in ((unknown, f"not in {where}"), (twice, "named twice")):
         if wrong:
             shown = ", ".join(wrong[:10]) + (f" and {len(wrong) - 10} more" * (len(wrong) > 10))
-            raise ValueError(f"--split {path}: {len(wrong)} id(s) {what}: {shown}. Mend the list.")
+            raise ValueError(
+                f"{flag} {path}: {len(wrong)} id(s) {what}: {shown}. Mend the list.".strip()
+            )
     return found
+
+
+def _read_names(path: Path, names: list[str]) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--split {path} is neither a rule ({', '.join(SCENE_RULES)}) nor a text file of ids"
+        )
+    return read_ids(path, names, "--split", "the training folder")
 
 
 def _stem(name: str, known: set[str]) -> str:

@@ -1,19 +1,25 @@
 """Networks and backbones. Adding a network is one file and one line of NETWORKS."""
 
+from collections.abc import Mapping
+
 from torch import nn
 
-from models.backbones import BACKBONES, build_backbone, has_output_stride
-from models.siamese import FCN, DeepLabV3Plus, PSPNet, SiameseNetwork, UNet, UNetPlusPlus
+from models.backbones import BACKBONES, build_backbone, has_output_stride, undilate
+from models.siamese import FCN, DeepLabV3Plus, Network, PSPNet, UNet, UNetPlusPlus
+from models.siamese_unet import SiameseUNet
+from models.tfinet import TFINet
 from utils.structures import TASKS
 
-__all__ = ["BACKBONES", "NETWORKS", "build_network", "default_output_stride"]
+__all__ = ["BACKBONES", "NETWORKS", "build_network", "default_output_stride", "given_options"]
 
-NETWORKS: dict[str, type[SiameseNetwork]] = {
+NETWORKS: dict[str, type[Network]] = {
     "fcn": FCN,
     "pspnet": PSPNet,
     "deeplabv3plus": DeepLabV3Plus,
     "unet": UNet,
     "unetplusplus": UNetPlusPlus,
+    "tfinet": TFINet,
+    "siamese_unet": SiameseUNet,
 }
 
 
@@ -28,6 +34,7 @@ def build_network(
     output_stride: int | None = None,
     dropout: float = 0.1,
     pretrained: bool = False,
+    options: Mapping[str, object] | None = None,
 ) -> nn.Module:
     """Builds a network by name.
 
@@ -41,6 +48,7 @@ def build_network(
         output_stride: of the backbone; None for the network's default (`default_output_stride`).
         dropout: of the heads, 0..1.
         pretrained: backbone with timm's ImageNet weights, downloaded.
+        options: what this network alone can be asked for (its `options`), by name.
 
     Raises:
         ValueError: an unknown name or an impossible combination.
@@ -50,14 +58,51 @@ def build_network(
         raise ValueError(f"--model={name!r} is not known; choose from {', '.join(NETWORKS)}")
     if task not in TASKS:
         raise ValueError(f"task={task!r} is not known; choose from {', '.join(TASKS)}")
+    kind, options = NETWORKS[name], dict(options or {})
+    _check_options(name, options)
+    _check_task(name, task, options)
     if output_stride is None:
         output_stride = default_output_stride(name, backbone)
-    return NETWORKS[name](
-        build_backbone(backbone, in_channels, output_stride, pretrained),
+    bands, timm_name = kind.bands_read(in_channels, **options), kind.timm_names.get(backbone)
+    body = build_backbone(backbone, bands, output_stride, pretrained, timm_name)
+    if kind.undilated:
+        undilate(body)
+    return kind(
+        body,
         num_classes=0 if task == "binary_change" else num_classes,
         with_change=task != "land_cover",
         lightweight=lightweight,
         dropout=dropout,
+        **options,
+    )
+
+
+def _check_options(name: str, options: Mapping[str, object]) -> None:
+    known = NETWORKS[name].options
+    for option, value in options.items():
+        flag = f"--{option.replace('_', '-')}"
+        if option not in known:
+            others = [n for n, kind in NETWORKS.items() if option in kind.options] or ["none"]
+            raise ValueError(
+                f"--model {name} has no {flag}; leave it out (it belongs to {', '.join(others)})"
+            )
+        if value not in known[option]:
+            raise ValueError(
+                f"{flag} {value} is not known; choose from {', '.join(map(str, known[option]))}"
+            )
+
+
+def _check_task(name: str, task: str, options: Mapping[str, object]) -> None:
+    kind = NETWORKS[name]
+    able = kind.tasks(**options)
+    if task in able:
+        return
+    # say the options only where they are what rules the task out
+    chosen = options.items() if able != kind.tasks() else ()
+    words = "".join(f" --{k.replace('_', '-')} {v}" for k, v in chosen)
+    raise ValueError(
+        f"--model {name}{words} is for --task {' or '.join(able)}, not {task}; "
+        f"choose {'another option' if words else 'another --model'} or --task"
     )
 
 
@@ -68,3 +113,9 @@ def default_output_stride(name: str, backbone: str) -> int | None:
     if wanted is None or (entry is not None and entry.high_resolution):
         return None
     return wanted if has_output_stride(backbone, wanted) else None
+
+
+def given_options(flags: Mapping[str, object]) -> dict[str, object]:
+    """Of all flags by name, those that are some network's `options` and not None."""
+    names = sorted({name for kind in NETWORKS.values() for name in kind.options})
+    return {name: flags[name] for name in names if flags.get(name) is not None}

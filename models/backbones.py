@@ -70,9 +70,11 @@ class Backbone(nn.Module):
         channels, strides: per map, finest first. A stride is image pixels per map pixel.
         merged_channels, merged_stride: of the one map that dense heads read (see `merge`).
         size_multiple: image sides must be multiples of this (the network pads where they are not).
+        timm_name: what timm calls it, for networks whose published decoders differ by backbone.
     """
 
     size_multiple = 1
+    timm_name = ""
     fine_tuning_momentum: float | None = None  # of batch norms that start from ImageNet statistics
 
     def __init__(self, body: nn.Module):
@@ -131,6 +133,7 @@ def build_backbone(
     in_channels: int = 3,
     output_stride: int | None = None,
     pretrained: bool = False,
+    timm_name: str | None = None,
 ) -> Backbone:
     """Builds a backbone by its name in BACKBONES or in timm.
 
@@ -140,12 +143,15 @@ def build_backbone(
         output_stride: 8, 16 or 32 image pixels per pixel of the deepest map; None for timm's own.
         pretrained: with timm's ImageNet weights, downloaded. (A local file is loaded afterwards,
             by `models.checkpoints.load_pretrained`.)
+        timm_name: to be built for `name` in place of what BACKBONES says.
 
     Raises:
         ValueError: unknown name, or one without a feature pyramid or without that stride.
         OSError: the weights cannot be downloaded.
     """
     entry = BACKBONES.get(name) or BackboneEntry(name)
+    if timm_name is not None:
+        entry = BackboneEntry(timm_name)
     _check_known(name, entry)
     options = dict(entry.options, features_only=True, in_chans=in_channels)
     if output_stride is not None:
@@ -162,7 +168,22 @@ def build_backbone(
     if strides[0] == strides[-1]:
         raise ValueError(_no_pyramid(name, None, f"all its maps have stride {strides[0]}"))
     _undilate_second_convolutions(body)
-    return HRNetBackbone(body) if entry.high_resolution else Backbone(body)
+    backbone = HRNetBackbone(body) if entry.high_resolution else Backbone(body)
+    backbone.timm_name = entry.timm_name
+    return backbone
+
+
+def undilate(backbone: Backbone) -> None:
+    """Takes the dilation out of a backbone's convolutions and leaves their strides.
+
+    timm keeps a map large (`output_stride`) by stride 1 and dilation; this leaves the stride 1.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d) and module.dilation != (1, 1):
+            if not isinstance(module.padding, str):
+                pairs = zip(module.padding, module.dilation, strict=True)
+                module.padding = tuple(p // d for p, d in pairs)
+            module.dilation = (1, 1)
 
 
 def _undilate_second_convolutions(body: nn.Module) -> None:

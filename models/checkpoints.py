@@ -8,7 +8,7 @@ published file into one of ours.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from torch import nn
 
 from models import NETWORKS, build_network, default_output_stride
 from models.published import (
-    CHANGE_CLASSIFIER,
+    LAYOUTS,
     Published,
-    from_senseearth,
-    published_key,
+    check_one_score,
     state_dict_of,
+    their_key,
+    to_ours,
 )
 from utils.cli import run
 from utils.inference import Member, Normalise
-from utils.schemes import SECOND
 from utils.state_files import SHOWN_KEYS, load_strictly, read_file, save_checkpoint
 from utils.structures import Scheme
 
@@ -37,6 +37,7 @@ RECIPE_KEYS = {
     "output_stride",
     "dropout",
     "fine_tuned",
+    "options",
     *Scheme._fields,
 }
 
@@ -50,11 +51,13 @@ def make_recipe(
     output_stride: int | None = None,
     dropout: float = 0.1,
     fine_tuned: bool = False,
+    options: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Everything that rebuilds a network and reads its classes, as plain values.
 
     An `output_stride` of None becomes the network's default. `fine_tuned`: it starts from trained
-    weights (matters to the batch norms of a network that trains on).
+    weights (matters to the batch norms of a network that trains on). `options`: of this network
+    alone, see `build_network`.
     """
     if output_stride is None:
         output_stride = default_output_stride(model, backbone)
@@ -65,6 +68,7 @@ def make_recipe(
         "output_stride": output_stride,
         "dropout": dropout,
         "fine_tuned": fine_tuned,
+        "options": dict(options or {}),
         **{k: list(v) if isinstance(v, tuple) else v for k, v in scheme._asdict().items()},
     }
 
@@ -88,6 +92,7 @@ def network_of(recipe: dict[str, Any], pretrained: bool = False) -> nn.Module:
         output_stride=recipe["output_stride"],
         dropout=recipe["dropout"],
         pretrained=pretrained,
+        options=recipe["options"],
     )
     if recipe["fine_tuned"]:
         network.backbone.keep_statistics()
@@ -130,14 +135,16 @@ def load_network(
                 f"{path} is a bare state dict: say what it is with --model, --backbone and, for "
                 "depthwise-separable heads, --lightweight"
             )
-        if published.model not in CHANGE_CLASSIFIER:
+        if published.model not in LAYOUTS:
             raise ValueError(
                 f"{path}: there are no published weights for --model={published.model!r}; "
-                f"choose from {', '.join(CHANGE_CLASSIFIER)}"
+                f"choose from {', '.join(LAYOUTS)}"
             )
-        recipe = make_recipe(scheme, **published._asdict())
-        state = from_senseearth(state_dict_of(content), published.model)
-        shown = partial(published_key, model=published.model)
+        layout = LAYOUTS[published.model]
+        recipe = make_recipe(scheme, **published._asdict(), options=layout.options)
+        state = to_ours(state_dict_of(content), layout)
+        check_one_score(state, layout, path)
+        shown = partial(their_key, layout=layout)
     network = network_of(recipe)
     load_strictly(network, state, path, shown)
     return network.to(device).eval(), recipe
@@ -172,7 +179,7 @@ def load_ensemble(
     for path, hint in zip(paths, each, strict=True):
         network, recipe = load_network(path, device, hint, scheme)
         own = scheme_of(recipe)
-        for field in ("task", "classes", "bands"):
+        for field in ("task", "classes", "bands", "standardise"):
             if getattr(own, field) != getattr(scheme, field):
                 raise ValueError(
                     f"{path} was trained for {field} {getattr(own, field)}, the data set has "
@@ -180,6 +187,12 @@ def load_ensemble(
                 )
         members.append(Member.fast(network, Normalise.of(own).to(device), compiled))
     return members
+
+
+def trained_scheme(path: Path | str) -> Scheme | None:
+    """The data set scheme of one of our checkpoints; None for a published state dict."""
+    content = read_file(path)
+    return scheme_of(content["recipe"]) if "recipe" in content else None
 
 
 def find_checkpoints(outdir: Path | str) -> list[Path]:
@@ -206,9 +219,11 @@ def load_matching(network: nn.Module, path: Path | str) -> str:
     content = read_file(path)
     state = state_dict_of(content)
     own = network.state_dict()
-    if "recipe" not in content and not any(k in own for k in state):
-        model = next(name for name, kind in NETWORKS.items() if type(network) is kind)
-        state = from_senseearth(state, model)
+    model = next(name for name, kind in NETWORKS.items() if type(network) is kind)
+    if "recipe" not in content and model in LAYOUTS:
+        renamed = to_ours(state, LAYOUTS[model])
+        if len(renamed.keys() & own.keys()) > len(state.keys() & own.keys()):  # a published file
+            state = renamed
     fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     if len(fits) < len(own) / 10:
         raise ValueError(
@@ -230,7 +245,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     convert = commands.add_parser("convert", help="published file -> one of ours")
     convert.add_argument("source", metavar="IN", type=Path, help="published state dict (.pth)")
     convert.add_argument("target", metavar="OUT", type=Path, help="file to write (.pth)")
-    convert.add_argument("--model", required=True, choices=sorted(CHANGE_CLASSIFIER))
+    convert.add_argument("--model", required=True, choices=sorted(LAYOUTS))
     convert.add_argument("--backbone", required=True, help="such as hrnet_w18")
     convert.add_argument("--lightweight", action="store_true", help="depthwise-separable heads")
     convert.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
@@ -243,7 +258,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.target.exists() and not args.overwrite:
         raise ValueError(f"{args.target} exists; pass --overwrite to replace it")
     published = Published(args.model, args.backbone, args.lightweight)
-    network, recipe = load_network(args.source, published=published, scheme=SECOND)
+    scheme = LAYOUTS[args.model].scheme
+    network, recipe = load_network(args.source, published=published, scheme=scheme)
     save_checkpoint(args.target, network.state_dict(), recipe)
     print(f"wrote {args.target} ({args.target.stat().st_size / 1e6:.1f} MB)")
 

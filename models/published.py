@@ -1,28 +1,84 @@
 """Published state dicts: their wrappers, their key names, their polarity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-# published name -> ours, longest first; the rest of the key stays
-SENSEEARTH_PREFIXES = {
+from utils.schemes import SECOND
+from utils.structures import Scheme
+
+
+class Layout(NamedTuple):
+    """How a published state dict names the entries of one of our networks."""
+
+    prefixes: Mapping[str, str]  # beginnings of keys, theirs -> ours; the rest of a key stays
+    change_classifier: str  # our name of the layer that gives the change score
+    says_unchanged: bool  # it was trained to be positive on UNCHANGED pixels
+    unused: tuple[str, ...] = ()  # beginnings of their keys that nothing reads; left out
+    options: Mapping[str, object] = MappingProxyType({})  # of the network (build_network)
+    scheme: Scheme = SECOND  # of the data that it was trained on
+
+
+_SENSEEARTH = {
     "backbone.": "backbone.body.",
     "head.": "semantic_head.",
     "head_bin.": "change_head.",
 }
-SENSEEARTH_DEEPLAB_PREFIXES = {
-    **SENSEEARTH_PREFIXES,
-    "head_bin.": "change_head.aspp.",
-    "reduce_bin.": "change_head.reduce.",
-    "fuse_bin.": "change_head.fuse.",
-    "classifier_bin.": "change_head.classifier.",
+
+_TFINET = {"resnet.": "backbone.body."}  # all else has its published name
+_XVIEW2 = {  # its SE-ResNeXt-50 is timm's legacy one; all else has its published name
+    "encoder_stages.0.": "backbone.body.layer0.",
+    "encoder_stages.1.1.": "backbone.body.layer1.",  # [0] is the pooling
+    "encoder_stages.2.": "backbone.body.layer2.",
+    "encoder_stages.3.": "backbone.body.layer3.",
+    "encoder_stages.4.": "backbone.body.layer4.",
 }
-# the layer that gives the change score; published ones are positive on UNCHANGED pixels
-CHANGE_CLASSIFIER = {
-    "fcn": "change_head.head.4",
-    "pspnet": "change_head.conv5.5",
-    "deeplabv3plus": "change_head.classifier",
+_SMP = {
+    "encoder.": "backbone.body.",
+    "decoder.blocks.": "change_head.blocks.",
+    "segmentation_head.0.": "change_head.classifier.",
+}
+_RUCODE = Scheme(
+    task="binary_change",
+    classes=(),
+    palette=((255, 255, 255), (220, 20, 60)),
+    scale=1.0,
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    standardise="joint",
+)
+_RUCODE_GREY = _RUCODE._replace(bands=("grey",), mean=(0.0,), std=(1.0,))
+
+# --model: its published layout
+LAYOUTS: dict[str, Layout] = {
+    "fcn": Layout(_SENSEEARTH, "change_head.head.4", says_unchanged=True),
+    "pspnet": Layout(_SENSEEARTH, "change_head.conv5.5", says_unchanged=True),
+    "deeplabv3plus": Layout(
+        {
+            **_SENSEEARTH,
+            "head_bin.": "change_head.aspp.",
+            "reduce_bin.": "change_head.reduce.",
+            "fuse_bin.": "change_head.fuse.",
+            "classifier_bin.": "change_head.classifier.",
+        },
+        "change_head.classifier",
+        says_unchanged=True,
+    ),
+    "unetplusplus": Layout(
+        _SMP,
+        "change_head.classifier",
+        says_unchanged=False,
+        options={"fusion": "difference"},
+        scheme=_RUCODE_GREY,
+    ),
+    "tfinet": Layout(
+        _TFINET, "aggregation.head.0", says_unchanged=True, unused=("resnet.fc.", "neck.alpha")
+    ),
+    "siamese_unet": Layout(
+        _XVIEW2, "final.0", says_unchanged=False, options={"symmetric": False}, scheme=_RUCODE
+    ),
 }
 
 
@@ -68,26 +124,40 @@ def state_dict_of(content: dict[str, Any]) -> dict[str, Tensor]:
     return state
 
 
-def from_senseearth(state: dict[str, Tensor], model: str) -> dict[str, Tensor]:
-    """A published SenseEarth state dict in our names and our polarity (change > 0 is changed).
+def to_ours(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """A published state dict in our names and our polarity (change > 0 is changed).
 
-    Raises:
-        ValueError: a key that the published layout does not have.
+    Keys that the layout does not know stay as they are, for the loader to complain of.
     """
-    prefixes = SENSEEARTH_DEEPLAB_PREFIXES if model == "deeplabv3plus" else SENSEEARTH_PREFIXES
     renamed = {}
     for key, value in state.items():
-        prefix = next((p for p in prefixes if key.startswith(p)), "")
-        renamed[prefixes.get(prefix, "") + key.removeprefix(prefix)] = value
+        if not key.startswith(layout.unused):
+            prefix = next((p for p in layout.prefixes if key.startswith(p)), "")
+            renamed[layout.prefixes.get(prefix, "") + key.removeprefix(prefix)] = value
     for part in ("weight", "bias"):
-        key = f"{CHANGE_CLASSIFIER.get(model)}.{part}"
-        if key in renamed:
+        key = f"{layout.change_classifier}.{part}"
+        if layout.says_unchanged and key in renamed:
             renamed[key] = -renamed[key]
     return renamed
 
 
-def published_key(key: str, model: str) -> str:
-    """Our name of an entry -> its published name; the inverse of `from_senseearth`'s names."""
-    prefixes = SENSEEARTH_DEEPLAB_PREFIXES if model == "deeplabv3plus" else SENSEEARTH_PREFIXES
-    theirs = next((p for p, ours in prefixes.items() if key.startswith(ours)), "")
-    return theirs + key.removeprefix(prefixes.get(theirs, ""))
+def their_key(key: str, layout: Layout) -> str:
+    """Our name of an entry -> its published name; the inverse of `to_ours`' names."""
+    theirs = next((p for p, ours in layout.prefixes.items() if key.startswith(ours)), "")
+    return theirs + key.removeprefix(layout.prefixes.get(theirs, ""))
+
+
+def check_one_score(state: Mapping[str, Tensor], layout: Layout, source: object) -> None:
+    """Refuses weights, in our names, whose change classifier gives other than one score a pixel.
+
+    Raises:
+        ValueError: so it does; with what it can be used for.
+    """
+    weight = state.get(f"{layout.change_classifier}.weight")
+    if weight is not None and len(weight) != 1:
+        told = ", as xView2's models do (four levels of damage and the buildings)"
+        raise ValueError(
+            f"{source} gives {len(weight)} scores a pixel{told if len(weight) == 5 else ''}; a "
+            "change network gives one, so it can only be trained on from there: "
+            f"train.py --pretrain-from {source}"
+        )

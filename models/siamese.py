@@ -3,6 +3,8 @@
 A network here is a choice of two heads and of the maps they read.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -13,10 +15,30 @@ from models.heads import DeepLabV3PlusHead, FCNHead, PSPHead
 from models.layers import resize
 from models.unet import UNetHead
 from models.unetplusplus import UNetPlusPlusHead
-from utils.structures import Logits
+from utils.structures import TASKS, Logits
 
 
-class SiameseNetwork(nn.Module):
+class Network(nn.Module):
+    """Base of all networks: what `build_network` and the scripts ask of their class."""
+
+    dense_output_stride: ClassVar[int | None] = 8  # what the backbone is asked for by default
+    undilated: ClassVar[bool] = False  # the backbone has that stride without dilated convolutions
+    timm_names: ClassVar[Mapping[str, str]] = MappingProxyType({})  # where BACKBONES has others
+    smallest_batch: ClassVar[int] = 1  # 2 where a 1 x 1 map meets a batch norm
+    options: ClassVar[Mapping[str, tuple]] = MappingProxyType({})  # name: values, default first
+
+    @classmethod
+    def tasks(cls, **options: object) -> tuple[str, ...]:
+        """What it can learn with these options, of utils.structures.TASKS."""
+        return TASKS
+
+    @classmethod
+    def bands_read(cls, in_channels: int, **options: object) -> int:
+        """Bands of what the backbone sees, given those of an image."""
+        return in_channels
+
+
+class SiameseNetwork(Network):
     """Base of the networks below.
 
     Args:
@@ -29,8 +51,6 @@ class SiameseNetwork(nn.Module):
 
     semantic_head_type: ClassVar[type[nn.Module]]
     change_head_type: ClassVar[type[nn.Module]]
-    dense_output_stride: ClassVar[int | None] = 8  # what the backbone is asked for by default
-    smallest_batch: ClassVar[int] = 1  # 2 where a 1 x 1 map meets a batch norm
 
     def __init__(
         self,
@@ -64,17 +84,26 @@ class SiameseNetwork(nn.Module):
         """The backbone's maps -> the maps that the heads read."""
         return [self.backbone.merge(maps)]
 
+    def fuse_images(self, images: Tensor) -> Tensor:
+        """Images (B, T, C, H, W) -> what the backbone sees of them (B, T', C', H, W)."""
+        return images
+
+    def fuse_maps(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps (B, T', C, h, w) -> the change head's (B, C, h, w)."""
+        return [(x[:, 0] - x[:, 1]).abs() for x in maps]
+
     def forward(self, images: Tensor) -> Logits:
         """Images (B, T, C, H, W), normalised -> logits at full resolution, in float32.
 
         Raises:
             ValueError: a change head and other than two dates.
         """
-        batch, dates, _, height, width = images.shape
-        if self.change_head is not None and dates != 2:
-            raise ValueError(f"a change head needs images of 2 dates, got {dates} (B, T, C, H, W)")
-        folded = pad_to_multiple(images.flatten(0, 1), self.backbone.size_multiple)
-        maps = self.head_maps(self.backbone(folded))  # each (B * T, C, h, w)
+        height, width = images.shape[-2:]
+        if self.change_head is not None:
+            check_two_dates(images)
+        seen = self.fuse_images(images)
+        folded = pad_to_multiple(seen.flatten(0, 1), self.backbone.size_multiple)
+        maps = self.head_maps(self.backbone(folded))  # each (B * T', C, h, w)
         padded = folded.shape[-2:]
 
         def upsample(logits: Tensor) -> Tensor:  # (N, k, h, w) -> (N, k, H, W)
@@ -82,13 +111,19 @@ class SiameseNetwork(nn.Module):
 
         semantic = change = None
         if self.semantic_head is not None:
-            semantic = upsample(self.semantic_head(maps)).unflatten(0, (batch, dates))
+            semantic = upsample(self.semantic_head(maps)).unflatten(0, seen.shape[:2])
         if self.change_head is not None:
-            pairs = [x.unflatten(0, (batch, dates)) for x in maps]
-            change = upsample(self.change_head([(x[:, 0] - x[:, 1]).abs() for x in pairs])).squeeze(
-                1
-            )
+            fused = self.fuse_maps([x.unflatten(0, seen.shape[:2]) for x in maps])
+            change = upsample(self.change_head(fused)).squeeze(1)
         return Logits(semantic, change)
+
+
+def check_two_dates(images: Tensor) -> None:
+    """Raises ValueError unless T of images (B, T, C, H, W) is 2."""
+    if images.shape[1] != 2:
+        raise ValueError(
+            f"a change head needs images of 2 dates, got {images.shape[1]} (B, T, C, H, W)"
+        )
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
@@ -134,9 +169,45 @@ class DeepLabV3Plus(SiameseNetwork):
 
 
 class PyramidNetwork(SiameseNetwork):
-    """Base of networks whose heads read every map of the backbone."""
+    """Base of networks whose heads read every map of the backbone.
+
+    Args:
+        backbone, num_classes, with_change, lightweight, dropout: as in SiameseNetwork.
+        fusion: how two dates become one change score. "features": the absolute difference of their
+            maps; "difference": the maps of image 1 - image 2; "concat": the maps of both images as
+            one of twice the bands. The last two leave no map of one date, hence no classes.
+    """
 
     dense_output_stride = None
+    options = MappingProxyType({"fusion": ("features", "difference", "concat")})
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        with_change: bool = True,
+        lightweight: bool = False,
+        dropout: float = 0.1,
+        fusion: str = "features",
+    ):
+        super().__init__(backbone, num_classes, with_change, lightweight, dropout)
+        self.fusion = fusion
+
+    @classmethod
+    def tasks(cls, fusion: str = "features") -> tuple[str, ...]:  # noqa: D102
+        return TASKS if fusion == "features" else ("binary_change",)
+
+    @classmethod
+    def bands_read(cls, in_channels: int, fusion: str = "features") -> int:  # noqa: D102
+        return 2 * in_channels if fusion == "concat" else in_channels
+
+    def fuse_images(self, images: Tensor) -> Tensor:  # noqa: D102
+        if self.fusion == "difference":
+            return images[:, :1] - images[:, 1:]
+        return images.flatten(1, 2).unsqueeze(1) if self.fusion == "concat" else images
+
+    def fuse_maps(self, maps: list[Tensor]) -> list[Tensor]:  # noqa: D102
+        return super().fuse_maps(maps) if self.fusion == "features" else [x[:, 0] for x in maps]
 
     def head_channels(self) -> list[int]:  # noqa: D102
         return self.backbone.channels

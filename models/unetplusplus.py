@@ -68,6 +68,15 @@ class UNetPlusPlusHead(nn.Module):
         self.blocks[f"x_0_{depth}"] = DenseNode(last_in, 0, widths[-1], lightweight)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Conv2d(widths[-1], out_channels, kernel_size=3, padding=1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As published: Kaiming uniform (fan in) in the nodes, Xavier uniform in the classifier."""
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="relu")
+        nn.init.xavier_uniform_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
 
     @staticmethod
     def _width(row: int, column: int, widths: Sequence[int], encoder: Sequence[int]) -> int:

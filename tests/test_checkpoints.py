@@ -11,7 +11,7 @@ from plain_reference import (
     random_state,
 )
 
-from datasets import DATASETS
+from datasets import find_scheme
 from models import build_network
 from models.checkpoints import (
     find_checkpoints,
@@ -202,7 +202,7 @@ def test_a_bare_state_dict_without_a_description_is_an_error(tmp_path, light_fcn
 
 
 def test_the_published_classes_are_those_of_the_data_set():
-    assert DATASETS["second"].scheme == SECOND
+    assert find_scheme("second") == SECOND
     assert SECOND.classes == (
         "water",
         "ground",

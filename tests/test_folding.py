@@ -40,10 +40,17 @@ def batch_norms_run(network: nn.Module, images: torch.Tensor) -> int:
 @pytest.mark.parametrize("lightweight", [False, True])
 def test_folding_changes_no_prediction(model, lightweight):
     torch.manual_seed(0)
-    network = lively(build_network(model, "hrnet_w18_v1", num_classes=6, lightweight=lightweight))
+    task = NETWORKS[model].tasks()[0]
+    network = build_network(
+        model, "hrnet_w18_v1", num_classes=6, task=task, lightweight=lightweight
+    )
+    network = lively(network)
     folded, images = fold_batch_norm(network), torch.randn(1, 2, 3, 64, 96)
     with torch.inference_mode():
-        for got, want in zip(folded(images)[:2], network(images)[:2], strict=True):
+        for got, want in zip(folded(images), network(images), strict=True):
+            if want is None:
+                assert got is None
+                continue
             torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * float(want.abs().max()))
 
 

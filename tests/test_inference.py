@@ -134,8 +134,19 @@ def test_an_ensemble_is_the_mean_of_its_members_probabilities():
     images = make_images()
     members = [member(Slanted(seed)) for seed in range(3)]
     each = [Predictor([m], CPU, tta="flip_rot")(images) for m in members]
-    expected = Probs(*(torch.stack(values).mean(0) for values in zip(*each, strict=True)))
+    pairs = zip(*(probs[:2] for probs in each), strict=True)
+    expected = Probs(*(torch.stack(values).mean(0) for values in pairs))
     assert_same(Predictor(members, CPU, tta="flip_rot")(images), expected)
+
+
+def test_the_gate_is_averaged_only_if_every_member_has_one():
+    plain = Probs(change=torch.full((1, 2, 2), 0.2))
+    gated = plain._replace(gate=torch.full((1, 2, 2), 0.6))
+    assert mean_probs([gated, plain]).gate is None
+    torch.testing.assert_close(
+        mean_probs([gated, gated._replace(gate=torch.zeros(1, 2, 2))]).gate,
+        torch.full((1, 2, 2), 0.3),
+    )
 
 
 def test_members_normalise_each_in_their_own_way():
@@ -184,7 +195,7 @@ def test_mean_probs_of_one_is_itself_and_inputs_are_not_spoilt_for_two():
     one = Probs(torch.full((1, 1, 1, 1, 1), 1.0), torch.full((1, 1, 1), 0.25))
     assert_same(mean_probs([one]), one)
     two = Probs(torch.full((1, 1, 1, 1, 1), 0.0), torch.full((1, 1, 1), 0.75))
-    mean = mean_probs([Probs(*(p.clone() for p in one)), two])
+    mean = mean_probs([Probs(*(p.clone() for p in one[:2])), two])
     assert mean.semantic.item() == 0.5 and mean.change.item() == 0.5
 
 

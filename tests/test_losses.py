@@ -8,7 +8,9 @@ from utils.losses import (
     SENSEEARTH_CLASS_WEIGHTS,
     Denominators,
     LossTerms,
+    Objective,
     change_loss,
+    dice_loss,
     loss_denominators,
     semantic_loss,
     training_loss,
@@ -89,7 +91,7 @@ def test_change_loss_falls_where_a_changed_pixel_scores_higher():
 def test_losses_agree_with_a_slow_reading_of_their_definition(weights):
     logits, batch = make_batch()
     tensor = None if weights is None else torch.tensor(weights)
-    terms = training_loss(logits, batch, tensor)
+    terms = training_loss(logits, batch, Objective(tensor))
     semantic = slow_semantic_loss(
         logits.semantic.detach().numpy(), batch.semantic.numpy(), weights or (1.0,) * K
     )
@@ -128,8 +130,8 @@ def test_all_ignored_tile_gives_zero_loss_with_a_gradient():
         semantic=torch.full_like(batch.semantic, IGNORE_INDEX),
         change=torch.full_like(batch.change, IGNORE_INDEX),
     )
-    terms = training_loss(logits, batch, torch.tensor(SENSEEARTH_CLASS_WEIGHTS))
-    assert [t.item() for t in terms] == [0, 0, 0]
+    terms = training_loss(logits, batch, Objective(torch.tensor(SENSEEARTH_CLASS_WEIGHTS)))
+    assert [t.item() for t in terms[:3]] == [0, 0, 0] and terms.gate is None
     terms.total.backward()
     assert logits.semantic.grad.eq(0).all() and logits.change.grad.eq(0).all()
 
@@ -157,7 +159,7 @@ def test_ignored_pixels_have_no_say():
 def test_parts_add_up_to_the_whole():
     logits, batch = make_batch(batch=5)
     weights = torch.tensor(SENSEEARTH_CLASS_WEIGHTS)
-    whole = training_loss(logits, batch, weights)
+    whole = training_loss(logits, batch, Objective(weights))
     whole.total.backward()
     gradients = [x.grad.clone() for x in (logits.semantic, logits.change)]
     logits.semantic.grad = logits.change.grad = None
@@ -166,9 +168,9 @@ def test_parts_add_up_to_the_whole():
     for rows in (slice(0, 2), slice(2, 5)):
         part = Sample(*(field[rows] for field in batch))
         part_logits = Logits(logits.semantic[rows], logits.change[rows])
-        parts.append(training_loss(part_logits, part, weights, denominators))
+        parts.append(training_loss(part_logits, part, Objective(weights), denominators))
         parts[-1].total.backward()
-    for values, expected in zip(zip(*parts, strict=True), whole, strict=True):
+    for values, expected in zip(zip(*parts, strict=True), whole[:3], strict=False):
         assert sum(values).item() == pytest.approx(expected.item(), rel=1e-5)
     for x, expected in zip((logits.semantic, logits.change), gradients, strict=True):
         torch.testing.assert_close(x.grad, expected)
@@ -187,7 +189,7 @@ def test_denominators_of_parts_add_up():
 def test_a_network_without_a_head_has_no_such_loss(missing):
     logits, batch = make_batch()
     terms = training_loss(logits._replace(**{missing: None}), batch)
-    assert getattr(terms, missing).item() == 0
+    assert getattr(terms, missing) is None
     assert terms.total.item() > 0 and isinstance(terms, LossTerms)
 
 
@@ -196,4 +198,41 @@ def test_half_precision_logits_are_added_up_in_float32():
     half = Logits(*(None if x is None else x.detach().bfloat16() for x in logits))
     same = Logits(*(None if x is None else x.float() for x in half))
     assert training_loss(half, batch).total.dtype == torch.float32
-    torch.testing.assert_close(training_loss(half, batch), training_loss(same, batch))
+    for a, b in zip(training_loss(half, batch)[:3], training_loss(same, batch)[:3], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_dice_counts_soft_hits_over_the_whole_batch():
+    # hits 0.8 + 0.6, predicted 0.8 + 0.6 + 0.4 + 0.2, true 2; the ignored pixel counts nowhere
+    probs = torch.tensor([[[0.8, 0.4, 0.9]], [[0.6, 0.2, 0.0]]])
+    target = torch.tensor([[[1, 0, IGNORE_INDEX]], [[1, 0, 0]]])
+    assert dice_loss(probs, target).item() == pytest.approx(1 - (2 * 1.4 + 1) / (2.0 + 2 + 1))
+
+
+def test_dice_of_a_perfect_and_of_an_opposite_prediction():
+    target = torch.tensor([[[1, 1, 0, 0]]])
+    assert dice_loss(target.float(), target).item() == pytest.approx(0)
+    assert dice_loss(1 - target.float(), target).item() == pytest.approx(1 - 1 / 5)
+    assert dice_loss(torch.zeros(1, 1, 4), target * 0).item() == pytest.approx(0)  # 0 / 0 guarded
+
+
+def test_dice_bce_is_dice_plus_unweighted_cross_entropy():
+    logits, batch = make_batch()
+    terms = training_loss(Logits(None, logits.change), batch, Objective(change_loss="dice_bce"))
+    denominator = loss_denominators(batch).change
+    want = change_loss(logits.change, batch.change, denominator, 1.0)
+    want = want + dice_loss(logits.change.sigmoid(), batch.change)
+    assert terms.total.item() == pytest.approx(want.item(), rel=1e-6)
+    assert terms.change.item() == pytest.approx(want.item(), rel=1e-6)
+
+
+def test_the_gate_adds_unweighted_cross_entropy_times_its_factor():
+    logits, batch = make_batch()
+    plain = training_loss(logits, batch)
+    gated = training_loss(logits._replace(aux_change=logits.change), batch)
+    denominator = loss_denominators(batch).change
+    gate = change_loss(logits.change, batch.change, denominator, 1.0)
+    assert gated.gate.item() == pytest.approx(gate.item(), rel=1e-6)
+    assert gated.total.item() == pytest.approx((plain.total + 2 * gate).item(), rel=1e-6)
+    half = training_loss(logits._replace(aux_change=logits.change), batch, Objective(aux_weight=1))
+    assert half.total.item() == pytest.approx((plain.total + gate).item(), rel=1e-6)

@@ -238,8 +238,34 @@ def test_binary_change_of_hand_counted_maps():
     assert metrics["confusion"] == [[2, 1], [1, 1]]
     assert metrics["oa"] == 3 / 5
     assert metrics["iou_change"] == 1 / 3
+    assert metrics["iou_unchanged"] == 2 / 4
     assert metrics["miou"] == pytest.approx((2 / 4 + 1 / 3) / 2)
-    assert metrics["f1_change"] == metrics["precision_change"] == metrics["recall_change"] == 1 / 2
+    # observed 3/5, by chance 3/5 * 3/5 + 2/5 * 2/5 = 13/25
+    assert metrics["kappa"] == pytest.approx((3 / 5 - 13 / 25) / (1 - 13 / 25))
+    assert (
+        metrics["dice"]
+        == metrics["f1_change"]
+        == metrics["precision_change"]
+        == metrics["recall_change"]
+        == 1 / 2
+    )
+
+
+def test_dice_of_binary_change_is_twice_the_overlap_over_both_areas():
+    generator = torch.Generator().manual_seed(11)
+    pred, true = (torch.randint(0, 2, (2, 9, 9), generator=generator) for _ in range(2))
+    metrics = binary_change_metrics(counted(pred, true, num_classes=0))
+    dice = 2 * float((pred * true).sum()) / float(pred.sum() + true.sum())
+    assert metrics["dice"] == pytest.approx(dice)
+    assert metrics["dice"] == pytest.approx(2 * metrics["iou_change"] / (1 + metrics["iou_change"]))
+
+
+def test_no_change_predicted_and_none_true_is_undefined_but_unchanged_is_right():
+    nothing = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    metrics = binary_change_metrics(counted(nothing, nothing, num_classes=0))
+    assert metrics["oa"] == metrics["iou_unchanged"] == 1
+    for key in ("dice", "f1_change", "iou_change", "precision_change", "recall_change", "miou"):
+        assert math.isnan(metrics[key]), key
 
 
 def test_land_cover_of_the_published_example_with_an_absent_class():

@@ -5,17 +5,38 @@ import torch
 from torch import nn
 
 from models import BACKBONES, NETWORKS, build_network, default_output_stride
+from models.siamese import SiameseNetwork
 from utils.losses import training_loss
 from utils.structures import TASKS, Logits, Sample
 
 K = 6
 FOUR_BACKBONES = ("hrnet_w18", "resnet50", "seresnext50", "convnext_tiny")
 SMALL = "hrnet_w18_v1"
+BY_DIFFERENCE = [name for name, kind in NETWORKS.items() if issubclass(kind, SiameseNetwork)]
+FUSED = [name for name, kind in NETWORKS.items() if "fusion" in kind.options]
+SHAPES = {  # of 2 tiles of 64 x 64 pixels
+    "semantic_change": [(2, 2, K, 64, 64), (2, 64, 64)],
+    "binary_change": [None, (2, 64, 64)],
+    "land_cover": [(2, 1, K, 64, 64), None],
+}
 
 
 def build(name, backbone=SMALL, **options):
+    """For the first task that the network is made for, unless told otherwise."""
     torch.manual_seed(0)
+    if name in NETWORKS:
+        options.setdefault("task", NETWORKS[name].tasks()[0])
     return build_network(name, backbone, num_classes=K, **{"lightweight": True, **options})
+
+
+def shapes_of(logits):
+    return [None if x is None else tuple(x.shape) for x in logits]
+
+
+def assert_logits_close(got, expected, atol):
+    for one, other in zip(got, expected, strict=True):
+        if other is not None:
+            torch.testing.assert_close(one, other, rtol=0, atol=atol)
 
 
 def make_batch(batch=2, dates=2, bands=3, height=64, width=64):
@@ -55,8 +76,9 @@ def test_every_network_learns_and_predicts_with_every_backbone(name, backbone):
     network = build(name, backbone, dropout=0.0)
     check_descent(network, make_batch())
     logits = predict(network, make_batch(1, height=72, width=100).images)
-    assert logits.semantic.shape == (1, 2, K, 72, 100) and logits.change.shape == (1, 72, 100)
-    assert logits.semantic.isfinite().all() and logits.change.isfinite().all()
+    assert logits.change.shape == (1, 72, 100)
+    assert logits.semantic is None or logits.semantic.shape == (1, 2, K, 72, 100)
+    assert all(x.isfinite().all() for x in logits if x is not None)
 
 
 def test_a_transformer_learns_and_predicts():
@@ -77,10 +99,10 @@ def test_the_contract_of_a_network(name, lightweight):
     for height, width in ((64, 64), (33, 70)):
         logits = predict(network, make_batch(2, height=height, width=width).images)
         assert isinstance(logits, Logits)
-        assert logits.semantic.shape == (2, 2, K, height, width)
-        assert logits.change.shape == (2, height, width)
-        assert logits.semantic.dtype == logits.change.dtype == torch.float32
-        assert logits.aux_semantic is None and logits.aux_change is None
+        semantic = (2, 2, K, height, width) if "semantic_change" in network.tasks() else None
+        change = (2, height, width)
+        assert shapes_of(logits) == [semantic, change, None, change if name == "tfinet" else None]
+        assert {x.dtype for x in logits if x is not None} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -99,7 +121,7 @@ def test_training_and_evaluation_return_the_same_type(name):
     ]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BY_DIFFERENCE)
 def test_swapped_dates_swap_the_classes_and_leave_the_change(name):
     network, images = build(name), make_batch().images
     one, other = predict(network, images), predict(network, images.flip(1))
@@ -107,7 +129,7 @@ def test_swapped_dates_swap_the_classes_and_leave_the_change(name):
     torch.testing.assert_close(other.semantic.flip(1), one.semantic, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BY_DIFFERENCE)
 def test_equal_dates_have_the_same_change_score_whatever_they_show(name):
     network = build(name)
     image = make_batch(1, dates=1).images
@@ -119,8 +141,7 @@ def test_equal_dates_have_the_same_change_score_whatever_they_show(name):
 def test_tiles_of_a_batch_do_not_touch_each_other(name):
     network, images = build(name), make_batch(3).images
     together, alone = predict(network, images), predict(network, images[1:2])
-    torch.testing.assert_close(together.change[1:2], alone.change, rtol=0, atol=1e-4)
-    torch.testing.assert_close(together.semantic[1:2], alone.semantic, rtol=0, atol=1e-4)
+    assert_logits_close([x if x is None else x[1:2] for x in together], alone, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -134,18 +155,13 @@ def test_both_dates_take_one_pass_of_the_encoder(name):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_task_has_its_heads_and_dates(name, task):
-    network = build(name, task=task)
+    if task not in NETWORKS[name].tasks():
+        with pytest.raises(ValueError, match=f"--model {name} is for --task .*not {task}"):
+            build(name, task=task)
+        return
     dates = 1 if task == "land_cover" else 2
-    logits = predict(network, make_batch(2, dates).images)
-    shapes = [None if x is None else tuple(x.shape) for x in logits[:2]]
-    assert (
-        shapes
-        == {
-            "semantic_change": [(2, 2, K, 64, 64), (2, 64, 64)],
-            "binary_change": [None, (2, 64, 64)],
-            "land_cover": [(2, 1, K, 64, 64), None],
-        }[task]
-    )
+    logits = predict(build(name, task=task), make_batch(2, dates).images)
+    assert shapes_of(logits[:2]) == SHAPES[task]
 
 
 def test_a_task_without_a_head_has_no_weights_for_it():
@@ -231,6 +247,83 @@ def test_unetplusplus_has_the_published_nodes():
     assert len(state) == 452
 
 
+def test_unetplusplus_starts_as_published():
+    torch.manual_seed(0)
+    network = build("unetplusplus", task="binary_change", lightweight=False)
+    head = network.change_head
+    for conv in [m for m in head.blocks.modules() if isinstance(m, nn.Conv2d)]:
+        # uniform in +-sqrt(6 / fan_in)
+        bound = (6 / (conv.in_channels * 9)) ** 0.5
+        assert 0.98 * bound < conv.weight.abs().max() <= bound
+    bound = (6 / (9 * head.classifier.in_channels + 9)) ** 0.5  # fan in plus fan out
+    assert 0.8 * bound < head.classifier.weight.abs().max() <= bound
+    assert head.classifier.bias == 0
+
+
+# ------------------------------------------------------------------- fusion
+
+
+def build_fused(name, fusion, **options):
+    task = options.pop("task", "binary_change")
+    return build(name, task=task, options={"fusion": fusion}, **options)
+
+
+@pytest.mark.parametrize("fusion", ["features", "difference", "concat"])
+@pytest.mark.parametrize("name", FUSED)
+def test_every_fusion_learns_and_predicts(name, fusion):
+    network = build_fused(name, fusion, dropout=0.0)
+    check_descent(network, make_batch())
+    logits = predict(network, make_batch(1, height=72, width=100).images)
+    assert logits.semantic is None and logits.change.shape == (1, 72, 100)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_features_is_the_default_fusion(name):
+    images = make_batch().images
+    one, other = build(name), build_fused(name, "features", task="semantic_change")
+    assert_logits_close(predict(one, images), predict(other, images), atol=0)
+    assert NETWORKS[name].options["fusion"][0] == "features"
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_the_difference_is_that_of_the_images_with_its_sign(name):
+    network, images, seen = build_fused(name, "difference"), make_batch().images, []
+    network.backbone.register_forward_hook(lambda m, args, maps: seen.append(args[0]))
+    predict(network, images)
+    assert torch.equal(seen[0], images[:, 0] - images[:, 1])
+    predict(network, images.flip(1))
+    assert torch.equal(seen[1], -seen[0])
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_concat_reads_the_bands_of_date_1_then_of_date_2(name):
+    network, images, seen = build_fused(name, "concat", in_channels=4), make_batch(bands=4), []
+    images = images.images
+    network.backbone.register_forward_hook(lambda m, args, maps: seen.append(args[0]))
+    predict(network, images)
+    assert seen[0].shape == (2, 8, 64, 64)
+    assert torch.equal(seen[0], torch.cat([images[:, 0], images[:, 1]], dim=1))
+
+
+@pytest.mark.parametrize("task", ["semantic_change", "land_cover"])
+@pytest.mark.parametrize("fusion", ["difference", "concat"])
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_images_have_no_classes(name, fusion, task):
+    told = f"--model {name} --fusion {fusion} is for --task binary_change, not {task}"
+    with pytest.raises(ValueError, match=told):
+        build_fused(name, fusion, task=task)
+
+
+def test_options_are_checked_by_name_and_value():
+    with pytest.raises(ValueError, match=r"--model fcn has no --fusion.*unet, unetplusplus"):
+        build_fused("fcn", "concat")
+    with pytest.raises(ValueError, match=r"--fusion sum is not known.*features, difference"):
+        build_fused("unet", "sum")
+
+
+# ------------------------------------------------------------------- details
+
+
 def test_unet_blocks_have_the_published_channels():
     # ResNet-50 maps 64, 256, 512, 1024, 2048: blocks to c3, c2, c1, c1/2, c1/4
     with torch.device("meta"):
@@ -283,7 +376,7 @@ def test_dropout_is_off_where_asked_and_everywhere():
         with torch.device("meta"):
             network = build(name, dropout=0.0)
         rates = [m.p for m in network.modules() if isinstance(m, (nn.Dropout, nn.Dropout2d))]
-        assert rates and set(rates) == {0.0}, name
+        assert set(rates) == ({0.0} if name != "tfinet" else set()), name  # which has none
 
 
 def test_default_dropout_is_the_published_one():

@@ -1,10 +1,12 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
 from utils.losses import LossTerms
 from utils.monitor import LossMonitor
-from utils.optim import WeightAverage, build_adam, poly_lr, set_lr
+from utils.optim import LR_POLICIES, WeightAverage, build_adam, learning_rate, set_lr
 
 
 class Tiny(nn.Module):
@@ -21,11 +23,36 @@ class Tiny(nn.Module):
     ("step", "expected"), [(0, 1.5e-4), (1, 1.486493e-4), (50, 8.038301e-5), (99, 2.377340e-6)]
 )
 def test_poly_schedule_has_the_published_values(step, expected):
-    assert poly_lr(1.5e-4, step, 100) == pytest.approx(expected, rel=1e-6)
+    assert learning_rate("poly", 1.5e-4, step, 100, 1) == pytest.approx(expected, rel=1e-6)
 
 
 def test_poly_schedule_ends_at_zero():
-    assert poly_lr(1.5e-4, 100, 100) == 0
+    assert learning_rate("poly", 1.5e-4, 100, 100, 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "lr", "epoch", "epochs", "expected"),
+    [  # published values of TFINet (linear) and of Rucode (exponential)
+        ("linear", 2e-4, 1, 50, 1.960784e-4),
+        ("linear", 2e-4, 49, 50, 7.843e-6),
+        ("step", 2e-4, 15, 50, 2e-4),
+        ("step", 2e-4, 16, 50, 2e-5),
+        ("step", 2e-4, 49, 50, 2e-7),
+        ("exponential", 1e-4, 37, 150, 3.2400684e-5),
+        ("exponential", 1e-4, 149, 150, 1.0690263e-6),
+    ],
+)
+def test_published_rates_by_epoch(policy, lr, epoch, epochs, expected):
+    for step in (7 * epoch, 7 * epoch + 6):  # the first and the last step of that epoch
+        got = learning_rate(policy, lr, step, 7 * epochs, 7)
+        assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_policy_starts_at_the_given_rate_and_never_rises():
+    for policy in LR_POLICIES:
+        rates = [learning_rate(policy, 1e-3, step, 30, 5) for step in range(30)]
+        assert rates[0] == 1e-3 and all(b <= a for a, b in itertools.pairwise(rates))
+        assert rates[-1] > 0
 
 
 def test_heads_learn_ten_times_as_fast_as_the_backbone():
@@ -36,7 +63,7 @@ def test_heads_learn_ten_times_as_fast_as_the_backbone():
     assert [g["weight_decay"] for g in optimizer.param_groups] == [1e-4, 1e-4]
     assert {id(p) for p in backbone["params"]} == {id(p) for p in network.backbone.parameters()}
     assert {id(p) for p in heads["params"]} == {id(p) for p in network.head.parameters()}
-    set_lr(optimizer, poly_lr(1e-3, 50, 100))
+    set_lr(optimizer, learning_rate("poly", 1e-3, 50, 100, 1))
     assert heads["lr"] == pytest.approx(10 * backbone["lr"])
     assert backbone["lr"] == pytest.approx(1e-3 * 0.5**0.9)
 

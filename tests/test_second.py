@@ -6,13 +6,13 @@ import pytest
 import torch
 from tiny_data import make_pair, write_label
 
-from datasets import DATASETS, build_dataset, check_dataset, layout
+from datasets import DATASETS, build_dataset, check_dataset, find_scheme, layout
 from datasets.codecs import encode, read_image, read_label
 from datasets.layout import DataError, list_pairs, parse_folders
 from datasets.second import SecondDataset, split_parts
 from datasets.transforms import ORIENTATIONS, Augment, orient
 from utils.schemes import SECOND
-from utils.structures import IGNORE_INDEX, Sample
+from utils.structures import IGNORE_INDEX, TASKS, Sample
 
 REAL = Path(__file__).resolve().parents[1].parent / "shared/data/eurosat_scd"
 
@@ -249,8 +249,16 @@ def test_an_unknown_data_set_names_the_choices():
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_says_what_it_is(name):
     entry = DATASETS[name]
-    assert entry.about and entry.root.startswith("data/")
-    assert len(entry.scheme.palette) == entry.scheme.num_classes + 1
+    assert entry.about and entry.root.startswith("data") and entry.task in TASKS
+    assert entry.scenes == (entry.task == "binary_change")
+
+
+@pytest.mark.parametrize("name", ["second", "demo"])
+def test_the_scheme_of_tiles_is_fixed(name):
+    scheme = find_scheme(name)
+    assert scheme == SECOND and len(scheme.palette) == scheme.num_classes + 1
+    with pytest.raises(ValueError, match="--bands: this data set always has red, green and blue"):
+        find_scheme(name, bands=["grey"])
 
 
 def test_real_tiles_are_read():

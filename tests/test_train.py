@@ -19,8 +19,9 @@ from datasets import DATASETS
 from models import build_network
 from models.checkpoints import load_network, make_recipe, network_of
 from utils.inference import Normalise
+from utils.losses import Objective
 from utils.monitor import LossMonitor
-from utils.optim import poly_lr
+from utils.optim import learning_rate
 from utils.schemes import SECOND
 from utils.state_files import read_file
 from utils.structures import IGNORE_INDEX, Sample
@@ -107,7 +108,7 @@ def test_the_log_has_losses_rates_and_scores(finished):
     assert [line["step"] for line in scores] == [2, 4, 6]
     for i, line in enumerate(steps):
         assert line["total"] == pytest.approx(2 * line["change"] + line["semantic"], rel=1e-5)
-        assert line["lr"] == pytest.approx(poly_lr(1.5e-4, i, total), rel=1e-6)
+        assert line["lr"] == pytest.approx(learning_rate("poly", 1.5e-4, i, total, 1), rel=1e-6)
     for line in scores:
         assert line["score"] == pytest.approx(0.3 * line["miou"] + 0.7 * line["sek"], abs=1e-6)
     written = json.loads((finished / "metrics" / "val.json").read_text())
@@ -276,8 +277,10 @@ def test_a_batch_worked_through_in_parts_has_the_same_loss_and_gradients():
         network.zero_grad()
         scaler = torch.amp.GradScaler("cpu", enabled=False)
         weights = torch.tensor([2.0, 1, 2, 2, 1, 1])
-        terms = forward_backward(network, Normalise.of(SECOND), batch, weights, parts, scaler, None)
-        losses.append(torch.stack(tuple(terms)))
+        terms = forward_backward(
+            network, Normalise.of(SECOND), batch, Objective(weights), parts, scaler, None
+        )
+        losses.append(torch.stack(terms[:3]))
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
     for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
         torch.testing.assert_close(loss, losses[0], rtol=1e-5, atol=0)
@@ -294,7 +297,9 @@ def test_max_steps_val_every_and_tta(data, tmp_path):
     folder = train_on(data, tmp_path, "--max-steps", 3, "--val-every", 2, "--tta")
     assert [line["step"] for line in log_of(folder, "val")] == [2, 3]
     assert [line["step"] for line in log_of(folder, "train")] == [1, 2, 3]
-    assert log_of(folder, "train")[-1]["lr"] == pytest.approx(poly_lr(1.5e-4, 2, 3), rel=1e-6)
+    assert log_of(folder, "train")[-1]["lr"] == pytest.approx(
+        learning_rate("poly", 1.5e-4, 2, 3, 1), rel=1e-6
+    )
 
 
 def test_bf16_trains(data, tmp_path):
@@ -370,7 +375,8 @@ def test_training_without_its_pseudo_labels_is_an_error_that_names_label_py(data
 )
 def test_class_weights_are_the_published_ones_unless_told_or_pseudo_labelled(options, weights):
     args = train.parse_args([str(word) for word in options])
-    assert train.class_weights(args, 6) == weights
+    found = train.build_objective(args, SECOND, torch.device("cpu")).class_weights
+    assert weights is None if found is None else found.tolist() == weights
 
 
 # ------------------------------------------------------------------- wrong input

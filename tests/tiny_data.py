@@ -1,5 +1,6 @@
 """Tiny random pairs in the real SECOND layout."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,84 @@ def truncate(path: Path, share: float = 0.6) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     return path
+
+
+def write_tiff(
+    path: Path,
+    bands: np.ndarray,
+    *,
+    left: float = 500000,
+    crs: str | None = "EPSG:32637",
+    **options,
+) -> Path:
+    """Writes (C, H, W) as a GeoTIFF of 2 m pixels; without `crs` it has no place on earth."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    transform = rasterio.Affine(2, 0, left, 0, -2, 6000000)
+    place = {"crs": crs, "transform": transform} if crs else {}
+    count, height, width = bands.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **place, **options) as file:
+        file.write(bands)
+    return path
+
+
+def write_envi(path: Path, bands: np.ndarray) -> Path:
+    """Writes (C, H, W) uint8 as raw band-sequential pixels, and `<path>.hdr` beside them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bands.tobytes())
+    count, lines, samples = bands.shape
+    path.with_name(path.name + ".hdr").write_text(
+        f"ENVI\nsamples = {samples}\nlines = {lines}\nbands = {count}\nheader offset = 0\n"
+        "file type = ENVI Standard\ndata type = 1\ninterleave = bsq\nbyte order = 0\n"
+    )
+    return path
+
+
+def make_change(
+    rng: np.random.Generator, height: int, width: int, bands: int = 3, most: int = 255
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images (2, C, H, W) int64 in 0..most, and change (H, W) of one rectangle, about a tenth."""
+    images = rng.integers(0, most // 2, (1, bands, height, width)).repeat(2, 0)
+    images[1] += rng.integers(0, most // 20, images[1].shape)
+    change = np.zeros((height, width), np.uint8)
+    high, wide = height // 3, width // 3
+    top, left = rng.integers(height - high + 1), rng.integers(width - wide + 1)
+    change[top : top + high, left : left + wide] = 1
+    images[1][:, change == 1] += most // 3
+    return images, change
+
+
+def make_binary(
+    root: Path, parts: dict[str, int] | None = None, size: int = 64, coding: str = "0255"
+) -> Path:
+    """Writes RGB PNG and labels as folders A, B and label, of parts or (part "") of root."""
+    for part, count in (parts or {"train": 4}).items():
+        for index in range(count):
+            images, change = make_change(np.random.default_rng((len(part), index)), size, size)
+            for folder, image in zip("AB", images.astype(np.uint8), strict=True):
+                write(root / part / folder / f"{index:03d}.png", image.transpose(1, 2, 0))
+            stored = change if coding == "01" else change * 255
+            write(root / part / "label" / f"{index:03d}.png", stored)
+    return root
+
+
+def make_rucode(root: Path, train: int = 3, test: int = 2, size: tuple = (80, 72)) -> Path:
+    """Writes 8-band composites of 10 bits, masks of the first of them, and the sample submission.
+
+    Heights grow from scene to scene, as the real sizes differ.
+    """
+    names = [f"KVI_2018_SCN{i}__KV1_2019_SCN{i}" for i in range(train + test)]
+    for index, name in enumerate(names):
+        rng = np.random.default_rng(index)
+        images, change = make_change(rng, size[0] + 8 * index, size[1], 4, 1023)
+        composite = images.astype(np.uint16).reshape(8, *change.shape)
+        write_tiff(root / f"Images_composit/Images_composit/8_ch/{name}.tif", composite)
+        if index < train:
+            write_tiff(root / f"mask/mask/{name}.tif", change[None])
+    lines = ["Id,mask", *(f"{name},2 1" for name in reversed(names[train:]))]
+    (root / "sample_submission.csv").write_text("\n".join(lines) + "\n")
+    return root

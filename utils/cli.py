@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from utils.rucode_config import read_rucode_config
+
 TRACEBACK = "TWODATES_TRACEBACK"  # environment variable: show where an error came from
 
 
@@ -37,8 +39,11 @@ class Parser(argparse.ArgumentParser):
             epilog="Options may be written with - or _. The command line wins over --config; "
             "--no-X turns off a switch X that the config turns on.",
         )
+        self._told = False
         self.add_argument(
-            "--config", metavar="FILE", help="YAML of defaults for the options below (configs/)"
+            "--config",
+            metavar="FILE",
+            help="YAML of defaults for the options below (configs/), or a .json of Rucode",
         )
 
     def parse_args(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -51,6 +56,8 @@ class Parser(argparse.ArgumentParser):
     def _words(self, argv: Sequence[str] | None) -> list[str]:
         """The config's options as words, then the command line's."""
         words = [_with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
+        if words and words[0].endswith(".json"):  # `train.py config.json`, as Rucode has it
+            words = ["--config", *words]
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         finder.add_argument("--config")
         config = finder.parse_known_args(words)[0].config
@@ -104,12 +111,28 @@ class Parser(argparse.ArgumentParser):
     def _config_words(self, path: Path) -> list[str]:
         if not path.is_file():
             self.error(f"--config {path}: no such file")
+        if path.suffix == ".json":
+            return self._foreign_words(path)
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except yaml.YAMLError as error:
             self.error(f"--config {path} is not YAML: {error}")
         if not isinstance(values, dict):
             self.error(f"--config {path} must hold `option: value` lines")
+        return self._value_words(path, values)
+
+    def _foreign_words(self, path: Path) -> list[str]:
+        """A configuration file of Rucode's, in our options; says what became of it."""
+        try:
+            values, notes = read_rucode_config(path)
+        except ValueError as error:
+            self.error(str(error))
+        if os.environ.get("RANK", "0") == "0" and not self._told:
+            print(f"{path}, in options of this program:", *notes, sep="\n  ")
+            self._told = True
+        return self._value_words(path, values)
+
+    def _value_words(self, path: Path, values: dict[str, Any]) -> list[str]:
         known = self.options()
         words: list[str] = []
         for key, value in values.items():

@@ -135,6 +135,15 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         return self.act(self.drop(y)) if hasattr(self, "act") else y
 
 
+def gather(value: object) -> list:
+    """Every rank's `value`, which can be pickled, in order of rank; on the first rank only."""
+    if world() == 1:
+        return [value]
+    values = [None] * world() if is_main() else None
+    dist.gather_object(value, values)
+    return values or []
+
+
 def wrap(network: nn.Module, sync_bn: bool = True) -> nn.Module:
     """The network with gradients averaged over ranks; itself in a single process.
 

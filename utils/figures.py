@@ -84,6 +84,12 @@ def overlay(image: np.ndarray, mask: np.ndarray, palette: Palette) -> np.ndarray
     return np.where(coloured[..., None], colourise(mask, palette), ghost(image))
 
 
+def heat_map(probs: np.ndarray) -> np.ndarray:
+    """(H, W) in 0..1 -> (H, W, 3) uint8: black, red, yellow, white, evenly spaced."""
+    levels = 3 * probs[..., None] - np.arange(3)
+    return (levels.clip(0, 1) * 255).astype(np.uint8)
+
+
 def ghost(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (H, W, 1) uint8: pale grey, equally pale for dark images."""
     grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
@@ -116,13 +122,13 @@ def draw(
     Returns:
         An RGB image.
     """
-    font, title_font = _font(panel_px / 18), _font(panel_px / 14)
-    unit = _line_height(font)
+    font, title_font = load_font(panel_px / 18), load_font(panel_px / 14)
+    unit = line_height(font)
     gap = unit // 2
     height, width = panels.pictures[0][0].shape[:2]
     panel_size = (panel_px, round(panel_px * height / width))
     left = unit * 2 if any(panels.rows) else unit
-    top = unit + (_line_height(title_font) + gap if title else 0) + unit + gap
+    top = unit + (line_height(title_font) + gap if title else 0) + unit + gap
     total_width = left + len(panels.columns) * (panel_px + gap) - gap + unit
     bottom = top + len(panels.rows) * (panel_size[1] + gap) - gap
     lines = _legend_lines(legend, font, total_width - left - unit)
@@ -141,7 +147,7 @@ def draw(
             pen.rectangle((x - 1, y - 1, x + panel_px, y + panel_size[1]), outline=FRAME)
     for row, heading in enumerate(panels.rows):
         y = top + row * (panel_size[1] + gap) + panel_size[1] // 2
-        _upright_text(paper, heading, font, (left - gap, y))
+        upright_text(paper, heading, font, (left - gap, y))
     for number, line in enumerate(lines):
         _draw_legend_line(pen, line, font, (left, bottom + unit + number * round(1.5 * unit)))
     return paper
@@ -193,7 +199,7 @@ def _legend_lines(
 
 
 def _entry_width(text: str, font: ImageFont.FreeTypeFont) -> int:
-    return round(font.getlength(text) + 2.9 * _line_height(font))
+    return round(font.getlength(text) + 2.9 * line_height(font))
 
 
 def _draw_legend_line(
@@ -202,7 +208,7 @@ def _draw_legend_line(
     font: ImageFont.FreeTypeFont,
     corner: tuple[int, int],
 ) -> None:
-    (x, y), unit = corner, _line_height(font)
+    (x, y), unit = corner, line_height(font)
     for colour, text in entries:
         box = (x, y, x + round(1.4 * unit), y + unit)
         pen.rectangle(box, fill=colour, outline=FRAME if min(colour) > 200 else colour)
@@ -210,13 +216,13 @@ def _draw_legend_line(
         x += _entry_width(text, font)
 
 
-def _upright_text(
+def upright_text(
     paper: Image.Image, text: str, font: ImageFont.FreeTypeFont, right_middle: tuple[int, int]
 ) -> None:
     """Text that reads upwards, its foot at the right edge given."""
     if not text:
         return
-    width, height = round(font.getlength(text)), round(1.3 * _line_height(font))
+    width, height = round(font.getlength(text)), round(1.3 * line_height(font))
     label = Image.new("RGB", (width, height), PAPER)
     ascent = font.getmetrics()[0]
     ImageDraw.Draw(label).text((0, ascent), text, FAINT_INK, font, anchor="ls")
@@ -225,9 +231,11 @@ def _upright_text(
     paper.paste(label, (x - ascent, y - label.height // 2))
 
 
-def _font(size: float) -> ImageFont.FreeTypeFont:
+def load_font(size: float) -> ImageFont.FreeTypeFont:
+    """Pillow's own, `size` in pixels."""
     return ImageFont.load_default(size=round(size))
 
 
-def _line_height(font: ImageFont.FreeTypeFont) -> int:
+def line_height(font: ImageFont.FreeTypeFont) -> int:
+    """Pixels of one line."""
     return round(font.size * 1.1)

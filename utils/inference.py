@@ -97,10 +97,11 @@ class Member(NamedTuple):
 
 
 def to_probs(logits: Logits) -> Probs:
-    """Softmax over classes, sigmoid of the change score, both in float32."""
+    """Softmax over classes, sigmoid of the change scores, all in float32."""
     semantic = None if logits.semantic is None else logits.semantic.float().softmax(dim=2)
     change = None if logits.change is None else logits.change.float().sigmoid()
-    return Probs(semantic, change)
+    gate = None if logits.aux_change is None else logits.aux_change.float().sigmoid()
+    return Probs(semantic, change, gate)
 
 
 def to_masks(probs: Probs, threshold: float = 0.5) -> Tensor:
@@ -165,7 +166,9 @@ class Predictor:
 
 
 def mean_probs(each: Sequence[Probs]) -> Probs:
-    """The mean of several networks' probabilities."""
+    """The mean of several networks' probabilities; the gate's only if all have one."""
+    if any(probs.gate is None for probs in each):
+        each = [probs._replace(gate=None) for probs in each]
     sums = Probs()
     for probs in each:
         sums = _add(sums, probs)

@@ -1,23 +1,62 @@
 """Losses over a batch, divided by what the whole batch, over ranks and parts, adds up to."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils import distributed
 from utils.structures import IGNORE_INDEX, Logits, Sample
 
 # water, ground, low vegetation, tree, building, sports field
 SENSEEARTH_CLASS_WEIGHTS = (2.0, 1.0, 2.0, 2.0, 1.0, 1.0)
 
 
+CHANGE_LOSSES = ("bce", "dice_bce")
+
+
+class Objective(NamedTuple):
+    """What is minimised."""
+
+    class_weights: Tensor | None = None  # (K,), unitless; None means all 1
+    change_loss: str = "bce"  # of CHANGE_LOSSES
+    changed_weight: float = 2.0  # factor on changed pixels in the cross-entropy, unitless
+    aux_weight: float = 2.0  # of the supervised gate, where a network has one
+
+
 class LossTerms(NamedTuple):
-    """What one step minimises (`total`) and its parts, scalars in nats."""
+    """What one step minimises (`total`) and its parts, scalars; None for what is not there."""
 
     total: Tensor
-    semantic: Tensor
-    change: Tensor
+    semantic: Tensor | None = None  # nats
+    change: Tensor | None = None  # nats; with dice_bce plus 1 - Dice
+    gate: Tensor | None = None  # nats
+
+
+def class_weights(
+    given: Sequence[float] | None, classes: Sequence[str], pseudo_labels: bool = False
+) -> Tensor | None:
+    """(K,) weights: the given ones, or the published ones where they apply; None means all 1.
+
+    Args:
+        given: --class-weights.
+        classes: names of the K classes.
+        pseudo_labels: trains on them; the published weights are for true labels only.
+
+    Raises:
+        ValueError: not one weight a class.
+    """
+    if given is None:
+        published = not pseudo_labels and len(classes) == len(SENSEEARTH_CLASS_WEIGHTS)
+        return torch.tensor(SENSEEARTH_CLASS_WEIGHTS) if published else None
+    if len(given) != len(classes):
+        raise ValueError(
+            f"--class-weights has {len(given)} numbers, the data set {len(classes)} classes: "
+            f"{', '.join(classes) or 'none'}. Give one a class."
+        )
+    return torch.tensor(given)
 
 
 class Denominators(NamedTuple):
@@ -90,29 +129,58 @@ def change_loss(
     return (per_pixel * pixel_weight).sum() / denominator.clamp(min=1)
 
 
+def dice_loss(probs: Tensor, target: Tensor) -> Tensor:
+    """1 - the soft Dice coefficient of the changed pixels, over the whole batch of all ranks.
+
+    Args:
+        probs: (B, H, W) in 0..1 = P(changed).
+        target: (B, H, W) int64: 1 = changed, 0 = unchanged, or IGNORE_INDEX.
+
+    Returns:
+        Scalar in 0..1. Over several ranks its values add up to the loss, and so do its gradients.
+    """
+    probs = probs * (target != IGNORE_INDEX)
+    changed = (target == 1).to(probs.dtype)
+    sums = torch.stack([(probs * changed).sum(), probs.sum(), changed.sum()])
+    others = distributed.sum_over_ranks(sums.detach()) - sums.detach()
+    hits, predicted, true = sums + others
+    loss = 1 - (2 * hits + 1) / (predicted + true + 1)
+    return loss - loss.detach() * (1 - 1 / distributed.world())
+
+
 def training_loss(
     logits: Logits,
     batch: Sample,
-    class_weights: Tensor | None = None,
+    objective: Objective = Objective(),  # noqa: B008 - immutable
     denominators: Denominators | None = None,
 ) -> LossTerms:
-    """Twice the change loss plus the semantic loss, whichever heads there are.
+    """Twice the change loss plus the semantic loss plus the gate's, whichever there are.
+
+    With `dice_bce` the change loss is Dice plus unweighted cross-entropy, and counts once.
 
     Args:
         logits: of the network.
         batch: the targets, on the same device.
-        class_weights: (K,), unitless; None means all 1.
+        objective: weights and kinds.
         denominators: of the whole batch if `batch` is a part of one; None: those of `batch`.
 
-    Reference: SenseEarth 2020 contest, 1st place report.
+    Reference: SenseEarth 2020 contest, 1st place report; the gate: TFINet.
     """
     if denominators is None:
-        denominators = loss_denominators(batch, class_weights)
-    semantic = change = denominators.change.new_zeros(())
+        denominators = loss_denominators(batch, objective.class_weights)
+    dice = objective.change_loss == "dice_bce"
+    semantic = change = gate = None
     if logits.semantic is not None:
         semantic = semantic_loss(
-            logits.semantic, batch.semantic, denominators.semantic, class_weights
+            logits.semantic, batch.semantic, denominators.semantic, objective.class_weights
         )
     if logits.change is not None:
-        change = change_loss(logits.change, batch.change, denominators.change)
-    return LossTerms(2 * change + semantic, semantic, change)
+        weight = 1.0 if dice else objective.changed_weight
+        change = change_loss(logits.change, batch.change, denominators.change, weight)
+        if dice:
+            change = change + dice_loss(logits.change.float().sigmoid(), batch.change)
+    if logits.aux_change is not None:
+        gate = change_loss(logits.aux_change, batch.change, denominators.change, 1.0)
+    weighted = ((1.0, semantic), (1.0 if dice else 2.0, change), (objective.aux_weight, gate))
+    total = sum(weight * term for weight, term in weighted if term is not None)
+    return LossTerms(total, semantic, change, gate)

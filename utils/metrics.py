@@ -219,11 +219,15 @@ def binary_change_metrics(counts: Tensor) -> dict[str, float | list]:
     Args:
         counts: (2, 2) of a ChangeConfusion without classes; rows = truth, unchanged first.
     """
+    change = _change_metrics(collapse_to_change(counts))
+    iou_unchanged, iou_change = iou(counts).tolist()
     return {
-        "miou": float(iou(counts).mean()),
+        "miou": (iou_unchanged + iou_change) / 2,
         "kappa": cohen_kappa(counts),
         "oa": _ratio(counts.trace(), counts.sum()),
-        **_change_metrics(collapse_to_change(counts)),
+        **change,
+        "dice": change["f1_change"],  # the same by another name
+        "iou_unchanged": iou_unchanged,
         "confusion": counts.tolist(),
     }
 

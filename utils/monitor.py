@@ -11,7 +11,8 @@ from utils.losses import LossTerms
 class _Step(NamedTuple):
     step: int
     tiles: Sequence[str]
-    terms: torch.Tensor  # (3,) on the device
+    names: Sequence[str]  # of the terms
+    terms: torch.Tensor  # (terms,) on the device
 
 
 class LossMonitor:
@@ -22,7 +23,8 @@ class LossMonitor:
 
     def add(self, step: int, tiles: Sequence[str], terms: LossTerms) -> None:
         """Remembers one step. Does not wait for the device."""
-        self._steps.append(_Step(step, tiles, torch.stack([t.detach() for t in terms])))
+        there = {name: t.detach() for name, t in terms._asdict().items() if t is not None}
+        self._steps.append(_Step(step, tiles, list(there), torch.stack(list(there.values()))))
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -33,11 +35,12 @@ class LossMonitor:
         Raises:
             FloatingPointError: a loss was not finite; names the first such step and its tiles.
         """
-        values = torch.stack([s.terms for s in self._steps]).cpu()  # (steps, 3)
+        names = self._steps[0].names
+        values = torch.stack([s.terms for s in self._steps]).cpu()  # (steps, terms)
         finite = values.isfinite().all(dim=1)
         if not finite.all():
             bad = self._steps[int((~finite).nonzero()[0])]
-            losses = dict(zip(LossTerms._fields, values[~finite][0].tolist(), strict=True))
+            losses = dict(zip(names, values[~finite][0].tolist(), strict=True))
             raise FloatingPointError(
                 f"the loss is not finite at step {bad.step}: {losses}; "
                 f"tiles {', '.join(bad.tiles)}. Look at these tiles, or start a new run with a "
@@ -45,4 +48,4 @@ class LossMonitor:
                 "weights."
             )
         self._steps.clear()
-        return dict(zip(LossTerms._fields, values.mean(dim=0).tolist(), strict=True))
+        return dict(zip(names, values.mean(dim=0).tolist(), strict=True))

@@ -6,6 +6,13 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+LR_POLICIES = {
+    "poly": "falls at every step to 0, to the power of 0.9",
+    "linear": "falls every epoch, to lr / (epochs + 1)",
+    "step": "times --lr-gamma (0.1) after every third of the epochs",
+    "exponential": "times --lr-gamma (0.97) after every epoch",
+}
+
 
 def build_adam(
     network: nn.Module, lr: float, weight_decay: float, head_lr_factor: float = 10.0
@@ -23,9 +30,32 @@ def build_adam(
     return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
 
 
-def poly_lr(lr: float, step: int, total_steps: int, power: float = 0.9) -> float:
-    """The rate after `step` of `total_steps` steps: lr * (1 - step / total_steps) ** power."""
-    return lr * (1 - step / total_steps) ** power
+def learning_rate(
+    policy: str,
+    lr: float,
+    step: int,
+    total_steps: int,
+    steps_per_epoch: int,
+    gamma: float | None = None,
+) -> float:
+    """The rate for the step after `step` steps.
+
+    Args:
+        policy: a key of LR_POLICIES.
+        lr: the first rate.
+        step: taken so far, from 0.
+        total_steps: of the whole run.
+        steps_per_epoch: all policies but poly change once an epoch.
+        gamma: of step and exponential; None for their own.
+    """
+    if policy == "poly":
+        return lr * (1 - step / total_steps) ** 0.9
+    epoch, epochs = step // steps_per_epoch, -(-total_steps // steps_per_epoch)
+    if policy == "linear":
+        return lr * (1 - epoch / (epochs + 1))
+    if policy == "step":
+        return lr * (0.1 if gamma is None else gamma) ** (epoch // max(epochs // 3, 1))
+    return lr * (0.97 if gamma is None else gamma) ** epoch
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -40,6 +40,7 @@ class Run:
         self.models, self.stem, self.resume = Path(outdir, "models"), stem, resume
         self.recipe, self.options = recipe, options
         self.best_score, self.best_path = -math.inf, None
+        self.stale = 0  # validations in a row without a better score, the same on all ranks
         self._superseded: list[str | None] = []  # best checkpoints that are no longer
         self.name = name or f"{stem}_{time.strftime('%Y%m%d-%H%M%S')}"
         self.folder = Path(resume).parent if resume else Path(outdir, "runs", self.name)
@@ -64,6 +65,7 @@ class Run:
                 ema.load_state_dict(last["ema"])
             step, self.name = last["step"], last["run"]
             self.best_score, self.best_path = last["best_score"], last["best_path"]
+            self.stale = last["stale"]
         elif (self.folder / "last.pth").exists():
             raise ValueError(
                 f"--name {self.name}: {self.folder} holds a run already; choose another name, or "
@@ -78,14 +80,24 @@ class Run:
 
     def keep_best(self, network: nn.Module, score: float) -> None:
         """Saves the weights if none scored higher, and marks the previous best for deletion."""
-        if distributed.is_main() and (self.best_path is None or score >= self.best_score):
-            self._superseded.append(self.best_path)
+        first, better = self.best_score == -math.inf, score > self.best_score
+        self.stale = 0 if better else self.stale + 1
+        if first or score >= self.best_score:
             self.best_score = -math.inf if math.isnan(score) else score
-            self.best_path = str(self._free_path(score))
-            save_checkpoint(
-                self.best_path, network.state_dict(), self.recipe, run=self.name, score=score
-            )
-            tqdm.write(f"best so far, saved as {self.best_path}")
+            if distributed.is_main():
+                self._save_best(network, score)
+
+    def is_stale(self, patience: int | None) -> bool:
+        """Whether so many validations in a row brought no better score (None: never)."""
+        return patience is not None and self.stale >= patience
+
+    def _save_best(self, network: nn.Module, score: float) -> None:
+        self._superseded.append(self.best_path)
+        self.best_path = str(self._free_path(score))
+        save_checkpoint(
+            self.best_path, network.state_dict(), self.recipe, run=self.name, score=score
+        )
+        tqdm.write(f"best so far, saved as {self.best_path}")
 
     def save_last(self, network, optimizer, scaler, ema, step: int) -> None:
         """Writes all that `restore` needs."""
@@ -101,6 +113,7 @@ class Run:
                 scaler=scaler.state_dict(),
                 ema=None if ema is None else ema.state_dict(),
                 best_score=self.best_score,
+                stale=self.stale,
                 best_path=self.best_path,
             )
             # only now: until here a resumed run would have looked for them

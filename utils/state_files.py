@@ -5,12 +5,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from utils.files import atomic_path
 
 SHOWN_KEYS = 10  # of each kind, in an error
+
+
+def _numpy_scalars() -> list[Any]:
+    """What numpy's numbers and truth values are pickled as, by numpy 1's and 2's names."""
+    rebuild = np.float64(0).__reduce__()[0]
+    kinds = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+    return [
+        (rebuild, "numpy.core.multiarray.scalar"),
+        (rebuild, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in kinds),
+    ]
+
+
+NUMPY_SCALARS = _numpy_scalars()  # published files hold scores so; they are plain values
 
 
 def save_checkpoint(
@@ -34,7 +50,8 @@ def read_file(path: Path | str) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds more than tensors and plain values, and reading that could run code; "

@@ -22,6 +22,9 @@ class Scheme(NamedTuple):
     scale: float = 255.0  # the stored value that stands for 1.0
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # per band, after division by scale
     std: tuple[float, ...] = (0.229, 0.224, 0.225)  # per band, after division by scale
+    # before that, per image and date, by the whole image: "none"; "bands": each band minus its
+    # mean, over its standard deviation; "joint": the same with one mean for all bands
+    standardise: str = "none"
 
     @property
     def num_classes(self) -> int:
@@ -39,7 +42,7 @@ class Sample(NamedTuple):
 
     name: str  # tile id
     images: Tensor  # (T, C, H, W) uint8 or float as read; normalised on the device
-    semantic: Tensor  # (T, H, W) int64 in 0..K-1, IGNORE_INDEX where unlabelled
+    semantic: Tensor  # (T, H, W) int64 in 0..K-1, IGNORE_INDEX where unlabelled; K = 0: (0, H, W)
     change: Tensor  # (H, W) int64: 1 = changed, 0 = unchanged, IGNORE_INDEX where unknown
 
 
@@ -57,3 +60,4 @@ class Probs(NamedTuple):
 
     semantic: Tensor | None = None  # (B, T, K, H, W) in 0..1, sums to 1 over K
     change: Tensor | None = None  # (B, H, W) in 0..1 = P(changed)
+    gate: Tensor | None = None  # (B, H, W) in 0..1 = P(changed) as a supervised gate sees it

@@ -1,6 +1,6 @@
 """The parts of a training loop that know nothing of files or options."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from utils import distributed
 from utils.inference import Normalise
-from utils.losses import Denominators, LossTerms, loss_denominators, training_loss
+from utils.losses import Denominators, LossTerms, Objective, loss_denominators, training_loss
 from utils.precision import autocast
 from utils.structures import Sample
 
@@ -32,13 +32,13 @@ def forward_backward(
     network: nn.Module,
     normalise: Normalise,
     batch: Sample,
-    weights: Tensor | None,
+    objective: Objective,
     parts: int,
     scaler: torch.amp.GradScaler,
     amp: torch.dtype | None,
 ) -> LossTerms:
     """Gradients of one batch, worked through in parts; its losses over all ranks' pixels."""
-    denominators = loss_denominators(batch, weights)
+    denominators = loss_denominators(batch, objective.class_weights)
     packed = distributed.sum_over_ranks(torch.cat([d.flatten() for d in denominators]))
     denominators = Denominators(packed[:-1], packed[-1])
     terms, tiles = [], len(batch.images)
@@ -49,10 +49,12 @@ def forward_backward(
         with distributed.gradients_synced(network, i == parts - 1):
             with autocast(part.images.device, amp):
                 logits = network(normalise(part.images))
-            terms.append(training_loss(logits, part, weights, denominators))
+            terms.append(training_loss(logits, part, objective, denominators))
             # DistributedDataParallel divides gradients by the world, our losses need their sum
             scaler.scale(terms[-1].total * distributed.world()).backward()
-    summed = [
-        distributed.sum_over_ranks(sum(values).detach()) for values in zip(*terms, strict=True)
-    ]
-    return LossTerms(*summed)
+    return LossTerms(*(_summed(values) for values in zip(*terms, strict=True)))
+
+
+def _summed(values: Sequence[Tensor | None]) -> Tensor | None:
+    """One loss term over parts and ranks."""
+    return None if values[0] is None else distributed.sum_over_ranks(sum(values).detach())

@@ -1,0 +1,170 @@
+"""What a scene costs by its size: seconds per megapixel and memory of `test.py`, whole program.
+
+`python -m benchmarks.scenes` makes 8-band composites of two sides, as many of the smaller as have
+about a tenth of the larger one's area, and a network of random weights; it prints a table and
+writes JSON. Start-up (a run on one window) is taken off the time. Memory is what all processes of
+the run hold together, shared pages counted once.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datasets.rucode import rucode_scheme
+from models.checkpoints import make_recipe, network_of
+from utils.cli import Parser, positive_int, run
+from utils.files import write_json
+from utils.geotiff import open_strips
+from utils.state_files import save_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+BANDS = 8
+STRIP_PX = 512
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser("Measure test.py over scenes of two sizes.", prog="python -m benchmarks.scenes")
+    group = parser.add_argument_group("network")
+    group.add_argument("--model", default="fcn", help="as for train.py")
+    group.add_argument("--backbone", default="resnet18", help="as for train.py")
+    group = parser.add_argument_group("measurement")
+    group.add_argument("--small", type=positive_int, default=1000, help="side in px")
+    group.add_argument("--large", type=positive_int, default=10_000, help="side in px")
+    group.add_argument("--test-options", default="--tta none", help="of test.py")
+    group.add_argument("--out", default="outdir/benchmarks/scenes.json", help="JSON to write")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Makes the scenes, runs test.py over them, prints the table."""
+    args = parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = save_network(Path(folder, "network.pth"), args.model, args.backbone)
+        few = max(args.large**2 // (10 * args.small**2), 1)
+        sizes = {"start": (64, 1), "small": (args.small, few), "large": (args.large, 1)}
+        runs = {}
+        for name, (side, count) in sizes.items():
+            root = Path(folder, name)
+            for i in range(count):
+                make_composite(composites(root) / f"{i}.tif", side, seed=i)
+            runs[name] = {"megapixels": side**2 * count / 1e6, **measure(args, root, checkpoint)}
+    rows = [summary(runs["start"], runs[name], sizes[name]) for name in ("small", "large")]
+    print(table(rows))
+    write_json(args.out, {"options": vars(args), "rows": rows})
+    print(f"written to {args.out}")
+
+
+def composites(root: Path) -> Path:
+    """Where the rucode layout has its images."""
+    return root / "Images_composit" / "Images_composit" / "8_ch"
+
+
+def make_composite(path: Path, side: int, seed: int) -> None:
+    """An 8-band 8-bit GeoTIFF of smooth fields and noise, written strip by strip."""
+    rng = np.random.default_rng(seed)
+    columns = np.arange(side)
+    with open_strips(path, side, side, np.uint8, bands=BANDS) as out:
+        for top in range(0, side, STRIP_PX):
+            rows = np.arange(top, min(top + STRIP_PX, side))[:, None]
+            wave = 100 + 50 * np.sin(rows / 97) * np.cos(columns / 61)
+            noise = rng.integers(0, 50, (BANDS, len(rows), side), dtype=np.uint8)
+            out.write(top, wave.astype(np.uint8) + noise)
+
+
+def save_network(path: Path, model: str, backbone: str) -> Path:
+    """A checkpoint with random weights that reads six bands: three of each date."""
+    torch.manual_seed(0)
+    recipe = make_recipe(rucode_scheme(path.parent), model=model, backbone=backbone)
+    save_checkpoint(path, network_of(recipe).state_dict(), recipe)
+    return path
+
+
+def measure(args: argparse.Namespace, root: Path, checkpoint: Path) -> dict[str, float]:
+    """Seconds and peak memory (MiB) of one test.py."""
+    words = ["test.py", "--dataset", "rucode", "--data-root", root, "--checkpoints", checkpoint]
+    words += ["--outdir", root / "out", *args.test_options.split()]
+    start_s = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, *map(str, words)], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    peak = PeakMemory(process.pid)
+    if process.wait():
+        raise OSError(f"test.py failed with status {process.returncode}; see above")
+    return {"seconds": time.monotonic() - start_s, "memory_mib": peak.stop()}
+
+
+class PeakMemory:
+    """The most that a process and its children held together, looked at four times a second."""
+
+    def __init__(self, pid: int):
+        self.pid, self.peak_kib = pid, 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> float:
+        """The peak in MiB."""
+        self._over.set()
+        self._thread.join()
+        return self.peak_kib / 1024
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.25):
+            family = [self.pid, *children(self.pid)]
+            self.peak_kib = max(self.peak_kib, sum(map(proportional_kib, family)))
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, of all its threads."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, path.read_text().split())
+        except OSError:  # the thread has just ended
+            continue
+    return found
+
+
+def proportional_kib(pid: int) -> int:
+    """Resident KiB, pages shared by several processes divided among them; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+def summary(start: dict, measured: dict, size: tuple[int, int]) -> dict[str, float]:
+    """One row of the table."""
+    seconds = measured["seconds"] - start["seconds"]
+    return {
+        "side_px": size[0],
+        "scenes": size[1],
+        "seconds": seconds,
+        "megapixels_per_s": measured["megapixels"] / seconds,
+        "memory_mib": measured["memory_mib"],
+    }
+
+
+def table(rows: list[dict]) -> str:
+    """The rows, and the large one's time per megapixel over the small one's."""
+    lines = [f"{'side px':>8}{'scenes':>8}{'seconds':>10}{'MP/s':>8}{'peak MiB':>10}"]
+    for row in rows:
+        lines.append(
+            f"{row['side_px']:8d}{row['scenes']:8d}{row['seconds']:10.1f}"
+            f"{row['megapixels_per_s']:8.2f}{row['memory_mib']:10.0f}"
+        )
+    small, large = (row["megapixels_per_s"] for row in rows)
+    return "\n".join([*lines, f"time per megapixel, large over small: {small / large:.2f}"])
+
+
+if __name__ == "__main__":
+    run(main)

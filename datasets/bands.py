@@ -1,0 +1,59 @@
+"""Names of bands, their numbers in a file, and the scheme of binary change that reads them."""
+
+from collections.abc import Sequence
+
+from utils.structures import Scheme
+
+NAMED = ("red", "green", "blue", "nir")  # the first four of a file
+RGB = NAMED[:3]
+GREY = ("grey",)  # one band made of red, green and blue
+CHANGE_PALETTE = ((255, 255, 255), (220, 20, 60))  # unchanged, changed
+
+
+def band_names(bands: Sequence[str | int]) -> tuple[str, ...]:
+    """What a user types as the names of a Scheme: numbers from 1 become `band1` and so on.
+
+    Raises:
+        ValueError: an unknown name, a band twice, or grey beside others.
+    """
+    names = tuple(f"band{int(b)}" if str(b).isdecimal() else str(b).lower() for b in bands)
+    if "grey" in names and names != GREY:
+        raise ValueError(f"--bands {' '.join(names)}: grey is made of the rest; pass it alone")
+    numbers = band_numbers(names)
+    if not names or (names != GREY and len(set(numbers)) < len(numbers)):
+        raise ValueError(f"--bands {' '.join(names)}: name at least one band, each once")
+    return names
+
+
+def band_numbers(names: Sequence[str], first: int = 0) -> tuple[int, ...]:
+    """Numbers in the file, from 0, of the bands of a Scheme; grey needs the first three.
+
+    Args:
+        names: of NAMED, `band1`, `band2`, ..., or grey alone.
+        first: number of the first band of this date.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    names = RGB if tuple(names) == GREY else names
+    return tuple(first + _number(name) for name in names)
+
+
+def change_scheme(bands: Sequence[str], standardise: str) -> Scheme:
+    """Binary change on some bands; plain 8-bit colours ("none") as ImageNet has them."""
+    plain = () if standardise == "none" else (1.0, (0.0,) * len(bands), (1.0,) * len(bands))
+    fields = dict(zip(("scale", "mean", "std"), plain, strict=False))
+    return Scheme(
+        "binary_change", (), CHANGE_PALETTE, tuple(bands), standardise=standardise, **fields
+    )
+
+
+def _number(name: str) -> int:
+    if name in NAMED:
+        return NAMED.index(name)
+    digits = name.removeprefix("band")
+    if name.startswith("band") and digits.isdecimal() and int(digits) > 0:
+        return int(digits) - 1
+    raise ValueError(
+        f"--bands {name!r} is not known; pass numbers from 1, or names of {', '.join(NAMED)}, grey"
+    )

@@ -1,0 +1,259 @@
+"""Change masks of two dates, as LEVIR-CD and its relatives come: folders A, B and label.
+
+`ROOT/{train,val,test}/{A,B,label}`, or undivided `ROOT/{A,B,label}`, there with or without
+`ROOT/list/{train,val,test}.txt`, one file name or id a line. Images are PNG, JPEG, BMP, TIFF or
+ENVI with any number of bands.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.bands import RGB, band_names, band_numbers, change_scheme
+from datasets.checks import Part, check_scenes
+from datasets.codecs import find_coding
+from datasets.layout import PARTS, DataError, Problem, find_files, match_files, part_path
+from datasets.rasters import open_raster
+from datasets.scene_reader import Scene
+from datasets.scenes import SceneDataset, build_scenes, split_scenes
+from datasets.splits import SCENE_RULES, read_ids
+from utils.structures import Scheme
+
+FIELDS = {"im1": "A", "im2": "B", "label": "label"}  # what --folders calls them: usual name
+
+
+class Source(NamedTuple):
+    """Where the scenes of a part are."""
+
+    path: Path  # holds A, B and label
+    ids: Path | None = None  # text file of those that belong to it; None = all
+
+
+def binary_scheme(
+    root: Path | str,
+    *,
+    folders: Mapping[str, str] | None = None,
+    bands: Sequence[str | int] | None = None,
+) -> Scheme:
+    """The scheme of the images under a folder, by the first of them.
+
+    Args:
+        root: see `find_sources`.
+        folders: names in place of the usual ones.
+        bands: names (red, green, blue, nir, grey) or numbers from 1; None = all of the file, and
+            three 8-bit bands are red, green and blue.
+
+    Returns:
+        8-bit red, green and blue as they are, with ImageNet's statistics; anything else
+        standardised, each band of each image by itself.
+
+    Raises:
+        FileNotFoundError: no images.
+        ValueError: a band that is not there.
+    """
+    source = next(iter(find_sources(root, folders).values()))
+    raster = open_raster(_images(source.path, folders)[0])
+    plain = raster.dtype == np.uint8
+    if bands is None:
+        rgb = plain and raster.count == 3
+        names = RGB if rgb else band_names(range(1, raster.count + 1))
+    else:
+        names = band_names(bands)
+    if max(band_numbers(names)) >= raster.count:
+        raise ValueError(
+            f"--bands {' '.join(names)}: {raster.path} has {raster.count} band(s); "
+            f"pass numbers in 1..{raster.count}"
+        )
+    return change_scheme(names, "none" if plain and names == RGB else "bands")
+
+
+def build_binary(
+    root: Path | str,
+    part: str,
+    *,
+    scheme: Scheme,
+    split: str | None = None,
+    folders: Mapping[str, str] | None = None,
+    label_coding: str = "auto",
+    **options,
+) -> SceneDataset:
+    """Builds one part: with a split its "train" or "val", else all of a part.
+
+    Args:
+        root: see `find_sources`.
+        part: train or val; without a split also "test" (test, or else val, or else the undivided
+            folder), or any other folder under root.
+        scheme: see `binary_scheme`.
+        split: "official": val validates; else see `datasets.scenes.split_scenes`.
+        folders: names in place of the usual ones, keys train, val, test, im1, im2 and label.
+        label_coding: "auto", "01" or "0255", see `datasets.codecs.find_coding`; decided by all
+            labels under root.
+        **options: see `datasets.scenes.build_scenes`.
+
+    Raises:
+        FileNotFoundError: no images, or no such part.
+        DataError: scenes that lack a file.
+        ValueError: no labels to split, or an unknown option.
+    """
+    sources = find_sources(root, folders)
+    if split is None or split == "official":
+        name = part if split is None else _official(sources, part)
+        source, scenes = _whole(root, name, scheme, folders)
+    else:
+        source, scenes = _whole(root, "train", scheme, folders)
+    if split is not None and scenes[0].label is None:
+        raise ValueError(f"{source.path} has no labels; training needs the folder label")
+    if split not in (None, "official"):
+        scenes = split_scenes(scenes, split)[part]
+    coding = _coding({source, *sources.values()} if scenes[0].label else (), folders, label_coding)
+    return build_scenes(scenes, scheme, part=part, path=source.path, label_coding=coding, **options)
+
+
+def check_binary(
+    root: Path | str,
+    parts: Sequence[str] | None = None,
+    *,
+    scheme: Scheme,
+    folders: Mapping[str, str] | None = None,
+    label_coding: str = "auto",
+    **options,
+) -> dict[str, int]:
+    """Checks every file of the parts.
+
+    Args:
+        root: see `find_sources`.
+        parts: which; None = all there are.
+        scheme: see `binary_scheme`.
+        folders: names in place of the usual ones.
+        label_coding: as in `build_binary`.
+        **options: seen, threads, progress, see `datasets.checks.check_scenes`.
+
+    Returns:
+        Number of scenes per part.
+
+    Raises:
+        FileNotFoundError: a part has no images.
+        DataError: all files that break a rule.
+    """
+    found, sources = {}, set(find_sources(root, folders).values())
+    for part in parts or find_sources(root, folders):
+        source, scenes, problems = list_binary(root, part, scheme, folders)
+        found[part] = Part(f"{source.path.resolve()} {part}", scenes, problems)
+        sources.add(source)
+    coding = _coding(sources, folders, label_coding)
+    return check_scenes(root, found, scheme, coding, **options)
+
+
+def find_sources(root: Path | str, folders: Mapping[str, str] | None = None) -> dict[str, Source]:
+    """The parts of a data set.
+
+    Returns:
+        {part: where it is}: those of train, val and test that are there; of an undivided folder
+        those with a list, or without lists all of it as "train".
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    root = Path(root)
+    divided = {part: Source(part_path(root, part, folders)) for part in PARTS}
+    found = {part: s for part, s in divided.items() if _images(s.path, folders)}
+    if found:
+        return found
+    if not _images(root, folders):
+        image1 = _folder(root, "im1", folders).name
+        raise FileNotFoundError(
+            f"no images in {divided['train'].path / image1} nor in {root / image1} (expected "
+            "*.png, *.jpg, *.bmp, *.tif, or ENVI with its .hdr). Unpack the archive there, pass "
+            "--data-root, or name the folders with --folders."
+        )
+    lists = {part: root / "list" / f"{part}.txt" for part in PARTS}
+    listed = {part: Source(root, path) for part, path in lists.items() if path.is_file()}
+    return listed or {"train": Source(root)}
+
+
+def list_binary(
+    root: Path | str,
+    part: str,
+    scheme: Scheme,
+    folders: Mapping[str, str] | None = None,
+) -> tuple[Source, list[Scene], list[Problem]]:
+    """Finds the scenes of a part without opening an image.
+
+    Returns:
+        Where they are; whole scenes, sorted by id or as listed; what is wrong with the others.
+
+    Raises:
+        FileNotFoundError: no images, or no such part.
+        ValueError: a list names ids that are not there.
+    """
+    source = _source(root, part, folders)
+    paths = [_folder(source.path, field, folders) for field in FIELDS]
+    found = [(path, find_files(path, (".bmp",), envi=True)) for path in paths]
+    names = list(found[0][1])
+    if source.ids is not None:
+        names = read_ids(source.ids, names, where=paths[0])
+        found = [
+            (path, {name: files[name] for name in names if name in files}) for path, files in found
+        ]
+    whole, problems = match_files(found if found[2][1] else found[:2])
+    bands = (band_numbers(scheme.bands),) * 2
+    scenes = [
+        Scene(name, (first, second), bands, label[0] if label else None)
+        for name in (names if source.ids else whole)
+        if name in whole
+        for first, second, *label in (whole[name],)
+    ]
+    return source, scenes, problems
+
+
+def _source(root: Path | str, part: str, folders: Mapping[str, str] | None) -> Source:
+    sources = find_sources(root, folders)
+    if part in sources:
+        return sources[part]
+    if part == "test":
+        return sources.get("val") or sources["train"]
+    other = Source(part_path(root, part, folders))
+    if not _images(other.path, folders):
+        raise FileNotFoundError(
+            f"there is no part {part!r} in {root}, which has {', '.join(sources)}. Pass --split "
+            f"with one of {', '.join(rule for rule in SCENE_RULES if rule != 'official')}, a text "
+            "file of ids, or a folder that is there."
+        )
+    return other
+
+
+def _official(sources: Mapping[str, Source], part: str) -> str:
+    if "val" not in sources:
+        path = next(iter(sources.values())).path
+        others = ", ".join(rule for rule in SCENE_RULES if rule != "official")
+        raise FileNotFoundError(
+            f"--split official: there is no val beside {path}; pass --split {others} or a text "
+            "file of ids"
+        )
+    return part
+
+
+def _whole(root, part, scheme, folders) -> tuple[Source, list[Scene]]:
+    source, scenes, problems = list_binary(root, part, scheme, folders)
+    if problems:
+        raise DataError(source.path, problems)
+    return source, scenes
+
+
+def _folder(path: Path, field: str, folders: Mapping[str, str] | None) -> Path:
+    return path / (folders or {}).get(field, FIELDS[field])
+
+
+def _images(path: Path, folders: Mapping[str, str] | None) -> list[Path]:
+    """First-date images of a folder, one an id."""
+    found = find_files(_folder(path, "im1", folders), (".bmp",), envi=True)
+    return [same[0] for same in found.values()]
+
+
+def _coding(sources: Iterable[Source], folders: Mapping[str, str] | None, label_coding: str) -> str:
+    """How all labels are stored, whatever part they belong to."""
+    paths = {_folder(source.path, "label", folders) for source in sources}
+    found = [find_files(path, (".bmp",), envi=True) for path in paths]
+    return find_coding([same[0] for files in found for same in files.values()], label_coding)

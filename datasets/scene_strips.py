@@ -1,0 +1,48 @@
+"""Whole scenes from a network, strip by strip, and the truth beside them."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.loader import eval_loader
+from datasets.scenes import SceneDataset
+from utils import distributed
+from utils.inference import Predictor
+from utils.scenes import predict_scenes
+from utils.windows import Strip, Window
+
+
+def predict_strips(
+    predictor: Predictor, scenes: SceneDataset, batch_size: int, num_workers: int = 0
+) -> Iterator[tuple[int, Iterator[Strip]]]:
+    """This rank's scenes, every world-th: index and strips of rows, see utils.scenes.
+
+    Args:
+        predictor: the networks.
+        scenes: in windows.
+        batch_size: windows at a time.
+        num_workers: processes that read; 0 reads here.
+    """
+    rank, world = distributed.rank(), distributed.world()
+    mine = [k for k, (i, _) in enumerate(scenes.windows) if i % world == rank]
+    batches = eval_loader(scenes, batch_size, indices=mine, num_workers=num_workers)
+    windows = []  # in pixels of what is used of a scene, as `shapes`
+    for i, window in (scenes.windows[k] for k in mine):
+        windows.append((i, window._replace(top=window.top - scenes.reader.rows(i)[0])))
+    return predict_scenes(
+        predictor,
+        tqdm(batches, unit="batch", disable=not distributed.is_main()),
+        windows,
+        scenes.reader.shapes,
+        scenes.tile_px,
+        scenes.overlap_px,
+    )
+
+
+def true_rows(scenes: SceneDataset, index: int, strip: Strip) -> Tensor:
+    """(h, W) uint8 of the label where a strip is: 1 = changed, 0 = unchanged, or IGNORE_INDEX."""
+    _, height, width = strip.values.shape
+    window = Window(scenes.reader.rows(index)[0] + strip.top, 0, height, width)
+    return torch.from_numpy(scenes.reader.change(index, window)).to(strip.values.device)

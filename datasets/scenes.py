@@ -1,0 +1,261 @@
+"""Scenes of any size and band count with a change label: random crops of them, or windows.
+
+Both data sets of binary change, `binary` and `rucode`, are lists of Scenes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.rasters import beyond, open_raster
+from datasets.scene_reader import Scene, SceneReader
+from datasets.splits import area_rows, area_share, split_names
+from datasets.transforms import Augment
+from utils.structures import IGNORE_INDEX, Sample, Scheme
+from utils.windows import Window, grid
+
+TILE_PX = 512  # side of windows unless said otherwise
+PADDINGS = ("reflect", "constant")
+DRAWS = 50  # of a crop that is to hold a changed pixel, before one is put around such a pixel
+
+
+class SceneDataset(Dataset):
+    """Random crops of scenes, or all their windows, as Samples with a change map and no classes.
+
+    `images` are (2, C, h, w): uint8 as stored where the scheme does not standardise and files have
+    8 bits, else float32, standardised by the statistics of the whole image (pixels that are not
+    finite become 0, the mean). `semantic` is (0, h, w). Without labels `change` is IGNORE_INDEX.
+
+    Args:
+        scenes: in this order.
+        scheme: bands ("grey" makes one of three), and whether they are standardised.
+        part: the part of a data set they are.
+        path: where that lies.
+        label_coding: of all labels, see `datasets.codecs.find_coding`.
+        cache: "ram" keeps decoded scenes in memory shared by all workers; None reads files anew.
+        augment: crops of `crop_size` (None: the whole scene), changed at random. Their chance
+            depends on (seed, epoch, index) only.
+        seed: at least 0.
+        positive_crops: share of crops that are drawn anew until they hold a changed pixel, if their
+            scene has one.
+        samples_per_image: crops of a scene in an epoch.
+        tile_px: side of the windows; None = crops. A side of a scene that is shorter makes the
+            window as short, rounded up to a multiple of 32.
+        overlap_px: what neighbouring windows share.
+        padding: of windows that reach beyond the scene: "reflect", or "constant": all bands of both
+            dates take the top left value of date 1's first band (as published for Rucode). `change`
+            is IGNORE_INDEX there.
+
+    Attributes:
+        names: ids of the scenes, in order.
+        labelled: whether there are true labels.
+        scenes, scheme, part, path, tile_px, overlap_px: as given.
+        windows: (index of the scene, window in its pixels) of every item; empty for crops.
+        reader: of the scenes' pixels.
+
+    Raises:
+        ValueError: no scenes, an impossible option, or files of a scene that differ in size.
+        OSError: a file that is no image.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        scheme: Scheme,
+        *,
+        part: str = "",
+        path: Path | str = "",
+        label_coding: str = "auto",
+        cache: str | None = None,
+        augment: Augment | None = None,
+        seed: int = 0,
+        positive_crops: float = 0.0,
+        samples_per_image: int = 1,
+        tile_px: int | None = None,
+        overlap_px: int = 0,
+        padding: str = "reflect",
+    ):
+        _check_options(scenes, positive_crops, samples_per_image, padding)
+        if augment is not None and tile_px is not None:
+            raise ValueError("random changes are for crops; leave out either augment or tile_px")
+        self.scenes, self.scheme, self.part, self.path = list(scenes), scheme, part, Path(path)
+        self.names = [scene.name for scene in self.scenes]
+        self.labelled = all(scene.label is not None for scene in self.scenes)
+        self.crop_size = augment.crop_size if augment else None
+        self.augment = replace(augment, crop_size=None) if augment else None
+        self.seed, self.epoch = seed, 0
+        self.positive_crops, self.samples_per_image = positive_crops, samples_per_image
+        self.tile_px, self.overlap_px, self.padding = tile_px, overlap_px, padding
+        self.reader = SceneReader(self.scenes, scheme, label_coding, cache)
+        self._changed: dict[int, np.ndarray] = {}
+        self.windows = self._windows(tile_px, overlap_px) if tile_px is not None else []
+
+    def __len__(self) -> int:
+        return len(self.windows) or len(self.scenes) * self.samples_per_image
+
+    @property
+    def tile_sizes(self) -> list[tuple[int, int]] | None:
+        """(height, width) of every window; None for crops."""
+        return [(window.height, window.width) for _, window in self.windows] or None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Epoch of plain indices; the samplers of `datasets.loader` name theirs with each index."""
+        self.epoch = epoch
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """Item `index`, or (epoch, index) for a crop as in that epoch."""
+        epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)} in {self.path}")
+        if self.windows:
+            sample = self._read(*self.windows[index])
+        else:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            scene = index % len(self.scenes)
+            sample = self._read(scene, self._choose(scene, rng))
+            sample = self.augment(sample, rng) if self.augment else sample
+        return Sample(
+            name=sample.name,
+            images=torch.from_numpy(np.array(sample.images, order="C")),
+            semantic=torch.from_numpy(sample.semantic.astype(np.int64, order="C")),
+            change=torch.from_numpy(sample.change.astype(np.int64, order="C")),
+        )
+
+    def _windows(self, tile_px: int, overlap_px: int) -> list[tuple[int, Window]]:
+        found = []
+        for index in range(len(self.scenes)):
+            (start, stop), width = self._area(index)
+            for window in grid(stop - start, width, tile_px, overlap_px):
+                height, across = (min(tile_px, -(-n // 32) * 32) for n in (stop - start, width))
+                place = Window(start + window.top, window.left, height, across)
+                found.append((index, place))
+        return found
+
+    def _area(self, index: int) -> tuple[tuple[int, int], int]:
+        """Rows (start, stop) in use and width of a scene."""
+        return self.reader.rows(index), self.reader.sizes[index][1]
+
+    def _choose(self, index: int, rng: np.random.Generator) -> Window:
+        """A crop, drawn inside the rows in use."""
+        (start, stop), width, size = *self._area(index), self.crop_size
+        if size is None:
+            return Window(start, 0, stop - start, width)
+        if size > min(stop - start, width):
+            raise ValueError(
+                f"--crop-size {size} is larger than scene {self.names[index]} ({stop - start} x "
+                f"{width} in use); pass at most {min(stop - start, width)}"
+            )
+
+        def draw() -> Window:
+            top = start + rng.integers(stop - start - size + 1)
+            return Window(int(top), int(rng.integers(width - size + 1)), size, size)
+
+        window = draw()
+        never = self.scenes[index].label is None or len(self._changed.get(index, "?")) == 0
+        if rng.random() >= self.positive_crops or never:
+            return window
+        for _ in range(DRAWS):
+            if (self.reader.change(index, window) == 1).any():
+                return window
+            window = draw()
+        return self._around_change(index, window, rng)
+
+    def _around_change(self, index: int, window: Window, rng: np.random.Generator) -> Window:
+        """A window of the same size with a random changed pixel in it, where there is one."""
+        (start, stop), width, size = *self._area(index), window.height
+        if index not in self._changed:
+            whole = Window(start, 0, stop - start, width)
+            self._changed[index] = np.flatnonzero(self.reader.change(index, whole) == 1)
+        if not len(self._changed[index]):
+            return window
+        row, column = divmod(int(rng.choice(self._changed[index])), width)
+        top, left = (
+            rng.integers(max(0, at - size + 1), min(at, length - size) + 1)
+            for at, length in ((row, stop - start), (column, width))
+        )
+        return Window(start + int(top), int(left), size, size)
+
+    def _read(self, index: int, window: Window) -> Sample:
+        """The sample of a window, as numpy arrays."""
+        images = np.stack([self.reader.image(index, date, window) for date in (0, 1)])
+        change = self.reader.change(index, window)
+        outside = beyond(window, *self._area(index))
+        if outside.any():
+            change[outside] = IGNORE_INDEX
+            if self.padding == "constant":
+                corner = Window(self._area(index)[0][0], 0, 1, 1)
+                images[..., outside] = self.reader.image(index, 0, corner)[0, 0, 0]
+        semantic = np.zeros((0, *change.shape), np.uint8)
+        return Sample(self.names[index], images, semantic, change)
+
+
+def split_scenes(scenes: Sequence[Scene], rule: str) -> dict[str, list[Scene]]:
+    """Which labelled scenes train, and which validate.
+
+    Args:
+        scenes: all with labels.
+        rule: "area" or "area:SHARE": the bottom share of the rows of every scene validates and the
+            rest trains; else by ids, see `datasets.splits.split_names`.
+
+    Returns:
+        {"train": scenes, "val": scenes}.
+
+    Raises:
+        ValueError, FileNotFoundError: an unknown rule, or one that leaves a part empty.
+    """
+    share = area_share(rule)
+    if share is None:
+        known = {scene.name: scene for scene in scenes}
+        parts = split_names(list(known), rule)
+        train, val = ([known[name] for name in names] for names in parts)
+        return {"train": train, "val": val}
+    rows = [area_rows(open_raster(scene.images[0]).height, share) for scene in scenes]
+    return {
+        part: [scene._replace(rows=r[i]) for scene, r in zip(scenes, rows, strict=True)]
+        for i, part in enumerate(("train", "val"))
+    }
+
+
+def build_scenes(
+    scenes: Sequence[Scene],
+    scheme: Scheme,
+    *,
+    augment: Augment | None = None,
+    tile_px: int | None = None,
+    pseudo_label_dir: Path | str | None = None,
+    **options,
+) -> SceneDataset:
+    """Crops where there is an `augment`, else windows of `tile_px`, 512 by default.
+
+    Args:
+        scenes: the part.
+        scheme: see SceneDataset.
+        augment: of training.
+        tile_px: of windows; not looked at with `augment`.
+        pseudo_label_dir: None: there are no classes here that could be voted on.
+        **options: the rest of SceneDataset's arguments.
+
+    Raises:
+        ValueError: there is a pseudo_label_dir.
+    """
+    if pseudo_label_dir is not None:
+        raise ValueError(
+            "--use-pseudo-label fills in classes, and binary change has none; leave it out"
+        )
+    side = None if augment is not None else tile_px or TILE_PX
+    return SceneDataset(scenes, scheme, augment=augment, tile_px=side, **options)
+
+
+def _check_options(scenes, positive_crops, samples_per_image, padding) -> None:
+    if not scenes:
+        raise ValueError("there are no scenes; see --data-root and --split")
+    if not 0 <= positive_crops <= 1:
+        raise ValueError(f"--positive-crops {positive_crops} must lie in 0..1 (0 = off)")
+    if samples_per_image < 1:
+        raise ValueError(f"--samples-per-image {samples_per_image} must be at least 1")
+    if padding not in PADDINGS:
+        raise ValueError(f"--padding {padding!r} is not known; choose from {', '.join(PADDINGS)}")

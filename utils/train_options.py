@@ -1,0 +1,190 @@
+"""The groups of flags of train.py."""
+
+import argparse
+
+from utils.cli import Parser, fraction, positive_float, positive_int
+from utils.losses import CHANGE_LOSSES
+from utils.optim import LR_POLICIES
+from utils.options import add_tta_option
+
+OUTPUT_STRIDES = (8, 16, 32)
+FUSIONS = ("features", "difference", "concat")
+
+
+def add_training_data_options(group: argparse._ArgumentGroup) -> None:
+    """What training does to its tiles."""
+    group.add_argument(
+        "--use-pseudo-label",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="take classes from label.py's masks (bare: OUTDIR/masks/train); change stays true",
+    )
+    group.add_argument(
+        "--cache", choices=("ram",), help="keep decoded tiles in memory, one copy a process"
+    )
+    group.add_argument("--crop-size", type=positive_int, metavar="PX", help="random crops")
+    group.add_argument(
+        "--positive-crops",
+        type=fraction,
+        metavar="P",
+        help="chance that a crop is drawn so that it holds a change; binary (default: 0) and "
+        "rucode (0.7)",
+    )
+    group.add_argument(
+        "--samples-per-image",
+        type=positive_int,
+        metavar="N",
+        help="crops of each image an epoch; binary (default: 1) and rucode (100)",
+    )
+    group.add_argument("--swap-dates", action="store_true", help="exchange the dates at random")
+    group.add_argument(
+        "--jitter", type=fraction, default=0.0, help="photometric change per date, 0..1"
+    )
+
+
+def add_training_model_options(group: argparse._ArgumentGroup) -> None:
+    """How a network is built and what it starts from."""
+    group.add_argument(
+        "--output-stride",
+        "--out-stride",
+        type=int,
+        choices=OUTPUT_STRIDES,
+        help="image px per px of the deepest map (default: 8 for fcn, pspnet and deeplabv3plus "
+        "where timm has it, else the backbone's own)",
+    )
+    group.add_argument("--dropout", type=fraction, default=0.1, help="of the heads, 0..1")
+    group.add_argument(
+        "--fusion",
+        choices=FUSIONS,
+        help="unet and unetplusplus: the dates meet as features (default), as one difference image "
+        "or as bands side by side; the latter two for binary change only",
+    )
+    group.add_argument(
+        "--symmetric",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="siamese_unet: swapping the dates changes nothing (default), or its published decoder",
+    )
+    group.add_argument(
+        "--init",
+        choices=("paper", "released"),
+        help="tfinet: weights drawn as its paper says (default: all but the backbone's), or as its "
+        "code does (the backbone's too, whatever --pretrained)",
+    )
+    group.add_argument(
+        "--pretrained",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="ImageNet backbone (bare: data/pretrained_models/BACKBONE.pth, else timm's download)",
+    )
+    group.add_argument(
+        "--pretrain-from", metavar="FILE", help="start from a checkpoint, as far as it fits"
+    )
+    group.add_argument("--load-from", metavar="FILE", help="validate this checkpoint and stop")
+
+
+def add_optimisation_options(parser: Parser) -> None:
+    """The training loop."""
+    group = parser.add_argument_group("optimisation")
+    group.add_argument(
+        "--epochs", type=positive_int, default=30, help="passes over the training tiles"
+    )
+    group.add_argument("--max-steps", type=positive_int, help="stop after this many steps instead")
+    group.add_argument(
+        "--batch-size", type=positive_int, default=8, help="pairs a step, all GPUs together"
+    )
+    group.add_argument("--val-batch-size", type=positive_int, default=16, help="pairs at a time")
+    group.add_argument(
+        "--accumulate",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="work through each batch in N parts: less memory, the same loss but for batch norm "
+        "and Dice",
+    )
+    group.add_argument("--lr", type=positive_float, default=0.00015, help="of the backbone")
+    group.add_argument(
+        "--head-lr-factor",
+        type=positive_float,
+        default=10.0,
+        help="the heads' --lr is so many times",
+    )
+    group.add_argument(
+        "--lr-policy",
+        choices=list(LR_POLICIES),
+        default="poly",
+        help="; ".join(f"{name}: {text}" for name, text in LR_POLICIES.items()),
+    )
+    group.add_argument("--lr-gamma", type=fraction, help="of --lr-policy step and exponential")
+    group.add_argument("--weight-decay", type=float, default=1e-4, help="of Adam")
+    group.add_argument(
+        "--change-loss",
+        choices=CHANGE_LOSSES,
+        default="bce",
+        help="bce: cross-entropy, changed pixels --changed-weight times; dice_bce: Dice and "
+        "unweighted cross-entropy",
+    )
+    group.add_argument(
+        "--changed-weight", type=positive_float, default=2.0, help="of changed pixels in bce"
+    )
+    group.add_argument("--aux-weight", type=float, default=2.0, help="of the loss of tfinet's gate")
+    group.add_argument(
+        "--class-weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="one weight a class (default: 2 1 2 2 1 1 for six classes, as published; all 1 with "
+        "--use-pseudo-label)",
+    )
+    group.add_argument(
+        "--ema",
+        nargs="?",
+        type=fraction,
+        const=0.999,
+        metavar="DECAY",
+        help="validate and save a moving average of the weights (bare: 0.999 a step)",
+    )
+    group.add_argument(
+        "--sync-bn",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="batch statistics over all processes, so that N compute what one would",
+    )
+    group.add_argument(
+        "--val-every", type=positive_int, metavar="STEPS", help="validate (default: each epoch)"
+    )
+    group.add_argument(
+        "--save-every",
+        type=positive_int,
+        metavar="STEPS",
+        help="save last.pth (default: each epoch)",
+    )
+    group.add_argument(
+        "--early-stop",
+        type=positive_int,
+        metavar="N",
+        help="stop after N validations in a row without a better score",
+    )
+    group.add_argument(
+        "--log-every", type=positive_int, default=10, metavar="STEPS", help="log interval"
+    )
+    add_tta_option(group, "none")
+    group.add_argument(
+        "--save-mask", action="store_true", help="write validation masks to OUTDIR/masks/val"
+    )
+
+
+def add_run_options(group: argparse._ArgumentGroup) -> None:
+    """The run's folder."""
+    group.add_argument(
+        "--name", help="of the run's folder OUTDIR/runs/NAME (default: model, backbone and time)"
+    )
+    group.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="go on with an interrupted run's last.pth (bare: the newest run under OUTDIR/runs)",
+    )
