@@ -130,14 +130,19 @@ def scheme_to_read(args: argparse.Namespace, paths: list[Path]) -> Scheme:
     return find_scheme(args.dataset, args.data_root, folders=folders, bands=bands)
 
 
-def open_part(args: argparse.Namespace, scheme: Scheme, **options) -> Dataset:
+def open_part(args: argparse.Namespace, scheme: Scheme, **windows) -> Dataset:
     """The tiles or scenes to predict, checked.
 
     Raises:
         DataError, FileNotFoundError, ValueError: see the data set; or --score without labels.
     """
-    where = {"root": args.data_root, "scheme": scheme, "folders": parse_folders(args.folders)}
-    tiles = build_dataset(args.dataset, args.split or "test", **where, **options)
+    where = {
+        "root": args.data_root,
+        "scheme": scheme,
+        "folders": parse_folders(args.folders),
+        **options.label_coding(args.label_coding),
+    }
+    tiles = build_dataset(args.dataset, args.split or "test", **where, **windows)
     if args.score and not tiles.labelled:
         raise ValueError(f"--score: {tiles.path} has no labels; leave out --score")
     if distributed.is_main():
@@ -251,10 +256,7 @@ def test_scenes(args: argparse.Namespace, predictor: Predictor, scheme: Scheme) 
 def grid_options(args: argparse.Namespace) -> dict:
     """The windows of a scene."""
     overlap_px = args.tile_px // 4 if args.overlap_px is None else args.overlap_px
-    options = {"tile_px": args.tile_px, "overlap_px": overlap_px, "padding": args.padding}
-    if args.label_coding is not None:
-        options["label_coding"] = args.label_coding
-    return options
+    return {"tile_px": args.tile_px, "overlap_px": overlap_px, "padding": args.padding}
 
 
 def choose_threshold(args: argparse.Namespace, predictor: Predictor, scheme: Scheme) -> float:
@@ -267,6 +269,7 @@ def choose_threshold(args: argparse.Namespace, predictor: Predictor, scheme: Sch
         folders=parse_folders(args.folders),
         split=args.val_split or DATASETS[args.dataset].split,
         **grid_options(args),
+        **options.label_coding(args.label_coding),
     )
     sweep = ThresholdSweep(predictor.device)
     for i, strips in predict_strips(predictor, scenes, args.test_batch_size, args.num_workers):

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from models.initialise import init_tfinet
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -19,6 +18,7 @@ from datasets.loader import eval_loader, train_loader
 from datasets.transforms import Augment
 from models import BACKBONES, NETWORKS, given_options
 from models.checkpoints import load_ensemble, load_matching, make_recipe, network_of
+from models.initialise import init_tfinet
 from models.pretrained import find_pretrained, load_pretrained
 from models.published import Published
 from utils import distributed, options, train_options
@@ -217,26 +217,31 @@ def check_data(args: argparse.Namespace, scheme: Scheme) -> None:
             "scenes; leave it out, and let test.py --split write their masks"
         )
     if distributed.is_main():
-        folders, root = parse_folders(args.folders), args.data_root or DATASETS[args.dataset].root
-        official = args.split == "official" and part_path(root, "val", folders).is_dir()
-        parts = ["train", "val"] if official else ["train"]
-        seen = Path(args.outdir, "data_check.json")
-        check_dataset(args.dataset, parts, root, scheme=scheme, seen=seen, folders=folders)
+        entry, folders = DATASETS[args.dataset], parse_folders(args.folders)
+        val = part_path(args.data_root or entry.root, "val", folders)
+        official = args.split == "official" and (entry.scenes or val.is_dir())
+        check_dataset(
+            args.dataset,
+            ["train", "val"] if official else ["train"],
+            args.data_root,
+            scheme=scheme,
+            folders=folders,
+            seen=Path(args.outdir, "data_check.json"),
+            **options.label_coding(args.label_coding),
+        )
     distributed.barrier()
 
 
 def where(args: argparse.Namespace, scheme: Scheme) -> dict:
     """Which tiles, from where, kept how: what training and validation share."""
-    shared = {
+    return {
         "root": args.data_root,
         "scheme": scheme,
         "folders": parse_folders(args.folders),
         "split": args.split or DATASETS[args.dataset].split,
         "cache": args.cache,
+        **options.label_coding(args.label_coding),
     }
-    if args.label_coding is not None:
-        shared["label_coding"] = args.label_coding
-    return shared
 
 
 def sharing(args: argparse.Namespace) -> dict:

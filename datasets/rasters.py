@@ -64,13 +64,7 @@ class Raster:
 class MemoryRaster(Raster):
     """Pixels in memory, decoded when they are first asked for."""
 
-    def __init__(
-        self,
-        path: Path | str,
-        shape: Sequence[int],
-        dtype: Any,
-        decode: Callable[[], np.ndarray],
-    ):
+    def __init__(self, path: Path | str, shape: Sequence[int], dtype: Any, decode: Callable):
         """`decode` gives (bands, height, width)."""
         super().__init__(path, shape, dtype)
         self._decode, self._pixels = decode, None

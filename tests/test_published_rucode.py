@@ -8,6 +8,7 @@ import torch
 from plain_change import published_siamese_unet, published_unetplusplus, unetplusplus_layout
 from plain_reference import published_layout, random_state
 
+from datasets.bands import change_scheme
 from models import build_network
 from models.checkpoints import load_matching, load_network, load_strictly
 from models.checkpoints import main as checkpoints_main
@@ -127,6 +128,11 @@ def test_the_backbone_of_the_siamese_unet_is_not_that_of_other_networks():
     own = network_on_meta(SIAMESE).backbone
     assert (own.timm_name, other.timm_name) == ("legacy_seresnext50_32x4d", "seresnext50_32x4d")
     assert len(own.state_dict()) == 384 - 2  # without its classifier
+
+
+def test_the_published_schemes_are_those_of_the_data_set():
+    assert LAYOUTS["siamese_unet"].scheme == change_scheme(("red", "green", "blue"), "joint")
+    assert LAYOUTS["unetplusplus"].scheme == change_scheme(("grey",), "joint")
 
 
 def test_convert_makes_a_file_that_says_what_it_is(tmp_path, states):

@@ -40,6 +40,12 @@ def test_deep_and_float_geotiffs_keep_type_and_place(tmp_path):
     assert np.array_equal(floats.read(whole(floats), [1]), DEEP[1:2].astype(np.float32) / 3)
 
 
+def test_deep_grey_png(tmp_path):
+    raster = open_raster(write(tmp_path / "a.png", DEEP[0]))
+    assert raster.count == 1 and raster.dtype.itemsize > 1
+    assert np.array_equal(raster.read(whole(raster), [0])[0], DEEP[0])
+
+
 @pytest.mark.parametrize("name", ["scene", "scene.img", "scene.dat"])
 def test_envi_pairs_are_read_and_a_short_one_is_an_error(tmp_path, name):
     path = write_envi(tmp_path / name, RGB)

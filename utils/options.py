@@ -52,6 +52,11 @@ def add_scene_data_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def label_coding(given: str | None) -> dict[str, str]:
+    """--label-coding for the data sets that know it; nothing if it is not given."""
+    return {} if given is None else {"label_coding": given}
+
+
 def add_split_option(group: argparse._ArgumentGroup) -> None:
     """Which training tiles validate."""
     group.add_argument(
