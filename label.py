@@ -22,13 +22,13 @@ from models.checkpoints import find_checkpoints, load_ensemble
 from models.published import described
 from utils import distributed, options
 from utils.cli import Parser, fraction, positive_int, run
-from utils.evaluation import true_masks
 from utils.files import write_json
 from utils.inference import Predictor, mean_probs, to_device
 from utils.labelling import LabelRecord, done_tiles, start_or_continue, total_stats
 from utils.metrics import to_json
 from utils.precision import pick_amp
 from utils.pseudo_labels import PseudoLabelStats, VoteCounter, mean_rule
+from utils.results import true_masks
 from utils.structures import Sample, Scheme
 from utils.writers import BackgroundWriter
 

@@ -6,15 +6,10 @@
 import argparse
 import itertools
 import math
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets import DATASETS, build_dataset, check_dataset, find_scheme
@@ -27,24 +22,23 @@ from models.published import LAYOUTS, described
 from utils import distributed, options
 from utils.cli import Parser, positive_float, positive_int, run
 from utils.curves import precision_recall_picture
-from utils.evaluation import describe, submit_masks, tile_images, true_masks
-from utils.figures import comparison, heat_map
+from utils.evaluation import describe
 from utils.files import save_image, write_json
 from utils.inference import Predictor, to_device, to_masks
 from utils.labelling import RECORD
 from utils.metrics import confusion_for, metrics_for, to_json
 from utils.precision import pick_amp
+from utils.results import draw, submit_gates, submit_masks, submit_probs, tile_images, true_masks
 from utils.rle import write_submission
 from utils.scenes import ChangeOutput
-from utils.structures import Probs, Sample, Scheme
+from utils.structures import Scheme
 from utils.thresholds import ThresholdSweep
 from utils.thresholds import result as sweep_result
-from utils.time_budget import TimeBudget, process_start_s
-from utils.writers import BackgroundWriter, write_probs, zip_masks
+from utils.time_budget import predict_in_time
+from utils.writers import BackgroundWriter, zip_masks
 
 TILES_ONLY = {"time_limit", "zip", "gate"}
 FIGURE_PX = 1024  # longest side of a scene in a figure
-SPARE_S = 20.0  # of a time limit, as published; for small limits a twentieth of it
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -176,7 +170,7 @@ def test_tiles(args: argparse.Namespace, predictor: Predictor, scheme: Scheme) -
     confusion = confusion_for(scheme.task, scheme.num_classes, device)
     bar = tqdm(total=len(tiles), unit="pair", disable=not distributed.is_main())
     with BackgroundWriter() as writer:
-        for batch, probs in predictions(args, predictor, batches):
+        for batch, probs in predict_in_time(predictor, batches, args.time_limit):
             masks = to_masks(probs, args.threshold)
             if args.score:
                 confusion.update(masks, true_masks(to_device(batch, device)))
@@ -292,71 +286,10 @@ def choose_threshold(args: argparse.Namespace, predictor: Predictor, scheme: Sch
     return result["threshold"]
 
 
-def predictions(
-    args: argparse.Namespace, predictor: Predictor, batches: DataLoader
-) -> Iterator[tuple[Sample, Probs]]:
-    """Each batch with its probabilities; views as --tta and --time-limit say."""
-    if args.time_limit is None:
-        yield from ((batch, predictor(batch.images)) for batch in batches)
-        return
-    limit_s = args.time_limit - min(SPARE_S, args.time_limit / 20)
-    budget = TimeBudget(limit_s, len(batches), process_start_s())
-    augmented = 0
-    for k, batch in enumerate(batches):
-        plan = budget.begin(k)
-        if plan == "both":
-            plain_s, _ = timed(predictor, batch.images, "none")
-            augmented_s, probs = timed(predictor, batch.images, args.tta)
-            budget.compared(plain_s, augmented_s)
-        else:
-            probs = predictor(batch.images, "none" if plan == "none" else args.tta)
-        augmented += plan != "none"
-        yield batch, probs
-        budget.end(k)
-    if distributed.is_main():
-        told = f"{augmented} of {len(batches)} batches with TTA"
-        took_s = time.monotonic() - budget.start_s
-        over = "; too short even without views" if took_s > args.time_limit else ""
-        tqdm.write(f"--time-limit {args.time_limit:g} s: {told}, {took_s:.0f} s so far{over}")
-
-
-def timed(predictor: Predictor, images: Tensor, tta: str) -> tuple[float, Probs]:
-    """Seconds until the probabilities are there, and they."""
-    start_s = time.monotonic()
-    probs = predictor(images, tta)
-    predictor.wait()
-    return time.monotonic() - start_s, probs
-
-
 def evenly(names: list[str], count: int) -> set[str]:
     """`count` of the names (or all), at equal distances."""
     count = min(max(count, 0), len(names))
     return {names[i * len(names) // count] for i in range(count)}
-
-
-def submit_probs(writer: BackgroundWriter, folder: Path, names: list[str], probs: Probs) -> None:
-    """Hands a batch's probabilities to the writer as float16: `folder/<id>.npz`."""
-    halves = [None if p is None else p.half().cpu().numpy() for p in probs[:2]]
-    for i, name in enumerate(names):
-        one = [None if p is None else p[i] for p in halves]
-        writer.submit(write_probs, folder / f"{name}.npz", *one)
-
-
-def submit_gates(writer: BackgroundWriter, folder: Path, names: list[str], probs: Probs) -> None:
-    """Hands heat maps of the gate to the writer: `folder/<id>.png`.
-
-    Raises:
-        ValueError: the networks have no gate.
-    """
-    if probs.gate is None:
-        raise ValueError("--gate: these networks have none, only tfinet has; leave it out")
-    for name, gate in zip(names, probs.gate.cpu().numpy(), strict=True):
-        writer.submit(save_image, folder / f"{name}.png", Image.fromarray(heat_map(gate)))
-
-
-def draw(path: Path, *picture: np.ndarray) -> None:
-    """Draws and writes one figure (in a writer's thread)."""
-    save_image(path, comparison(*picture))
 
 
 def finish(

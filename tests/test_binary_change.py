@@ -80,9 +80,7 @@ def test_rucode_trains_by_its_recipe(tmp_path):
     words = ["--crop-size", 32, "--samples-per-image", 2, "--max-steps", 2, "--val-every", 2]
     words = [*recipe, "--data-root", root, "--outdir", tmp_path / "out", *QUICK, *words]
     words += ["--backbone", "resnet18", "--batch-size", 2, "--name", "run"]
-    args = train.parse_args([str(word) for word in words])
-    args.pretrained = None  # no download here
-    train.train(args, torch.device("cpu"))
+    train.main([str(word) for word in words])
     (path,) = (tmp_path / "out" / "models").iterdir()
     network, saved = load_network(path)
     assert saved["bands"] == ["grey"] and saved["standardise"] == "joint"

@@ -2,8 +2,18 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from utils import distributed
+from utils.inference import Predictor
+from utils.structures import Probs, Sample
+
+SPARE_S = 20.0  # of a time limit, as published; for small limits a twentieth of it
 
 
 def process_start_s() -> float:
@@ -83,3 +93,45 @@ class TimeBudget:
         past_s = self.clock() - self.start_s
         left_s = self.limit_s - past_s - per_plain * self.num_batches
         self.augmented_until = (left_s + (self.calibration + 1) * per_tta) / self._difference_s
+
+
+def predict_in_time(
+    predictor: Predictor, batches: DataLoader, limit_s: float | None
+) -> Iterator[tuple[Sample, Probs]]:
+    """Each batch with its probabilities; the predictor's views for as long as time allows.
+
+    Args:
+        predictor: with the views to take.
+        batches: of this process.
+        limit_s: seconds from the start of the process to the very end; None for no limit.
+    """
+    if limit_s is None:
+        yield from ((batch, predictor(batch.images)) for batch in batches)
+        return
+    spare_s = min(SPARE_S, limit_s / 20)
+    budget = TimeBudget(limit_s - spare_s, len(batches), process_start_s())
+    augmented = 0
+    for k, batch in enumerate(batches):
+        plan = budget.begin(k)
+        if plan == "both":
+            plain_s, _ = _timed(predictor, batch.images, "none")
+            augmented_s, probs = _timed(predictor, batch.images, predictor.tta)
+            budget.compared(plain_s, augmented_s)
+        else:
+            probs = predictor(batch.images, "none" if plan == "none" else predictor.tta)
+        augmented += plan != "none"
+        yield batch, probs
+        budget.end(k)
+    if distributed.is_main():
+        told = f"{augmented} of {len(batches)} batches with TTA"
+        took_s = time.monotonic() - budget.start_s
+        over = "; too short even without views" if took_s > limit_s else ""
+        tqdm.write(f"--time-limit {limit_s:g} s: {told}, {took_s:.0f} s so far{over}")
+
+
+def _timed(predictor: Predictor, images: Tensor, tta: str) -> tuple[float, Probs]:
+    """Seconds until the probabilities are there, and they."""
+    start_s = time.monotonic()
+    probs = predictor(images, tta)
+    predictor.wait()
+    return time.monotonic() - start_s, probs

@@ -109,7 +109,7 @@ def add_optimisation_options(parser: Parser) -> None:
         "--head-lr-factor",
         type=positive_float,
         default=10.0,
-        help="the heads' --lr is so many times",
+        help="times --lr, for the heads",
     )
     group.add_argument(
         "--lr-policy",

@@ -1,0 +1,90 @@
+"""What is written of a predicted batch: masks, probabilities, heat maps, figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from utils.figures import comparison, for_tensorboard, heat_map
+from utils.files import save_image
+from utils.structures import IGNORE_INDEX, Probs, Sample, Scheme
+from utils.writers import BackgroundWriter, write_mask, write_probs
+
+
+def true_masks(batch: Sample) -> Tensor:
+    """The targets of a batch as masks (B, T, H, W) uint8, as `to_masks` gives them.
+
+    0 = unchanged, 1..K = class, IGNORE_INDEX where not known; without classes (B, 1, H, W) with
+    1 = changed.
+    """
+    if batch.semantic.shape[1] == 0:
+        return batch.change[:, None].to(torch.uint8)
+    known = batch.semantic != IGNORE_INDEX
+    masks = torch.where(known, batch.semantic + 1, IGNORE_INDEX)
+    change = batch.change[:, None]
+    masks = torch.where(change == 0, 0, masks)
+    return torch.where(change == IGNORE_INDEX, IGNORE_INDEX, masks).to(torch.uint8)
+
+
+def submit_masks(
+    writer: BackgroundWriter,
+    folder: Path,
+    names: Sequence[str],
+    masks: np.ndarray,
+    scheme: Scheme,
+) -> None:
+    """Hands a batch of masks (B, T, H, W) to the writer: `folder/im1|im2/<id>.png`."""
+    for name, dates in zip(names, masks, strict=True):
+        for date, mask in enumerate(dates, start=1):
+            writer.submit(write_mask, folder / f"im{date}" / f"{name}.png", mask, scheme.palette)
+
+
+def submit_probs(
+    writer: BackgroundWriter, folder: Path, names: Sequence[str], probs: Probs
+) -> None:
+    """Hands a batch's probabilities to the writer as float16: `folder/<id>.npz`."""
+    halves = [None if p is None else p.half().cpu().numpy() for p in probs[:2]]
+    for i, name in enumerate(names):
+        one = [None if p is None else p[i] for p in halves]
+        writer.submit(write_probs, folder / f"{name}.npz", *one)
+
+
+def submit_gates(
+    writer: BackgroundWriter, folder: Path, names: Sequence[str], probs: Probs
+) -> None:
+    """Hands heat maps of the gate to the writer: `folder/<id>.png`.
+
+    Raises:
+        ValueError: the networks have no gate.
+    """
+    if probs.gate is None:
+        raise ValueError("--gate: these networks have none, only tfinet has; leave it out")
+    for name, gate in zip(names, probs.gate.cpu().numpy(), strict=True):
+        writer.submit(save_image, folder / f"{name}.png", Image.fromarray(heat_map(gate)))
+
+
+def draw(path: Path, *picture: np.ndarray) -> None:
+    """Draws and writes one figure (in a writer's thread)."""
+    save_image(path, comparison(*picture))
+
+
+def tile_images(images: Tensor) -> np.ndarray:
+    """One tile's images (T, C, H, W) as read -> (T, H, W, 3) uint8 to look at.
+
+    The first three bands, or the first as grey; what is not 8 bit is stretched, all dates alike,
+    from its 2nd to its 98th percentile.
+    """
+    images = images[:, : 3 if images.shape[1] >= 3 else 1].permute(0, 2, 3, 1).cpu().numpy()
+    if images.dtype != np.uint8:
+        dark, bright = np.percentile(images, (2, 98))
+        images = ((images - dark) / max(bright - dark, 1e-6)).clip(0, 1) * 255
+    return np.broadcast_to(images.astype(np.uint8), (*images.shape[:3], 3))
+
+
+def example_picture(batch: Sample, masks: np.ndarray, i: int, scheme: Scheme) -> np.ndarray:
+    """Images, prediction and truth of tile i as one picture (3, H, W) uint8."""
+    truth = true_masks(batch)[i].cpu().numpy()
+    return for_tensorboard(tile_images(batch.images[i]), masks[i], truth, scheme, batch.name[i])
