@@ -15,10 +15,10 @@ from tqdm import tqdm
 from datasets import DATASETS, build_dataset, check_dataset, find_scheme
 from datasets.layout import parse_folders
 from datasets.loader import eval_loader
-from datasets.scene_strips import predict_strips, true_rows
+from datasets.scene_strips import predict_together, true_rows
 from models import BACKBONES, NETWORKS
 from models.checkpoints import find_checkpoints, load_ensemble, trained_scheme
-from models.published import LAYOUTS, described
+from models.published import LAYOUTS, Published, described
 from utils import distributed, options
 from utils.cli import Parser, positive_float, positive_int, run
 from utils.curves import precision_recall_picture
@@ -105,23 +105,46 @@ def main(argv: list[str] | None = None) -> None:
         paths = [Path(path) for path in args.checkpoints or find_checkpoints(args.outdir)]
         if distributed.is_main():
             print("networks:", *paths, sep="\n  ")
-        scheme = scheme_to_read(args, paths)
-        published = described(args.model, args.backbone, args.lightweight)
-        members = load_ensemble(paths, device, scheme, published, args.compile)
-        predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-        (test_scenes if DATASETS[args.dataset].scenes else test_tiles)(args, predictor, scheme)
+        groups = load_groups(args, paths, device)
+        (test_scenes if DATASETS[args.dataset].scenes else test_tiles)(args, groups)
 
 
-def scheme_to_read(args: argparse.Namespace, paths: list[Path]) -> Scheme:
-    """How images are to be read: as the first checkpoint says, if it does; else as the data set."""
-    folders, bands = parse_folders(args.folders), args.bands
-    if DATASETS[args.dataset].scenes and bands is None:
-        trained = trained_scheme(paths[0])
+def load_groups(
+    args: argparse.Namespace, paths: list[Path], device: torch.device
+) -> list[tuple[Scheme, Predictor]]:
+    """The networks, by how they want images to be read: one group of tiles, some of scenes."""
+    hints = described(args.model, args.backbone, args.lightweight, len(paths))
+    groups: dict[Scheme, list[int]] = {}
+    for i, path in enumerate(paths):
+        groups.setdefault(scheme_to_read(args, path, hints[i]), []).append(i)
+    return [
+        (scheme, load_predictor(args, [(paths[i], hints[i]) for i in chosen], device, scheme))
+        for scheme, chosen in groups.items()
+    ]
+
+
+def scheme_to_read(args: argparse.Namespace, path: Path, hint: Published | None) -> Scheme:
+    """How a network's images are to be read: of scenes as it was trained, else as the data set."""
+    if DATASETS[args.dataset].scenes and args.bands is None:
+        trained = trained_scheme(path)
         if trained is not None:
             return trained
-        fusion = {LAYOUTS[m].options.get("fusion") for m in args.model or () if m in LAYOUTS}
-        bands = ["grey"] if fusion == {"difference"} else None
-    return find_scheme(args.dataset, args.data_root, folders=folders, bands=bands)
+        if args.dataset == "rucode" and hint is not None and hint.model in LAYOUTS:
+            return LAYOUTS[hint.model].scheme
+    folders = parse_folders(args.folders)
+    return find_scheme(args.dataset, args.data_root, folders=folders, bands=args.bands)
+
+
+def load_predictor(
+    args: argparse.Namespace,
+    networks: list[tuple[Path, Published | None]],
+    device: torch.device,
+    scheme: Scheme,
+) -> Predictor:
+    """Networks that read images alike, ready to predict."""
+    paths, hints = zip(*networks, strict=True)
+    members = load_ensemble(paths, device, scheme, hints, args.compile)
+    return Predictor(members, device, pick_amp(args.amp, device), args.tta)
 
 
 def open_part(args: argparse.Namespace, scheme: Scheme, **windows) -> Dataset:
@@ -147,8 +170,9 @@ def open_part(args: argparse.Namespace, scheme: Scheme, **windows) -> Dataset:
     return tiles
 
 
-def test_tiles(args: argparse.Namespace, predictor: Predictor, scheme: Scheme) -> None:
+def test_tiles(args: argparse.Namespace, groups: list[tuple[Scheme, Predictor]]) -> None:
     """Tiles of one size: whole, in batches."""
+    ((scheme, predictor),) = groups
     part, device = args.split or "test", predictor.device
     folder = Path(args.outdir, "masks", part)
     if (folder / RECORD).exists():
@@ -197,20 +221,20 @@ def test_tiles(args: argparse.Namespace, predictor: Predictor, scheme: Scheme) -
         finish(args, part, folder, tiles.names, metrics)
 
 
-def test_scenes(args: argparse.Namespace, predictor: Predictor, scheme: Scheme) -> None:
+def test_scenes(args: argparse.Namespace, groups: list[tuple[Scheme, Predictor]]) -> None:
     """Scenes of any size: in blended windows, written strip by strip."""
-    part, device = args.split or "test", predictor.device
+    part, (scheme, predictor) = args.split or "test", groups[0]
     threshold = args.threshold
     if threshold == "auto":
-        threshold = choose_threshold(args, predictor, scheme)
-    scenes = open_part(args, scheme, **grid_options(args))
+        threshold = choose_threshold(args, groups)
+    views = [(p, open_part(args, s, **grid_options(args))) for s, p in groups]
+    scenes, reader = views[0][1], views[0][1].reader
     folder, probs_folder = Path(args.outdir, "masks", part), args.save_probs
     if probs_folder == "":
         probs_folder = Path(args.outdir, "probs", part)
     drawn = evenly(scenes.names, args.figures)
-    confusion, texts = confusion_for(scheme.task, 0, device), []
-    reader = scenes.reader
-    for i, strips in predict_strips(predictor, scenes, args.test_batch_size, args.num_workers):
+    confusion, texts = confusion_for(scheme.task, 0, predictor.device), []
+    for i, strips in predict_together(views, args.test_batch_size, args.num_workers):
         name, geotiff, shape = scenes.names[i], reader.is_geotiff(i), reader.shapes[i]
         step = -(-max(shape) // FIGURE_PX) if name in drawn else 0
         with ChangeOutput(
@@ -253,20 +277,23 @@ def grid_options(args: argparse.Namespace) -> dict:
     return {"tile_px": args.tile_px, "overlap_px": overlap_px, "padding": args.padding}
 
 
-def choose_threshold(args: argparse.Namespace, predictor: Predictor, scheme: Scheme) -> float:
+def choose_threshold(args: argparse.Namespace, groups: list[tuple[Scheme, Predictor]]) -> float:
     """The threshold with the best F1 on the validation scenes; writes its curve."""
-    scenes = build_dataset(
-        args.dataset,
-        "val",
-        args.data_root,
-        scheme=scheme,
-        folders=parse_folders(args.folders),
-        split=args.val_split or DATASETS[args.dataset].split,
-        **grid_options(args),
-        **options.label_coding(args.label_coding),
-    )
-    sweep = ThresholdSweep(predictor.device)
-    for i, strips in predict_strips(predictor, scenes, args.test_batch_size, args.num_workers):
+    views = []
+    for scheme, predictor in groups:
+        scenes = build_dataset(
+            args.dataset,
+            "val",
+            args.data_root,
+            scheme=scheme,
+            folders=parse_folders(args.folders),
+            split=args.val_split or DATASETS[args.dataset].split,
+            **grid_options(args),
+            **options.label_coding(args.label_coding),
+        )
+        views.append((predictor, scenes))
+    sweep = ThresholdSweep(groups[0][1].device)
+    for i, strips in predict_together(views, args.test_batch_size, args.num_workers):
         for strip in strips:
             sweep.update(strip.values[-1:], true_rows(scenes, i, strip)[None])
     result = sweep_result(distributed.sum_over_ranks(sweep.counts))

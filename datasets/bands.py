@@ -1,13 +1,10 @@
-"""Names of bands, their numbers in a file, and the scheme of binary change that reads them."""
+"""Names of bands, and their numbers in a file."""
 
 from collections.abc import Sequence
-
-from utils.structures import Scheme
 
 NAMED = ("red", "green", "blue", "nir")  # the first four of a file
 RGB = NAMED[:3]
 GREY = ("grey",)  # one band made of red, green and blue
-CHANGE_PALETTE = ((255, 255, 255), (220, 20, 60))  # unchanged, changed
 
 
 def band_names(bands: Sequence[str | int]) -> tuple[str, ...]:
@@ -37,15 +34,6 @@ def band_numbers(names: Sequence[str], first: int = 0) -> tuple[int, ...]:
     """
     names = RGB if tuple(names) == GREY else names
     return tuple(first + _number(name) for name in names)
-
-
-def change_scheme(bands: Sequence[str], standardise: str) -> Scheme:
-    """Binary change on some bands; plain 8-bit colours ("none") as ImageNet has them."""
-    plain = () if standardise == "none" else (1.0, (0.0,) * len(bands), (1.0,) * len(bands))
-    fields = dict(zip(("scale", "mean", "std"), plain, strict=False))
-    return Scheme(
-        "binary_change", (), CHANGE_PALETTE, tuple(bands), standardise=standardise, **fields
-    )
 
 
 def _number(name: str) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.bands import RGB, band_names, band_numbers, change_scheme
+from datasets.bands import RGB, band_names, band_numbers
 from datasets.checks import Part, check_scenes
 from datasets.codecs import find_coding
 from datasets.layout import PARTS, DataError, Problem, find_files, match_files, part_path
@@ -19,6 +19,7 @@ from datasets.rasters import open_raster
 from datasets.scene_reader import Scene
 from datasets.scenes import SceneDataset, build_scenes, split_scenes
 from datasets.splits import SCENE_RULES, read_ids
+from utils.schemes import change_scheme
 from utils.structures import Scheme
 
 FIELDS = {"im1": "A", "im2": "B", "label": "label"}  # what --folders calls them: usual name

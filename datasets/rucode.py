@@ -10,7 +10,7 @@ Reference: the contest roscosmos-rucode, Kaggle 2021.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datasets.bands import NAMED, RGB, band_names, band_numbers, change_scheme
+from datasets.bands import NAMED, RGB, band_names, band_numbers
 from datasets.checks import Part, check_scenes
 from datasets.codecs import find_coding
 from datasets.layout import DataError, Problem, find_files
@@ -18,6 +18,7 @@ from datasets.scene_reader import Scene
 from datasets.scenes import SceneDataset, build_scenes, split_scenes
 from datasets.splits import SCENE_RULES
 from utils.rle import read_sample_ids
+from utils.schemes import change_scheme
 from utils.structures import Scheme
 
 # what --folders calls them: usual place

@@ -1,6 +1,6 @@
 """Whole scenes from a network, strip by strip, and the truth beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -39,6 +39,32 @@ def predict_strips(
         scenes.tile_px,
         scenes.overlap_px,
     )
+
+
+def predict_together(
+    groups: Sequence[tuple[Predictor, SceneDataset]], batch_size: int, num_workers: int = 0
+) -> Iterator[tuple[int, Iterator[Strip]]]:
+    """As `predict_strips`, the mean over networks that read the same scenes in several ways.
+
+    Args:
+        groups: networks, and the scenes as they read them; each network counts alike.
+        batch_size: windows at a time.
+        num_workers: processes that read, for each group; 0 reads here.
+    """
+    counts = [len(predictor.members) for predictor, _ in groups]
+    each = [predict_strips(*group, batch_size, num_workers) for group in groups]
+    for found in zip(*each, strict=True):
+        yield found[0][0], _means([strips for _, strips in found], counts)
+
+
+def _means(each: Sequence[Iterator[Strip]], counts: Sequence[int]) -> Iterator[Strip]:
+    if len(each) == 1:
+        yield from each[0]
+        return
+    for strips in zip(*each, strict=True):
+        pairs = zip(strips, counts, strict=True)
+        total = sum(strip.values * count for strip, count in pairs)
+        yield Strip(strips[0].top, total / sum(counts))
 
 
 def true_rows(scenes: SceneDataset, index: int, strip: Strip) -> Tensor:

@@ -154,7 +154,7 @@ def load_ensemble(
     paths: Sequence[Path | str],
     device: torch.device,
     scheme: Scheme,
-    published: Sequence[Published] = (),
+    published: Sequence[Published | None] = (),
     compiled: bool = False,
 ) -> list[Member]:
     """All checkpoints, checked to speak of the same classes and bands as the data set.
@@ -163,20 +163,14 @@ def load_ensemble(
         paths: at least one.
         device: where to put them.
         scheme: of the data set.
-        published: for bare state dicts, what they are: one for all, or one for each path.
+        published: for bare state dicts, what they are, one for each path.
         compiled: by torch.compile.
 
     Raises:
         ValueError, FileNotFoundError: see `load_network`; or another task, classes or bands.
     """
-    if len(published) not in (0, 1, len(paths)):
-        raise ValueError(
-            f"--model and --backbone describe {len(published)} checkpoints, --checkpoints names "
-            f"{len(paths)}; give one for all, or one for each"
-        )
-    each = list(published) * len(paths) if len(published) == 1 else published or [None] * len(paths)
     members = []
-    for path, hint in zip(paths, each, strict=True):
+    for path, hint in zip(paths, published or [None] * len(paths), strict=True):
         network, recipe = load_network(path, device, hint, scheme)
         own = scheme_of(recipe)
         for field in ("task", "classes", "bands", "standardise"):

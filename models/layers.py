@@ -31,13 +31,17 @@ class SeparableConv3x3(nn.Module):
 
 
 def conv3x3(
-    in_channels: int, out_channels: int, dilation: int = 1, lightweight: bool = False
+    in_channels: int,
+    out_channels: int,
+    dilation: int = 1,
+    lightweight: bool = False,
+    bias: bool = False,
 ) -> nn.Module:
-    """A 3x3 convolution without bias that keeps the size; depthwise-separable if `lightweight`."""
+    """A 3x3 convolution that keeps the size; if `lightweight` depthwise-separable, without bias."""
     if lightweight:
         return SeparableConv3x3(in_channels, out_channels, dilation)
     return nn.Conv2d(
-        in_channels, out_channels, kernel_size=3, padding=dilation, dilation=dilation, bias=False
+        in_channels, out_channels, kernel_size=3, padding=dilation, dilation=dilation, bias=bias
     )
 
 

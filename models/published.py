@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from utils.schemes import SECOND
+from utils.schemes import SECOND, change_scheme
 from utils.structures import Scheme
 
 
@@ -40,17 +40,6 @@ _SMP = {
     "decoder.blocks.": "change_head.blocks.",
     "segmentation_head.0.": "change_head.classifier.",
 }
-_RUCODE = Scheme(
-    task="binary_change",
-    classes=(),
-    palette=((255, 255, 255), (220, 20, 60)),
-    scale=1.0,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-    standardise="joint",
-)
-_RUCODE_GREY = _RUCODE._replace(bands=("grey",), mean=(0.0,), std=(1.0,))
-
 # --model: its published layout
 LAYOUTS: dict[str, Layout] = {
     "fcn": Layout(_SENSEEARTH, "change_head.head.4", says_unchanged=True),
@@ -71,13 +60,17 @@ LAYOUTS: dict[str, Layout] = {
         "change_head.classifier",
         says_unchanged=False,
         options={"fusion": "difference"},
-        scheme=_RUCODE_GREY,
+        scheme=change_scheme(("grey",), "joint"),
     ),
     "tfinet": Layout(
         _TFINET, "aggregation.head.0", says_unchanged=True, unused=("resnet.fc.", "neck.alpha")
     ),
     "siamese_unet": Layout(
-        _XVIEW2, "final.0", says_unchanged=False, options={"symmetric": False}, scheme=_RUCODE
+        _XVIEW2,
+        "final.0",
+        says_unchanged=False,
+        options={"symmetric": False},
+        scheme=change_scheme(("red", "green", "blue"), "joint"),
     ),
 }
 
@@ -91,9 +84,11 @@ class Published(NamedTuple):
 
 
 def described(
-    models: Sequence[str] | None, backbones: Sequence[str] | None, lightweight: bool
-) -> list[Published]:
-    """The command line's --model and --backbone, pair by pair; empty if neither is given.
+    models: Sequence[str] | None, backbones: Sequence[str] | None, lightweight: bool, count: int
+) -> list[Published | None]:
+    """The command line's --model and --backbone, pair by pair, for each of `count` checkpoints.
+
+    One pair stands for all; without any they are None.
 
     Raises:
         ValueError: only one of them, different numbers of them, or --lightweight alone.
@@ -103,14 +98,19 @@ def described(
             "--lightweight describes published checkpoints, with --model and --backbone; ours say "
             "what they are: leave it out"
         )
-    if not models and not backbones:
-        return []
-    if not models or not backbones or len(models) != len(backbones):
+    models, backbones = list(models or ()), list(backbones or ())
+    if len(models) != len(backbones):
         raise ValueError(
             "--model and --backbone describe published checkpoints pair by pair; got "
-            f"{len(models or ())} and {len(backbones or ())} names"
+            f"{len(models)} and {len(backbones)} names"
         )
-    return [Published(*pair, lightweight) for pair in zip(models, backbones, strict=True)]
+    if len(models) not in (0, 1, count):
+        raise ValueError(
+            f"--model and --backbone describe {len(models)} checkpoints, there are {count}; give "
+            "one for all, or one for each"
+        )
+    pairs = [Published(*pair, lightweight) for pair in zip(models, backbones, strict=True)]
+    return pairs * count if len(pairs) == 1 else pairs or [None] * count
 
 
 def state_dict_of(content: dict[str, Any]) -> dict[str, Tensor]:

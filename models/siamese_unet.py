@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import Backbone
-from models.layers import SeparableConv3x3, resize
+from models.layers import conv3x3, resize
 from models.siamese import Network, check_two_dates, pad_to_multiple
 from utils.structures import Logits
 
@@ -35,13 +35,9 @@ DECODERS = {
 
 
 def conv3x3_relu(in_channels: int, out_channels: int, lightweight: bool) -> list[nn.Module]:
-    """A 3x3 convolution with bias (depthwise-separable, without, if `lightweight`), and ReLU."""
-    if lightweight:
-        return [SeparableConv3x3(in_channels, out_channels), nn.ReLU(inplace=True)]
-    return [
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
-        nn.ReLU(inplace=True),
-    ]
+    """A 3x3 convolution with bias, and ReLU."""
+    conv = conv3x3(in_channels, out_channels, lightweight=lightweight, bias=True)
+    return [conv, nn.ReLU(inplace=True)]
 
 
 class ConcatSCSE(nn.Module):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones import Backbone
-from models.layers import SeparableConv3x3, resize
+from models.layers import conv3x3, resize
 from models.siamese import Network, check_two_dates, pad_to_multiple
 from utils.structures import Logits
 
@@ -28,15 +28,10 @@ class ResidualConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, lightweight: bool = False):
         super().__init__()
-
-        def conv3x3(inputs: int) -> nn.Module:
-            if lightweight:
-                return SeparableConv3x3(inputs, out_channels)
-            return nn.Conv2d(inputs, out_channels, kernel_size=3, padding=1)
-
-        self.conv1 = conv3x3(in_channels)
+        kind = {"lightweight": lightweight, "bias": True}
+        self.conv1 = conv3x3(in_channels, out_channels, **kind)
         self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = conv3x3(out_channels)
+        self.conv2 = conv3x3(out_channels, out_channels, **kind)
         self.bn2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny_data import make_binary, truncate, write, write_envi, write_tiff
 
-from datasets.bands import change_scheme
 from datasets.binary import binary_scheme, build_binary, check_binary, find_sources
 from datasets.layout import RULES, DataError, parse_folders
 from datasets.prepare import main
 from datasets.transforms import Augment
+from utils.schemes import change_scheme
 from utils.structures import IGNORE_INDEX
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared/data"

@@ -247,3 +247,39 @@ def test_a_truncated_scene_stops_the_test_before_anything_is_written(rucode):
     with pytest.raises((ValueError, OSError), match="KVI_2018_SCN3"):
         run_test(root, outdir, "--dataset", "rucode", "--checkpoints", path)
     assert not (outdir / "masks").exists()
+
+
+def test_networks_that_read_other_bands_are_averaged_over_the_same_scenes(rucode):
+    root, outdir, colours = rucode
+    grey = find_scheme("rucode", root, bands=["grey"])
+    grey = save_network(outdir.parent / "grey.pth", grey, "unetplusplus", fusion="difference")
+    words = ["--dataset", "rucode", "--save-probs", "--tile-px", "64", "--checkpoints"]
+    for name, paths in (("a", [colours]), ("b", [grey]), ("both", [colours, grey, colours])):
+        run_test(root, outdir / name, *words, *paths)
+    for path in (outdir / "both" / "probs" / "test").iterdir():
+        a, b, both = (
+            rasterio.open(outdir / name / "probs" / "test" / path.name).read(1)
+            for name in ("a", "b", "both")
+        )
+        np.testing.assert_allclose(both, (2 * a + b) / 3, rtol=0, atol=1e-5)
+        assert np.abs(a - b).max() > 0.01
+
+
+def test_published_rucode_weights_say_how_their_images_are_read(rucode):
+    root, outdir, _ = rucode
+    recipe = make_recipe(
+        find_scheme("rucode", root, bands=["grey"]),
+        model="unetplusplus",
+        backbone="resnet18",
+        options={"fusion": "difference"},
+    )
+    theirs = {
+        key.replace("backbone.body.", "encoder.")
+        .replace("change_head.blocks.", "decoder.blocks.")
+        .replace("change_head.classifier.", "segmentation_head.0."): value
+        for key, value in network_of(recipe).state_dict().items()
+    }
+    torch.save(theirs, outdir.parent / "smp.pth")
+    what = ["--model", "unetplusplus", "--backbone", "resnet18"]
+    run_test(root, outdir, "--dataset", "rucode", "--checkpoints", outdir.parent / "smp.pth", *what)
+    assert len(list((outdir / "masks" / "test").iterdir())) == 2

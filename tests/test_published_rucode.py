@@ -8,7 +8,7 @@ import torch
 from plain_change import published_siamese_unet, published_unetplusplus, unetplusplus_layout
 from plain_reference import published_layout, random_state
 
-from datasets.bands import change_scheme
+from datasets.rucode import rucode_scheme
 from models import build_network
 from models.checkpoints import load_matching, load_network, load_strictly
 from models.checkpoints import main as checkpoints_main
@@ -130,9 +130,9 @@ def test_the_backbone_of_the_siamese_unet_is_not_that_of_other_networks():
     assert len(own.state_dict()) == 384 - 2  # without its classifier
 
 
-def test_the_published_schemes_are_those_of_the_data_set():
-    assert LAYOUTS["siamese_unet"].scheme == change_scheme(("red", "green", "blue"), "joint")
-    assert LAYOUTS["unetplusplus"].scheme == change_scheme(("grey",), "joint")
+def test_the_published_schemes_are_those_of_the_data_set(tmp_path):
+    assert LAYOUTS["siamese_unet"].scheme == rucode_scheme(tmp_path)
+    assert LAYOUTS["unetplusplus"].scheme == rucode_scheme(tmp_path, bands=["grey"])
 
 
 def test_convert_makes_a_file_that_says_what_it_is(tmp_path, states):

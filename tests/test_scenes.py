@@ -7,11 +7,12 @@ import torch
 from tiny_data import make_change, write, write_tiff
 
 from datasets import scene_reader
-from datasets.bands import band_names, band_numbers, change_scheme
+from datasets.bands import band_names, band_numbers
 from datasets.loader import collate, train_loader
 from datasets.rasters import open_raster
 from datasets.scenes import Scene, SceneDataset, build_scenes, split_scenes
 from datasets.transforms import ORIENTATIONS, Augment
+from utils.schemes import change_scheme
 from utils.structures import IGNORE_INDEX
 from utils.windows import Window
 

@@ -50,8 +50,8 @@ def add_training_model_options(group: argparse._ArgumentGroup) -> None:
         "--out-stride",
         type=int,
         choices=OUTPUT_STRIDES,
-        help="image px per px of the deepest map (default: 8 for fcn, pspnet and deeplabv3plus "
-        "where timm has it, else the backbone's own)",
+        help="image px per px of the deepest map (default: 8 for fcn, pspnet, deeplabv3plus and "
+        "tfinet where timm has it, else the backbone's own)",
     )
     group.add_argument("--dropout", type=fraction, default=0.1, help="of the heads, 0..1")
     group.add_argument(
