@@ -283,3 +283,42 @@ def test_published_rucode_weights_say_how_their_images_are_read(rucode):
     what = ["--model", "unetplusplus", "--backbone", "resnet18"]
     run_test(root, outdir, "--dataset", "rucode", "--checkpoints", outdir.parent / "smp.pth", *what)
     assert len(list((outdir / "masks" / "test").iterdir())) == 2
+
+
+def test_a_configuration_file_of_rucode_trains_wrong_key_included(tmp_path, monkeypatch, capsys):
+    make_rucode(tmp_path / "data")
+    base = network_of(
+        make_recipe(
+            find_scheme("rucode", tmp_path / "data"),
+            model="siamese_unet",
+            backbone="seresnext50",
+            options={"symmetric": False},
+        )
+    )
+    torch.save({"state_dict": base.state_dict()}, tmp_path / "xview2.pth")
+    config = {
+        "sample_submission_path": "data/sample_submission.csv",
+        "mask_path": "data/mask/mask",
+        "images_path": "data/Images_composit/Images_composit/8_ch",
+        "device": "cpu",
+        "img_size": 64,
+        "batch": 2,
+        "patience": 7,
+        "img_channels": 3,
+        "is_siamese": True,
+        "model": "siamese_unet_seresnext50",
+        "model_name": "siamese",
+        "pretrained_path": "xview2.pth",  # the original's own mistake: it reads `pretrained`
+        "in_filters": 48,
+    }
+    (tmp_path / "config_siamese_seresnext50.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    words = ["--max-steps", "1", "--outdir", "out", "--num-workers", "0", "--amp", "fp32"]
+    train.main(["config_siamese_seresnext50.json", *words])
+    told = capsys.readouterr().out
+    assert "pretrained_path" in told
+    loaded, own = map(int, re.search(r"loaded (\d+) of (\d+) entries", told).groups())
+    assert loaded == own  # the scores' layer too: this file has one
+    (path,) = (tmp_path / "out" / "models").iterdir()
+    _, recipe = load_network(path)
+    assert recipe["model"] == "siamese_unet" and recipe["options"] == {"symmetric": False}

@@ -5,6 +5,7 @@ from utils.figures import (
     GHOST,
     GHOST_RANGE,
     PANEL_PX,
+    UNLABELLED,
     colourise,
     comparison,
     for_tensorboard,
@@ -46,8 +47,19 @@ def test_overlay_keeps_class_colours_exact_and_the_rest_pale_grey():
     np.testing.assert_array_equal(picture[masks[1] == 3], [PALETTE[3]] * 400)
     rest = picture[masks[1] == 0]
     assert (rest == rest[:, :1]).all() and rest.min() >= GHOST_RANGE[0]
-    ignored = np.full_like(masks[1], 255)
-    np.testing.assert_array_equal(overlay(images[1], ignored, PALETTE)[..., :1], ghost(images[1]))
+    none = overlay(images[1], masks[1] * 0, PALETTE)
+    np.testing.assert_array_equal(none[..., :1], ghost(images[1]))
+
+
+def test_what_nobody_labelled_is_grey_and_in_the_legend_only_where_there_is_any():
+    images, masks = tile()
+    truth = masks.copy()
+    truth[:, 50:, :20] = 255
+    assert (overlay(images[1], truth[1], PALETTE)[50:, :20] == UNLABELLED).all()
+    labelled, partly = (
+        count(comparison(images, masks, t, SEMANTIC), UNLABELLED) for t in (masks, truth)
+    )
+    assert labelled == 0 and partly > 2 * 14 * 20 * 16
 
 
 def test_ghost_is_as_pale_for_a_dark_image_as_for_a_bright_one():

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.structures import Scheme
+from utils.structures import IGNORE_INDEX, Scheme
 
 Palette = Sequence[tuple[int, int, int]]
 
 PAPER, INK, FAINT_INK, FRAME = (255, 255, 255), (28, 30, 34), (104, 110, 118), (196, 200, 206)
 GHOST_RANGE = (212, 250)  # grey of the darkest and the brightest ground of the pale image
 GHOST = (234, 234, 234)  # how it reads, for the legend
+UNLABELLED = (160, 166, 174)
 PANEL_PX = (256, 512)  # smallest and largest width of one panel
 
 
@@ -41,14 +42,17 @@ def comparison(
         images: (T, H, W, 3) uint8 RGB.
         pred: (T, H, W) integers, 0 = unchanged, 1..K = class; (1, H, W) of 0 / 1 = changed for
             two images of a binary change: then all is in one row.
-        truth: the same as `pred`; anything outside 1..K shows as no class. None if not known.
+        truth: the same as `pred`, IGNORE_INDEX where nobody labelled. None if not known.
         scheme: class names and palette.
         title: heading of the figure, the tile's name for example.
     """
     smallest, largest = PANEL_PX
     width = images.shape[2]
     panel_px = min(width * -(-smallest // width), largest)  # whole multiples keep pixels square
-    return draw(_arrange(images, pred, truth, scheme), legend_entries(scheme), title, panel_px)
+    legend = legend_entries(scheme)
+    if truth is not None and (truth == IGNORE_INDEX).any():
+        legend.append((UNLABELLED, "not labelled"))
+    return draw(_arrange(images, pred, truth, scheme), legend, title, panel_px)
 
 
 def for_tensorboard(
@@ -74,14 +78,16 @@ def overlay(image: np.ndarray, mask: np.ndarray, palette: Palette) -> np.ndarray
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        mask: (H, W) integers; 1..len(palette) - 1 are coloured.
+        mask: (H, W) integers; 1..len(palette) - 1 are coloured, IGNORE_INDEX is grey.
         palette: RGB colours in 0..255.
 
     Returns:
         (H, W, 3) uint8.
     """
     coloured = (mask > 0) & (mask < len(palette))
-    return np.where(coloured[..., None], colourise(mask, palette), ghost(image))
+    picture = np.where(coloured[..., None], colourise(mask, palette), ghost(image))
+    picture[mask == IGNORE_INDEX] = UNLABELLED
+    return picture
 
 
 def heat_map(probs: np.ndarray) -> np.ndarray:
