@@ -17,7 +17,7 @@ from datasets.layout import parse_folders
 from datasets.loader import eval_loader
 from datasets.scene_strips import predict_together, true_rows
 from models import BACKBONES, NETWORKS
-from models.checkpoints import find_checkpoints, load_ensemble, trained_scheme
+from models.checkpoints import find_checkpoints, load_ensemble, trained_scheme, trained_split
 from models.published import LAYOUTS, Published, described
 from utils import distributed, options
 from utils.cli import Parser, positive_float, positive_int, run
@@ -93,6 +93,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"--{name.replace('_', '-')} is for data sets of {'tiles' if scenes else 'scenes'}, "
             f"--dataset {args.dataset} is none; leave it out"
         )
+    if args.threshold == "auto" and not scenes:
+        parser.error(
+            f"--threshold auto is for data sets of scenes, --dataset {args.dataset} is none; pass "
+            "a number"
+        )
     return args
 
 
@@ -106,7 +111,11 @@ def main(argv: list[str] | None = None) -> None:
         if distributed.is_main():
             print("networks:", *paths, sep="\n  ")
         groups = load_groups(args, paths, device)
-        (test_scenes if DATASETS[args.dataset].scenes else test_tiles)(args, groups)
+        if DATASETS[args.dataset].scenes:
+            split = trained_split(paths[0]) or DATASETS[args.dataset].split
+            test_scenes(args, groups, args.val_split or split)
+        else:
+            test_tiles(args, *groups[0])
 
 
 def load_groups(
@@ -126,11 +135,16 @@ def load_groups(
 def scheme_to_read(args: argparse.Namespace, path: Path, hint: Published | None) -> Scheme:
     """How a network's images are to be read: of scenes as it was trained, else as the data set."""
     if DATASETS[args.dataset].scenes and args.bands is None:
-        trained = trained_scheme(path)
-        if trained is not None:
-            return trained
-        if args.dataset == "rucode" and hint is not None and hint.model in LAYOUTS:
-            return LAYOUTS[hint.model].scheme
+        own = trained_scheme(path)
+        if own is None and args.dataset == "rucode" and hint is not None and hint.model in LAYOUTS:
+            own = LAYOUTS[hint.model].scheme
+        if own is not None and own.task != DATASETS[args.dataset].task:
+            raise ValueError(
+                f"{path} was trained for {own.task}, --dataset {args.dataset} is for "
+                f"{DATASETS[args.dataset].task}; choose another checkpoint (--checkpoints)"
+            )
+        if own is not None:
+            return own
     folders = parse_folders(args.folders)
     return find_scheme(args.dataset, args.data_root, folders=folders, bands=args.bands)
 
@@ -159,26 +173,32 @@ def open_part(args: argparse.Namespace, scheme: Scheme, **windows) -> Dataset:
         "folders": parse_folders(args.folders),
         **options.label_coding(args.label_coding),
     }
-    tiles = build_dataset(args.dataset, args.split or "test", **where, **windows)
+    part, seen = args.split or "test", Path(args.outdir, "data_check.json")
+    scenes = DATASETS[args.dataset].scenes
+    if scenes and distributed.is_main():  # whose files are opened when they are built
+        check_dataset(args.dataset, [part], seen=seen, **where)
+    distributed.barrier()
+    tiles = build_dataset(args.dataset, part, **where, **windows)
     if args.score and not tiles.labelled:
         raise ValueError(f"--score: {tiles.path} has no labels; leave out --score")
     if distributed.is_main():
-        seen = Path(args.outdir, "data_check.json")
-        check_dataset(args.dataset, [tiles.part], seen=seen, **where)
-        print(f"{len(tiles.names)} tiles of {tiles.path}")
+        if not scenes:
+            check_dataset(args.dataset, [tiles.part], seen=seen, **where)
+        print(f"{len(tiles.names)} {'scenes' if scenes else 'tiles'} of {tiles.path}")
     distributed.barrier()
     return tiles
 
 
-def test_tiles(args: argparse.Namespace, groups: list[tuple[Scheme, Predictor]]) -> None:
+def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -> None:
     """Tiles of one size: whole, in batches."""
-    ((scheme, predictor),) = groups
     part, device = args.split or "test", predictor.device
     folder = Path(args.outdir, "masks", part)
     if (folder / RECORD).exists():
         raise ValueError(
             f"{folder} holds pseudo labels, which these masks would replace; pass another --outdir"
         )
+    if args.gate and not all(member.network.has_gate for member in predictor.members):
+        raise ValueError("--gate: only tfinet has a gate; leave it out, or pass --checkpoints")
     tiles = open_part(args, scheme)
     batches = eval_loader(
         tiles,
@@ -221,12 +241,14 @@ def test_tiles(args: argparse.Namespace, groups: list[tuple[Scheme, Predictor]])
         finish(args, part, folder, tiles.names, metrics)
 
 
-def test_scenes(args: argparse.Namespace, groups: list[tuple[Scheme, Predictor]]) -> None:
+def test_scenes(
+    args: argparse.Namespace, groups: list[tuple[Scheme, Predictor]], val_split: str
+) -> None:
     """Scenes of any size: in blended windows, written strip by strip."""
     part, (scheme, predictor) = args.split or "test", groups[0]
     threshold = args.threshold
     if threshold == "auto":
-        threshold = choose_threshold(args, groups)
+        threshold = choose_threshold(args, groups, val_split)
     views = [(p, open_part(args, s, **grid_options(args))) for s, p in groups]
     scenes, reader = views[0][1], views[0][1].reader
     folder, probs_folder = Path(args.outdir, "masks", part), args.save_probs
@@ -277,7 +299,9 @@ def grid_options(args: argparse.Namespace) -> dict:
     return {"tile_px": args.tile_px, "overlap_px": overlap_px, "padding": args.padding}
 
 
-def choose_threshold(args: argparse.Namespace, groups: list[tuple[Scheme, Predictor]]) -> float:
+def choose_threshold(
+    args: argparse.Namespace, groups: list[tuple[Scheme, Predictor]], split: str
+) -> float:
     """The threshold with the best F1 on the validation scenes; writes its curve."""
     views = []
     for scheme, predictor in groups:
@@ -287,7 +311,7 @@ def choose_threshold(args: argparse.Namespace, groups: list[tuple[Scheme, Predic
             args.data_root,
             scheme=scheme,
             folders=parse_folders(args.folders),
-            split=args.val_split or DATASETS[args.dataset].split,
+            split=split,
             **grid_options(args),
             **options.label_coding(args.label_coding),
         )
@@ -308,7 +332,7 @@ def choose_threshold(args: argparse.Namespace, groups: list[tuple[Scheme, Predic
         save_image(path.with_suffix(".png"), precision_recall_picture(result))
         print(
             f"threshold {result['threshold']:.3f}: F1 {result['f1']:.2%} on {len(scenes.names)} "
-            f"validation scene(s); its curve in {path.with_suffix('.png')}"
+            f"validation scene(s) of --val-split {split}; its curve in {path.with_suffix('.png')}"
         )
     return result["threshold"]
 

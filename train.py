@@ -17,7 +17,13 @@ from datasets.layout import parse_folders, part_path
 from datasets.loader import eval_loader, train_loader
 from datasets.transforms import Augment
 from models import BACKBONES, NETWORKS, given_options
-from models.checkpoints import load_ensemble, load_matching, make_recipe, network_of
+from models.checkpoints import (
+    load_ensemble,
+    load_matching,
+    make_recipe,
+    network_of,
+    trained_scheme,
+)
 from models.initialise import init_tfinet
 from models.pretrained import find_pretrained, load_pretrained
 from models.published import Published
@@ -30,6 +36,7 @@ from utils.losses import Objective, class_weights
 from utils.monitor import LossMonitor
 from utils.optim import WeightAverage, build_adam, learning_rate, set_lr
 from utils.precision import pick_amp
+from utils.rucode_config import read_rucode_config
 from utils.runs import Run, newest_run
 from utils.structures import Scheme
 from utils.training import endless, forward_backward, is_due
@@ -40,7 +47,8 @@ FREE_ON_RESUME = {"resume", "config", "device", "num_workers", "compile", "save_
 
 def build_parser() -> Parser:
     """Every flag of training."""
-    parser = Parser("Train a network on tiles of two dates (or one).", prog="train.py")
+    description = "Train a network on tiles of two dates (or one)."
+    parser = Parser(description, prog="train.py", read_json=read_rucode_config)
     data = options.add_data_options(parser, DATASETS)
     options.add_split_option(data)
     options.add_scene_data_options(data)
@@ -195,7 +203,12 @@ def build_train_loader(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
         args.dataset,
         "train",
         pseudo_label_dir=pseudo_labels,
-        augment=Augment(swap_dates=args.swap_dates, crop_size=args.crop_size, jitter=args.jitter),
+        augment=Augment(
+            orient=args.orient or DATASETS[args.dataset].orient,
+            swap_dates=args.swap_dates,
+            crop_size=args.crop_size,
+            jitter=args.jitter,
+        ),
         seed=args.seed,
         **where(args, scheme),
         **training_options(args.dataset, vars(args)),
@@ -283,10 +296,12 @@ def build_network(
         dropout=args.dropout,
         fine_tuned=args.pretrained is not None or args.pretrain_from is not None,
         options=given_options(vars(args)),
+        split=args.split or DATASETS[args.dataset].split,
     )
     local = None
     if args.pretrained is not None and not args.resume:
-        local = Path(args.pretrained) if args.pretrained else find_pretrained(args.backbone)
+        name = NETWORKS[args.model].timm_names.get(args.backbone, args.backbone)
+        local = Path(args.pretrained) if args.pretrained else find_pretrained(name)
     download = args.pretrained == "" and local is None and not args.resume
     network = network_of(recipe, pretrained=download)
     told = f"weights from {args.resume}" if args.resume else "random weights"
@@ -308,7 +323,10 @@ def build_network(
 
 def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     """--load-from: one validation pass over a checkpoint, ours or a published one."""
-    scheme = scheme_of_data(args)
+    scheme = None
+    if DATASETS[args.dataset].scenes and args.bands is None:
+        scheme = trained_scheme(args.load_from)
+    scheme = scheme or scheme_of_data(args)
     check_data(args, scheme)
     val_batches = build_val_loader(args, scheme)
     published = Published(args.model, args.backbone, args.lightweight)

@@ -25,6 +25,7 @@ class DatasetEntry(NamedTuple):
     task: str  # one of utils.structures.TASKS
     about: str  # one line
     split: str = "every10th"  # unless --split says otherwise
+    orient: str = "six"  # unless --orient says otherwise
     scenes: bool = False  # images of any size, predicted in windows
     # more that `build` takes for training, by name of the flag, with its usual value
     training_options: Mapping[str, Any] = MappingProxyType({})
@@ -93,6 +94,7 @@ DATASETS = {
         "binary_change",
         "8-band composites of two dates, masks",
         split="area",
+        orient="turn_flip",
         scenes=True,
         training_options={"positive_crops": 0.7, "samples_per_image": 100},
     ),

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from datasets.rasters import Raster, decoding, open_raster, strips
+from utils.gdal import rasterio
 from utils.structures import IGNORE_INDEX
 from utils.windows import Window
 
@@ -210,9 +211,7 @@ def _open(path: Path | str) -> Image.Image:
 
 def _open_tiff(path: Path | str) -> Image.Image:
     """One band, or the first three, of a TIFF that PIL does not know (many bands, odd packing)."""
-    import rasterio  # slow to import, and only such files need it
-
-    with rasterio.open(path) as file:
+    with rasterio().open(path) as file:
         pixels = file.read(list(range(1, 4 if file.count >= 3 else 2)))
     if pixels.dtype == np.uint8:
         return Image.fromarray(pixels.transpose(1, 2, 0).squeeze(2 if len(pixels) == 1 else ()))

@@ -92,6 +92,8 @@ def compose(
         problems += _check(pair, paths)
     if problems:
         raise DataError(f"{date1_dir} and {date2_dir}", problems)
+    if Path(out).resolve() in [folder.resolve() for folder in folders]:
+        raise ValueError(f"OUT {out} holds images to be composed; pass another folder")
     targets = {pair: Path(out) / f"{pair.name}.tif" for pair in files}
     if not targets:
         raise ValueError(f"no pairs in {date1_dir} and {date2_dir}; name them by --table or --ids")

@@ -4,7 +4,6 @@ PNG, JPEG and BMP are decoded whole, once; everything else (GeoTIFF, ENVI, VRT, 
 by window.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from utils.gdal import rasterio
 from utils.windows import Window
 
 PIL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue
-STRIP_ROWS = 512  # rows in memory at a time while a whole image is streamed
+STRIP_PX = 1 << 20  # in memory at a time while a whole image is streamed
 # PIL mode -> (what it is converted to, bands, dtype); alpha is dropped, palettes become colours
 _MODES = {
     "1": ("L", 1, "uint8"),
@@ -83,7 +83,7 @@ class FileRaster(Raster):
 
     def __init__(self, path: Path | str):
         with decoding(path):
-            self._file = _rasterio().open(path)
+            self._file = rasterio().open(path)
             _refuse_short(self._file, Path(path))
         file = self._file
         super().__init__(path, (file.count, *file.shape), np.result_type(*file.dtypes))
@@ -92,7 +92,7 @@ class FileRaster(Raster):
 
     def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
         """See Raster."""
-        place = _rasterio().windows.Window(window.left, window.top, window.width, window.height)
+        place = rasterio().windows.Window(window.left, window.top, window.width, window.height)
         with decoding(self.path):
             return self._file.read([band + 1 for band in bands], window=place)
 
@@ -155,8 +155,9 @@ def beyond(window: Window, rows: tuple[int, int], width: int) -> np.ndarray:
 
 def strips(raster: Raster) -> Iterator[Window]:
     """Windows of whole rows that make up an image, from the top."""
-    for top in range(0, raster.height, STRIP_ROWS):
-        yield Window(top, 0, min(STRIP_ROWS, raster.height - top), raster.width)
+    rows = max(1, STRIP_PX // raster.width)
+    for top in range(0, raster.height, rows):
+        yield Window(top, 0, min(rows, raster.height - top), raster.width)
 
 
 def to_grey(pixels: np.ndarray) -> np.ndarray:
@@ -235,13 +236,15 @@ def decoding(path: Path | str) -> Iterator[None]:
         raise OSError(f"{path}: {error}") from error
 
 
-def _open_pil(path: Path | str, indices: bool) -> MemoryRaster:
+def _open_pil(path: Path | str, indices: bool) -> Raster:
     with decoding(path):
         try:
             image = Image.open(path)
         except Image.UnidentifiedImageError:
             raise ValueError("not an image, or cut off at its head") from None
     with image:
+        if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA") and _is_deep(image):
+            return FileRaster(path)  # PIL would cut it to 8 bits
         mode, count, dtype = _MODES.get(image.mode, ("RGB", 3, "uint8"))
         if image.mode == "P" and indices:
             mode, count = ("L" if _all_grey(image) else "P"), 1
@@ -255,18 +258,14 @@ def _open_pil(path: Path | str, indices: bool) -> MemoryRaster:
     return MemoryRaster(path, shape, dtype, decode)
 
 
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a PNG has 16 bits a band."""
+    return bool(image.tile) and "16" in str(image.tile[0][3])
+
+
 def _all_grey(image: Image.Image) -> bool:
     colours = np.array(image.getpalette("RGB") or ()).reshape(-1, 3)
     return bool(len(colours)) and bool((colours == colours[:, :1]).all())
-
-
-def _rasterio():
-    import rasterio  # slow to import, and PNG and JPEG do not need it
-    import rasterio.windows
-
-    # images without a place on earth are no news here
-    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
-    return rasterio
 
 
 def _refuse_short(file: Any, path: Path) -> None:

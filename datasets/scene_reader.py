@@ -1,7 +1,7 @@
 """Scenes as arrays: windows of their images, standardised, and of their change labels."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ from datasets.rasters import (
 from utils.structures import IGNORE_INDEX, Scheme
 from utils.windows import Window
 
-MOST_OPEN = 16  # files a process keeps open
+MOST_OPEN = 6  # files a process keeps open, some of them decoded whole
+PREVIEW_ROWS = 256  # in memory at a time
 
 
 class Scene(NamedTuple):
@@ -87,12 +88,7 @@ class SceneReader:
         pixels = to_grey(pixels) if grey else pixels
         if self.scheme.standardise == "none":
             return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
-        scene = self.scenes[index]
-        key = (scene.images[date], scene.bands[date])
-        if key not in self._moments:
-            joint = self.scheme.standardise == "joint"
-            self._moments[key] = mean_and_std(raster, bands, joint=joint, grey=grey)
-        mean, std = self._moments[key]
+        mean, std = self._mean_and_std(index, date)
         return np.nan_to_num(((pixels - mean) / std).astype(np.float32), posinf=0, neginf=0)
 
     def change(self, index: int, window: Window) -> np.ndarray:
@@ -126,13 +122,28 @@ class SceneReader:
     def preview(self, index: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Every `step`-th pixel of what is used: images (2, C, h, w) and change (h, w)."""
         (start, stop), width = self.rows(index), self.sizes[index][1]
-        images, change = [], []
-        for top in range(start, stop, step * 64):
-            strip = Window(top, 0, min(step * 64, stop - top), width)
+        images, change, rows = [], [], step * max(1, PREVIEW_ROWS // step)
+        for top in range(start, stop, rows):
+            strip = Window(top, 0, min(rows, stop - top), width)
             dates = [self.image(index, date, strip)[:, ::step, ::step] for date in (0, 1)]
-            images.append(np.stack(dates))
-            change.append(self.change(index, strip)[::step, ::step])
+            images.append(np.stack(dates))  # copies, so that the strip can go
+            change.append(self.change(index, strip)[::step, ::step].copy())
         return np.concatenate(images, axis=2), np.concatenate(change)
+
+    def measure(self, indices: Iterable[int]) -> None:
+        """Takes the statistics of scenes now, for all processes that are started later."""
+        if self.scheme.standardise != "none":
+            for index in indices:
+                self._mean_and_std(index, 0)
+                self._mean_and_std(index, 1)
+
+    def _mean_and_std(self, index: int, date: int) -> tuple[np.ndarray, np.ndarray]:
+        scene, (raster, bands) = self.scenes[index], self._raster(index, date)
+        key = (scene.images[date], scene.bands[date])
+        if key not in self._moments:
+            joint, grey = self.scheme.standardise == "joint", self.scheme.bands == GREY
+            self._moments[key] = mean_and_std(raster, bands, joint=joint, grey=grey)
+        return self._moments[key]
 
     def _raster(self, index: int, date: int) -> tuple[Raster, Sequence[int]]:
         """The raster of a date, and which bands of it to read."""

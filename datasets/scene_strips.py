@@ -1,5 +1,6 @@
 """Whole scenes from a network, strip by strip, and the truth beside them."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -27,6 +28,11 @@ def predict_strips(
     """
     rank, world = distributed.rank(), distributed.world()
     mine = [k for k, (i, _) in enumerate(scenes.windows) if i % world == rank]
+    scenes.reader.measure(
+        i
+        for i, count in Counter(i for i, _ in scenes.windows).items()
+        if count > 1 and i % world == rank
+    )
     batches = eval_loader(scenes, batch_size, indices=mine, num_workers=num_workers)
     windows = []  # in pixels of what is used of a scene, as `shapes`
     for i, window in (scenes.windows[k] for k in mine):
@@ -36,8 +42,7 @@ def predict_strips(
         tqdm(batches, unit="batch", disable=not distributed.is_main()),
         windows,
         scenes.reader.shapes,
-        scenes.tile_px,
-        scenes.overlap_px,
+        (scenes.tile_px, scenes.overlap_px, scenes.padding == "constant"),
     )
 
 

@@ -43,8 +43,7 @@ class SceneDataset(Dataset):
         positive_crops: share of crops that are drawn anew until they hold a changed pixel, if their
             scene has one.
         samples_per_image: crops of a scene in an epoch.
-        tile_px: side of the windows; None = crops. A side of a scene that is shorter makes the
-            window as short, rounded up to a multiple of 32.
+        tile_px: side of the windows; None = crops. See `utils.windows.grid` for shorter scenes.
         overlap_px: what neighbouring windows share.
         padding: of windows that reach beyond the scene: "reflect", or "constant": all bands of both
             dates take the top left value of date 1's first band (as published for Rucode). `change`
@@ -92,6 +91,7 @@ class SceneDataset(Dataset):
         self.tile_px, self.overlap_px, self.padding = tile_px, overlap_px, padding
         self.reader = SceneReader(self.scenes, scheme, label_coding, cache)
         self._changed: dict[int, np.ndarray] = {}
+        self._check_crops()
         self.windows = self._windows(tile_px, overlap_px) if tile_px is not None else []
 
     def __len__(self) -> int:
@@ -129,11 +129,20 @@ class SceneDataset(Dataset):
         found = []
         for index in range(len(self.scenes)):
             (start, stop), width = self._area(index)
-            for window in grid(stop - start, width, tile_px, overlap_px):
-                height, across = (min(tile_px, -(-n // 32) * 32) for n in (stop - start, width))
-                place = Window(start + window.top, window.left, height, across)
-                found.append((index, place))
+            full = self.padding == "constant"
+            for window in grid(stop - start, width, tile_px, overlap_px, full):
+                found.append((index, window._replace(top=start + window.top)))
         return found
+
+    def _check_crops(self) -> None:
+        sides = [min(shape) for shape in self.reader.shapes]
+        if self.crop_size is not None and self.crop_size > min(sides):
+            smallest = sides.index(min(sides))
+            height, width = self.reader.shapes[smallest]
+            raise ValueError(
+                f"--crop-size {self.crop_size} is larger than scene {self.names[smallest]} "
+                f"({height} x {width} in use); pass at most {min(sides)}"
+            )
 
     def _area(self, index: int) -> tuple[tuple[int, int], int]:
         """Rows (start, stop) in use and width of a scene."""
@@ -144,19 +153,13 @@ class SceneDataset(Dataset):
         (start, stop), width, size = *self._area(index), self.crop_size
         if size is None:
             return Window(start, 0, stop - start, width)
-        if size > min(stop - start, width):
-            raise ValueError(
-                f"--crop-size {size} is larger than scene {self.names[index]} ({stop - start} x "
-                f"{width} in use); pass at most {min(stop - start, width)}"
-            )
 
         def draw() -> Window:
             top = start + rng.integers(stop - start - size + 1)
             return Window(int(top), int(rng.integers(width - size + 1)), size, size)
 
         window = draw()
-        never = self.scenes[index].label is None or len(self._changed.get(index, "?")) == 0
-        if rng.random() >= self.positive_crops or never:
+        if rng.random() >= self.positive_crops or not len(self._changes(index)):
             return window
         for _ in range(DRAWS):
             if (self.reader.change(index, window) == 1).any():
@@ -164,15 +167,18 @@ class SceneDataset(Dataset):
             window = draw()
         return self._around_change(index, window, rng)
 
-    def _around_change(self, index: int, window: Window, rng: np.random.Generator) -> Window:
-        """A window of the same size with a random changed pixel in it, where there is one."""
-        (start, stop), width, size = *self._area(index), window.height
+    def _changes(self, index: int) -> np.ndarray:
+        """Flat indices of the changed pixels among the rows in use."""
         if index not in self._changed:
+            (start, stop), width = self._area(index)
             whole = Window(start, 0, stop - start, width)
             self._changed[index] = np.flatnonzero(self.reader.change(index, whole) == 1)
-        if not len(self._changed[index]):
-            return window
-        row, column = divmod(int(rng.choice(self._changed[index])), width)
+        return self._changed[index]
+
+    def _around_change(self, index: int, window: Window, rng: np.random.Generator) -> Window:
+        """A window of the same size with a random changed pixel in it."""
+        (start, stop), width, size = *self._area(index), window.height
+        row, column = divmod(int(rng.choice(self._changes(index))), width)
         top, left = (
             rng.integers(max(0, at - size + 1), min(at, length - size) + 1)
             for at, length in ((row, stop - start), (column, width))

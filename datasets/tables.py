@@ -30,6 +30,8 @@ def read_table(path: Path | str) -> list[dict[str, str]]:
     header, *rows = [row for row in rows if any(row)] or [[]]
     if not rows:
         raise ValueError(f"--table {path} has no rows; the first line names the columns")
+    if twice := sorted({key for key in header if key and header.count(key) > 1}):
+        raise ValueError(f"--table {path} has two columns {', '.join(twice)}; rename one")
     return [dict(zip(header, row, strict=False)) for row in rows]
 
 

@@ -20,6 +20,9 @@ ORIENTATIONS = {
     "rot270": (None, 3),
     "identity": (None, 0),
 }
+# how one is chosen: the contest winner's six; quarter turns and flips each half of the time
+# (Rucode, which reaches all eight symmetries); or always as it is
+ORIENT = ("six", "turn_flip", "none")
 INVERSE = {name: name for name in ORIENTATIONS} | {"rot90": "rot270", "rot270": "rot90"}
 
 
@@ -28,7 +31,9 @@ class Augment:
     """The random changes of training, in this order: crop, orientation, date swap, jitter.
 
     Args:
-        orient: one of the six ORIENTATIONS, each with probability 1/6.
+        orient: "six": one of the ORIENTATIONS, each with probability 1/6; "turn_flip": 0 to 3
+            quarter turns with probability 1/2, then one of the three flips with probability 1/2;
+            "none".
         swap_dates: exchange date 1 and date 2 with probability 1/2.
         crop_size: side of a random square in pixels; None keeps the whole tile.
         jitter: strength of the photometric jitter in 0..1, see `jitter`; 0 is off.
@@ -37,7 +42,7 @@ class Augment:
         ValueError: a crop size below 1 or a strength outside 0..1.
     """
 
-    orient: bool = True
+    orient: str = "six"
     swap_dates: bool = False
     crop_size: int | None = None
     jitter: float = 0.0
@@ -45,6 +50,8 @@ class Augment:
     def __post_init__(self):
         if self.crop_size is not None and self.crop_size < 1:
             raise ValueError(f"--crop-size {self.crop_size} must be at least 1 pixel")
+        if self.orient not in ORIENT:
+            raise ValueError(f"--orient {self.orient!r} must be one of {', '.join(ORIENT)}")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"--jitter {self.jitter} must lie in 0..1 (0 = off)")
 
@@ -52,13 +59,26 @@ class Augment:
         """Returns the changed sample; all chance comes from `rng`."""
         if self.crop_size is not None:
             sample = random_crop(sample, self.crop_size, rng)
-        if self.orient:
-            sample = orient(sample, list(ORIENTATIONS)[rng.integers(len(ORIENTATIONS))])
+        for name in choose_orientations(self.orient, rng):
+            sample = orient(sample, name)
         if self.swap_dates and rng.random() < 0.5:
             sample = swap_dates(sample)
         if self.jitter:
             sample = jitter(sample, self.jitter, rng)
         return sample
+
+
+def choose_orientations(rule: str, rng: np.random.Generator) -> list[str]:
+    """Which of ORIENTATIONS to apply, one after the other; `rule` is one of ORIENT."""
+    if rule == "six":
+        return [list(ORIENTATIONS)[rng.integers(len(ORIENTATIONS))]]
+    names = []
+    if rule == "turn_flip" and rng.random() < 0.5:
+        names.append(("identity", "rot90", "rot180", "rot270")[rng.integers(4)])
+    if rule == "turn_flip" and rng.random() < 0.5:
+        flips = (["flip_horizontal"], ["flip_vertical"], ["flip_horizontal", "flip_vertical"])
+        names += flips[rng.integers(3)]
+    return names
 
 
 def orient(sample: Sample, name: str) -> Sample:

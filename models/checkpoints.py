@@ -38,6 +38,7 @@ RECIPE_KEYS = {
     "dropout",
     "fine_tuned",
     "options",
+    "split",
     *Scheme._fields,
 }
 
@@ -52,12 +53,13 @@ def make_recipe(
     dropout: float = 0.1,
     fine_tuned: bool = False,
     options: Mapping[str, object] | None = None,
+    split: str | None = None,
 ) -> dict[str, Any]:
     """Everything that rebuilds a network and reads its classes, as plain values.
 
     An `output_stride` of None becomes the network's default. `fine_tuned`: it starts from trained
     weights (matters to the batch norms of a network that trains on). `options`: of this network
-    alone, see `build_network`.
+    alone, see `build_network`. `split`: by which it was validated.
     """
     if output_stride is None:
         output_stride = default_output_stride(model, backbone)
@@ -69,6 +71,7 @@ def make_recipe(
         "dropout": dropout,
         "fine_tuned": fine_tuned,
         "options": dict(options or {}),
+        "split": split,
         **{k: list(v) if isinstance(v, tuple) else v for k, v in scheme._asdict().items()},
     }
 
@@ -187,6 +190,11 @@ def trained_scheme(path: Path | str) -> Scheme | None:
     """The data set scheme of one of our checkpoints; None for a published state dict."""
     content = read_file(path)
     return scheme_of(content["recipe"]) if "recipe" in content else None
+
+
+def trained_split(path: Path | str) -> str | None:
+    """The --split that one of our checkpoints was validated by; None if it does not say."""
+    return read_file(path).get("recipe", {}).get("split")
 
 
 def find_checkpoints(outdir: Path | str) -> list[Path]:

@@ -25,6 +25,7 @@ class Network(nn.Module):
     undilated: ClassVar[bool] = False  # the backbone has that stride without dilated convolutions
     timm_names: ClassVar[Mapping[str, str]] = MappingProxyType({})  # where BACKBONES has others
     smallest_batch: ClassVar[int] = 1  # 2 where a 1 x 1 map meets a batch norm
+    has_gate: ClassVar[bool] = False  # gives Logits.aux_change, a gate supervised by the change
     options: ClassVar[Mapping[str, tuple]] = MappingProxyType({})  # name: values, default first
 
     @classmethod

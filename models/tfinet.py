@@ -138,6 +138,7 @@ class TFINet(Network):
     """
 
     undilated = True
+    has_gate = True
 
     def __init__(
         self,

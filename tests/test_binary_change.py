@@ -18,6 +18,7 @@ from datasets import build_dataset, find_scheme
 from models.checkpoints import load_network, make_recipe, network_of
 from utils.inference import TTA_VIEWS, to_probs
 from utils.rle import decode
+from utils.schemes import SECOND
 from utils.state_files import save_checkpoint
 
 QUICK = ["--num-workers", "0", "--amp", "fp32", "--device", "cpu"]
@@ -109,9 +110,11 @@ def published_procedure(network, sample_of, height, width, tile=256) -> np.ndarr
     return result
 
 
-def test_without_overlap_and_with_constant_padding_it_is_the_published_procedure(rucode):
+@pytest.mark.parametrize("tile_px", [64, 128])  # smaller, and larger than the scenes
+def test_without_overlap_and_with_constant_padding_it_is_the_published_procedure(rucode, tile_px):
     root, outdir, path = rucode
-    words = ["--checkpoints", path, "--tile-px", 64, "--overlap-px", 0, "--padding", "constant"]
+    words = ["--checkpoints", path, "--tile-px", tile_px, "--overlap-px", 0]
+    words += ["--padding", "constant"]
     words += ["--tta", "d4", "--save-probs", "--dataset", "rucode"]
     run_test(root, outdir, *words)
     network, _ = load_network(path)
@@ -120,13 +123,14 @@ def test_without_overlap_and_with_constant_padding_it_is_the_published_procedure
         bands = file.read([1, 2, 3, 5, 6, 7]).astype(np.float64).reshape(2, 3, *file.shape)
     bands = np.stack([(d / 1024 - (d / 1024).mean()) / (d / 1024).std() for d in bands])
     height, width = bands.shape[-2:]
-    padded = np.full((2, 3, height + 64, width + 64), bands[0, 0, 0, 0])
+    padded = np.full((2, 3, height + tile_px, width + tile_px), bands[0, 0, 0, 0])
     padded[..., :height, :width] = bands
 
     def sample_of(top, left):
-        return torch.tensor(padded[..., top : top + 64, left : left + 64], dtype=torch.float32)
+        tile = padded[..., top : top + tile_px, left : left + tile_px]
+        return torch.tensor(tile, dtype=torch.float32)
 
-    want = published_procedure(network, sample_of, height, width, 64)
+    want = published_procedure(network, sample_of, height, width, tile_px)
     with rasterio.open(outdir / "probs" / "test" / f"{name}.tif") as file:
         got = file.read(1)
     assert want.std() > 0.03  # the network says something
@@ -235,10 +239,12 @@ def test_wrong_words_are_refused_before_anything_is_written(rucode, words, messa
 
 
 def test_scene_options_are_refused_for_tiles(tmp_path, capsys):
-    for words in (["--rle", "x.csv"], ["--tile-px", "64"]):
+    for words in (["--rle", "x.csv"], ["--tile-px", "64"], ["--threshold", "auto"]):
         with pytest.raises(SystemExit):
             script.main(["--outdir", str(tmp_path), *words])
-        assert f"{words[0]} is for data sets of scenes" in capsys.readouterr().err
+        assert f"{words[0]}{' auto' * (words[1] == 'auto')} is for data sets of scenes" in (
+            capsys.readouterr().err
+        )
 
 
 def test_a_truncated_scene_stops_the_test_before_anything_is_written(rucode):
@@ -322,3 +328,36 @@ def test_a_configuration_file_of_rucode_trains_wrong_key_included(tmp_path, monk
     (path,) = (tmp_path / "out" / "models").iterdir()
     _, recipe = load_network(path)
     assert recipe["model"] == "siamese_unet" and recipe["options"] == {"symmetric": False}
+
+
+def test_a_network_of_another_task_is_refused(rucode):
+    root, outdir, _ = rucode
+    path = save_network(outdir.parent / "classes.pth", SECOND)
+    with pytest.raises(ValueError, match=r"classes\.pth was trained for semantic_change.*rucode"):
+        run_test(root, outdir, "--dataset", "rucode", "--checkpoints", path)
+    torch.save(load_network(path)[0].state_dict(), outdir.parent / "bare.pth")
+    bare = ["--checkpoints", outdir.parent / "bare.pth", "--model", "fcn", "--backbone", "resnet18"]
+    with pytest.raises(ValueError, match=r"bare\.pth was trained for semantic_change.*rucode"):
+        run_test(root, outdir, "--dataset", "rucode", *bare)
+
+
+def test_the_threshold_is_chosen_on_the_scenes_that_chose_the_checkpoint(tmp_path, capsys):
+    root = make_binary(tmp_path / "data", {"train": 4, "test": 2})
+    run_train(root, tmp_path / "out", "--dataset", "binary", "--split", "leave_out:002")
+    run_test(root, tmp_path / "out", "--dataset", "binary", "--threshold", "auto")
+    assert "on 1 validation scene(s) of --val-split leave_out:002" in capsys.readouterr().out
+
+
+def test_a_crop_larger_than_a_scene_is_refused_before_a_run_begins(tmp_path):
+    root = make_binary(tmp_path / "data", {"train": 4})
+    with pytest.raises(ValueError, match=r"--crop-size 65 is larger than scene .*at most 64"):
+        run_train(root, tmp_path / "out", "--dataset", "binary", "--crop-size", 65)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_load_from_reads_the_bands_that_a_network_was_trained_on(tmp_path):
+    root = make_binary(tmp_path / "data", {"train": 4})
+    grey = find_scheme("binary", root, bands=["grey"])
+    path = save_network(tmp_path / "grey.pth", grey)
+    run_train(root, tmp_path / "out", "--dataset", "binary", "--load-from", path)
+    assert (tmp_path / "out" / "metrics" / "val.json").exists()

@@ -216,6 +216,23 @@ def test_dice_of_a_perfect_and_of_an_opposite_prediction():
     assert dice_loss(torch.zeros(1, 1, 4), target * 0).item() == pytest.approx(0)  # 0 / 0 guarded
 
 
+def test_parts_count_dice_in_their_share():
+    logits, batch = make_batch(batch=4)
+    objective, denominators = Objective(change_loss="dice_bce"), loss_denominators(batch)
+    whole = training_loss(Logits(None, logits.change), batch, objective).total
+    parts = [
+        training_loss(
+            Logits(None, logits.change[i : i + 1]),
+            Sample(*(field[i : i + 1] for field in batch)),
+            objective,
+            denominators,
+            share=0.25,
+        ).total
+        for i in range(4)
+    ]
+    assert sum(parts).item() == pytest.approx(whole.item(), abs=0.1)  # Dice of each, averaged
+
+
 def test_dice_bce_is_dice_plus_unweighted_cross_entropy():
     logits, batch = make_batch()
     terms = training_loss(Logits(None, logits.change), batch, Objective(change_loss="dice_bce"))

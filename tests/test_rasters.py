@@ -157,3 +157,15 @@ def test_grid_difference_names_crs_and_transform(tmp_path):
     assert "transform [2.0" in grid_difference(first, raster("d", left=500001))
     assert "CRS EPSG:32637 and none" in grid_difference(first, raster("e", crs=None))
     assert grid_difference(raster("f", crs=None), raster("g", crs=None)) is None
+
+
+def test_a_png_of_16_bits_keeps_them(tmp_path):
+    import rasterio
+
+    pixels = np.random.default_rng(0).integers(0, 1023, (3, 20, 30)).astype(np.uint16)
+    shape = {"count": 3, "height": 20, "width": 30, "dtype": "uint16"}
+    with rasterio.open(tmp_path / "deep.png", "w", driver="PNG", **shape) as file:
+        file.write(pixels)
+    raster = open_raster(tmp_path / "deep.png")
+    assert raster.dtype == np.uint16 and raster.count == 3
+    assert np.array_equal(raster.read(Window(0, 0, 20, 30), (0, 1, 2)), pixels)

@@ -110,7 +110,7 @@ def test_splits(root):
 
 def test_published_padding(root):
     sample = build(root, "train", tile_px=256, padding="constant")[0]
-    assert sample.images.shape == (2, 3, 96, 96)
+    assert sample.images.shape == (2, 3, 256, 256)
     assert (sample.images[:, :, 80:] == sample.images[0, 0, 0, 0]).all()
     reflected = build(root, "train", tile_px=256)[0].images[..., :72]
     assert torch.equal(reflected[:, :, :80], sample.images[:, :, :80, :72])

@@ -83,6 +83,9 @@ def test_the_recipe_is_the_published_one():
         "lr_gamma": 0.97,
         "head_lr_factor": 1,
         "weight_decay": 0,
+        "crop_size": 256,
+        "batch_size": 5,
+        "early_stop": 7,
         "epochs": 150,
         "positive_crops": 0.7,
         "samples_per_image": 100,
@@ -227,7 +230,8 @@ def test_what_has_no_counterpart_is_told_and_what_fits_is_not(folder):
     assert about("activation", read(UNETPP, activation=None)[1]) == 1
 
 
-def test_absent_keys_leave_the_program_its_defaults(folder):
+def test_absent_keys_leave_what_is_published(folder):
     options, _ = read({"model": "unet++_resnext50"})
-    absent = {"folders", "crop_size", "batch_size", "early_stop", "device", "name", "pretrained"}
+    absent = {"folders", "device", "name", "pretrained"}
+    assert (options["crop_size"], options["batch_size"], options["early_stop"]) == (256, 5, 7)
     assert not absent & options.keys() and options["dataset"] == "rucode"

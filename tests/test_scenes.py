@@ -17,7 +17,7 @@ from utils.structures import IGNORE_INDEX
 from utils.windows import Window
 
 RGB_SCHEME = change_scheme(("red", "green", "blue"), "none")
-PLAIN_AUGMENT = {"orient": False, "swap_dates": False, "jitter": 0.0}
+PLAIN_AUGMENT = {"orient": "none", "swap_dates": False, "jitter": 0.0}
 
 
 @pytest.fixture
@@ -150,6 +150,16 @@ def test_crops_depend_on_seed_epoch_and_index_only(scenes):
     assert not torch.equal(first[0, 3].images, make(1)[0, 3].images)
     first.set_epoch(2)
     assert torch.equal(first[7].images, second[2, 7].images)
+
+
+def test_a_scene_without_change_gives_the_same_crop_every_time(scenes):
+    found, _ = scenes(2, empty=True)
+    make = lambda: SceneDataset(  # noqa: E731
+        found, RGB_SCHEME, augment=Augment(crop_size=16), positive_crops=1.0, label_coding="01"
+    )
+    dataset = make()
+    first, again = dataset[0, 0].images, dataset[0, 0].images
+    assert torch.equal(first, again) and torch.equal(first, make()[0, 0].images)
 
 
 def test_every_scene_is_sampled_equally_often(scenes):

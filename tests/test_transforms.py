@@ -9,6 +9,7 @@ from datasets.transforms import (
     INVERSE,
     ORIENTATIONS,
     Augment,
+    choose_orientations,
     jitter,
     orient,
     random_crop,
@@ -87,7 +88,7 @@ def test_swap_exchanges_dates_and_keeps_change():
 def test_dates_are_swapped_half_the_time_if_asked_for():
     sample = painted()
     rng = np.random.default_rng(0)
-    turns = [Augment(orient=False, swap_dates=True)(sample, rng) for _ in range(400)]
+    turns = [Augment(orient="none", swap_dates=True)(sample, rng) for _ in range(400)]
     swaps = sum(same(moved, swap_dates(sample)) for moved in turns)
     assert 150 < swaps < 250
     assert all(same(moved, sample) or same(moved, swap_dates(sample)) for moved in turns)
@@ -149,3 +150,23 @@ def test_all_options_together_stay_aligned_in_shape():
 def test_options_out_of_range_name_their_flag(options):
     with pytest.raises(ValueError, match=r"--(crop-size|jitter)"):
         Augment(**options)
+
+
+def test_turns_and_flips_each_half_of_the_time_reach_all_eight_symmetries():
+    rng, square = np.random.default_rng(0), np.arange(9).reshape(1, 3, 3)
+    seen = Counter()
+    for _ in range(8000):
+        sample = Sample("a", square[None], square.astype(np.uint8), square[0])
+        for name in choose_orientations("turn_flip", rng):
+            sample = orient(sample, name)
+        seen[sample.change.tobytes()] += 1
+    assert len(seen) == 8
+    # as it is: no turn (1/2 + 1/8) and no flip (1/2), or half a turn (1/8) and both flips (1/6)
+    assert seen[square[0].tobytes()] / 8000 == pytest.approx(5 / 16 + 1 / 48, abs=0.02)
+
+
+def test_no_orientation_is_ever_chosen_by_none():
+    rng = np.random.default_rng(0)
+    assert all(choose_orientations("none", rng) == [] for _ in range(100))
+    with pytest.raises(ValueError, match="--orient 'some' must be one of six, turn_flip, none"):
+        Augment(orient="some")

@@ -12,10 +12,11 @@ from utils.windows import Blender, Window, grid, ramp, starts
 SIZES = [(1, 1), (31, 64), (64, 64), (65, 64), (100, 237), (256, 40)]
 
 
-def blend(height, width, tile_px, overlap_px, value_of) -> torch.Tensor:
+def blend(height, width, tile_px, overlap_px, value_of, full=False) -> torch.Tensor:
     """A whole scene out of windows whose values `value_of(window)` gives."""
-    blender = Blender(height, width, tile_px, overlap_px)
-    strips = [blender.add(w, value_of(w)) for w in grid(height, width, tile_px, overlap_px)]
+    blender = Blender(height, width, tile_px, overlap_px, full)
+    windows = grid(height, width, tile_px, overlap_px, full)
+    strips = [blender.add(w, value_of(w)) for w in windows]
     strips = [s for s in [*strips, blender.finish()] if s is not None]
     tops = [s.top for s in strips]
     assert tops == sorted(tops) and tops[0] == 0
@@ -38,6 +39,12 @@ def test_a_short_side_makes_windows_shorter_in_steps_of_32():
     assert grid(20, 200, 64, 16)[0] == Window(0, 0, 32, 64)
     assert grid(20, 20, 512, 0) == [Window(0, 0, 32, 32)]
     assert grid(40, 40, 50, 0) == [Window(0, 0, 50, 50)]  # never above the tile
+
+
+def test_full_windows_never_shrink():
+    assert grid(20, 200, 64, 16, full=True)[0] == Window(0, 0, 64, 64)
+    scene = blend(20, 100, 64, 0, lambda w: torch.full((1, w.height, w.width), 0.5), full=True)
+    assert scene.shape == (1, 20, 100) and (scene == 0.5).all()
 
 
 def test_windows_begin_at_equal_steps_until_one_reaches_the_end():
@@ -127,7 +134,7 @@ def whole_scenes(images, tile_px, overlap_px, batch_size=3):
     ]
     shapes = [tuple(image.shape) for image in images]
     predictor = Predictor([network], torch.device("cpu"))
-    scenes = predict_scenes(predictor, batches, places, shapes, tile_px, overlap_px)
+    scenes = predict_scenes(predictor, batches, places, shapes, (tile_px, overlap_px, False))
     return {i: torch.cat([s.values[-1] for s in strips]) for i, strips in scenes}
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import yaml
 
-from utils.rucode_config import read_rucode_config
-
 TRACEBACK = "TWODATES_TRACEBACK"  # environment variable: show where an error came from
 
 
@@ -30,7 +28,13 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """argparse with `--config FILE.yaml`, `-` or `_` in option names, and errors that help."""
 
-    def __init__(self, description: str, prog: str | None = None):
+    def __init__(
+        self,
+        description: str,
+        prog: str | None = None,
+        read_json: Callable[[Path], tuple[dict[str, Any], list[str]]] | None = None,
+    ):
+        """`read_json`: a .json of another program -> options, and sentences to tell the user."""
         super().__init__(
             prog=prog,
             description=description,
@@ -39,11 +43,12 @@ class Parser(argparse.ArgumentParser):
             epilog="Options may be written with - or _. The command line wins over --config; "
             "--no-X turns off a switch X that the config turns on.",
         )
-        self._told = False
+        self._read_json, self._told = read_json, False
+        other = " (or a .json of Rucode)" if read_json else ""
         self.add_argument(
             "--config",
             metavar="FILE",
-            help="YAML of defaults for the options below (configs/), or a .json of Rucode",
+            help=f"YAML of defaults for the options below, see configs/{other}",
         )
 
     def parse_args(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,7 +61,7 @@ class Parser(argparse.ArgumentParser):
     def _words(self, argv: Sequence[str] | None) -> list[str]:
         """The config's options as words, then the command line's."""
         words = [_with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
-        if words and words[0].endswith(".json"):  # `train.py config.json`, as Rucode has it
+        if self._read_json and words and words[0].endswith(".json"):  # `train.py config.json`
             words = ["--config", *words]
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         finder.add_argument("--config")
@@ -111,7 +116,7 @@ class Parser(argparse.ArgumentParser):
     def _config_words(self, path: Path) -> list[str]:
         if not path.is_file():
             self.error(f"--config {path}: no such file")
-        if path.suffix == ".json":
+        if path.suffix == ".json" and self._read_json:
             return self._foreign_words(path)
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -122,9 +127,9 @@ class Parser(argparse.ArgumentParser):
         return self._value_words(path, values)
 
     def _foreign_words(self, path: Path) -> list[str]:
-        """A configuration file of Rucode's, in our options; says what became of it."""
+        """Another program's configuration file in our options; says what became of it."""
         try:
-            values, notes = read_rucode_config(path)
+            values, notes = self._read_json(path)
         except ValueError as error:
             self.error(str(error))
         if os.environ.get("RANK", "0") == "0" and not self._told:

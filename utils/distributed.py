@@ -7,12 +7,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from utils.allocator import keep_freed_memory
+
+# one rank may check a large data set, or have the largest scene, while the others wait
+PATIENCE = timedelta(hours=12)
 
 
 def rank() -> int:
@@ -60,9 +64,9 @@ def session(device: str) -> Iterator[torch.device]:
     if "RANK" in os.environ and not dist.is_initialized():
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
-            dist.init_process_group("nccl", device_id=chosen)
+            dist.init_process_group("nccl", device_id=chosen, timeout=PATIENCE)
         else:
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield chosen
     finally:

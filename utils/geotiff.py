@@ -6,7 +6,6 @@
 The file appears at its name when the block ends well, and not at all when it does not.
 """
 
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from types import TracebackType
 import numpy as np
 
 from utils.files import atomic_path
+from utils.gdal import rasterio
 from utils.writers import Palette, write_mask, write_probs
 
 BLOCK_PX = 256  # side of a GeoTIFF's tiles; strips of a multiple of it are written fastest
@@ -109,20 +109,19 @@ class StripWriter:
 
     def _put(self, top: int, strip: np.ndarray) -> None:
         """Keeps rows (bands, h, W) of the file's type."""
-        from rasterio.windows import Window
-
-        self._file.write(strip, window=Window(0, top, self.width, strip.shape[1]))
+        self._file.write(strip, window=self._window(top, strip.shape[1]))
         self._checksums[:, top : top + strip.shape[1]] = _checksums(strip)
+
+    def _window(self, top: int, height: int) -> object:
+        """Whole rows, as rasterio names them."""
+        return rasterio().windows.Window(0, top, self.width, height)
 
     def _verify(self, path: Path) -> None:
         """Reads the file back: closing it on a full disk loses rows and raises nothing."""
-        import rasterio
-        from rasterio.windows import Window
-
         try:
-            with _no_georeference_needed(), rasterio.open(path) as file:
+            with rasterio().open(path) as file:
                 for top in range(0, self.height, BLOCK_PX):
-                    window = Window(0, top, self.width, min(BLOCK_PX, self.height - top))
+                    window = self._window(top, min(BLOCK_PX, self.height - top))
                     written = self._checksums[:, top : top + BLOCK_PX]
                     whole = np.array_equal(_checksums(file.read(window=window)), written)
                     if not whole:
@@ -210,27 +209,24 @@ def open_strips(
 @contextmanager
 def _created(path: Path, raster: StripWriter) -> Iterator[object]:
     """An empty GeoTIFF, open for writing."""
-    import rasterio
-
-    with _no_georeference_needed():
-        file = rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            height=raster.height,
-            width=raster.width,
-            count=raster.bands,
-            dtype=raster.dtype.name,
-            crs=raster.crs,
-            transform=raster.transform,
-            nodata=raster.nodata,
-            tiled=True,
-            blockxsize=BLOCK_PX,
-            blockysize=BLOCK_PX,
-            compress="deflate",
-            predictor=_predictor(raster),
-            BIGTIFF="IF_SAFER",
-        )
+    file = rasterio().open(
+        path,
+        "w",
+        driver="GTiff",
+        height=raster.height,
+        width=raster.width,
+        count=raster.bands,
+        dtype=raster.dtype.name,
+        crs=raster.crs,
+        transform=raster.transform,
+        nodata=raster.nodata,
+        tiled=True,
+        blockxsize=BLOCK_PX,
+        blockysize=BLOCK_PX,
+        compress="deflate",
+        predictor=_predictor(raster),
+        BIGTIFF="IF_SAFER",
+    )
     with file:
         if raster.palette is not None:
             colours = {value: (*rgb, 255) for value, rgb in enumerate(raster.palette)}
@@ -238,16 +234,6 @@ def _created(path: Path, raster: StripWriter) -> Iterator[object]:
         for band, text in enumerate(raster.descriptions, start=1):
             file.set_band_description(band, text)
         yield file
-
-
-@contextmanager
-def _no_georeference_needed() -> Iterator[None]:
-    """Keeps rasterio from warning about it."""
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
 
 
 def _checksums(strip: np.ndarray) -> list[list[int]]:

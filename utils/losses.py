@@ -153,6 +153,7 @@ def training_loss(
     batch: Sample,
     objective: Objective = Objective(),  # noqa: B008 - immutable
     denominators: Denominators | None = None,
+    share: float = 1.0,
 ) -> LossTerms:
     """Twice the change loss plus the semantic loss plus the gate's, whichever there are.
 
@@ -163,6 +164,7 @@ def training_loss(
         batch: the targets, on the same device.
         objective: weights and kinds.
         denominators: of the whole batch if `batch` is a part of one; None: those of `batch`.
+        share: of the whole batch that `batch` is; Dice, which knows no denominator, counts so much.
 
     Reference: SenseEarth 2020 contest, 1st place report; the gate: TFINet.
     """
@@ -178,7 +180,7 @@ def training_loss(
         weight = 1.0 if dice else objective.changed_weight
         change = change_loss(logits.change, batch.change, denominators.change, weight)
         if dice:
-            change = change + dice_loss(logits.change.float().sigmoid(), batch.change)
+            change = change + share * dice_loss(logits.change.float().sigmoid(), batch.change)
     if logits.aux_change is not None:
         gate = change_loss(logits.aux_change, batch.change, denominators.change, 1.0)
     weighted = ((1.0, semantic), (1.0 if dice else 2.0, change), (objective.aux_weight, gate))

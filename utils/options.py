@@ -164,7 +164,8 @@ def add_scene_options(parser: Parser) -> None:
     group.add_argument(
         "--val-split",
         metavar="RULE",
-        help="validation scenes of --threshold auto, as --split of train.py (default: the same)",
+        help="validation scenes of --threshold auto, as --split of train.py (default: those of the "
+        "first checkpoint)",
     )
     group.add_argument(
         "--rle",

@@ -55,13 +55,7 @@ def submit_probs(
 def submit_gates(
     writer: BackgroundWriter, folder: Path, names: Sequence[str], probs: Probs
 ) -> None:
-    """Hands heat maps of the gate to the writer: `folder/<id>.png`.
-
-    Raises:
-        ValueError: the networks have no gate.
-    """
-    if probs.gate is None:
-        raise ValueError("--gate: these networks have none, only tfinet has; leave it out")
+    """Hands heat maps of the gate to the writer: `folder/<id>.png`."""
     for name, gate in zip(names, probs.gate.cpu().numpy(), strict=True):
         writer.submit(save_image, folder / f"{name}.png", Image.fromarray(heat_map(gate)))
 

@@ -15,6 +15,7 @@ from utils.files import atomic_path
 
 COLUMNS = ("Id", "mask")
 COLUMNS_AT_ONCE = 256  # of a mask while its text is made; a multiple of 8
+NUMBERS_AT_ONCE = 100_000
 SHOWN_IDS = 5  # in an error
 MAX_TEXT = 2**31 - 1  # characters of one mask; csv's own limit is 131072
 
@@ -96,7 +97,11 @@ class StripEncoder:
             raise ValueError(f"{len(missing)} rows were never added, the first is {missing[0]}")
         borders = self._borders()
         first, end = borders[::2], borders[1::2]
-        return " ".join(map(str, np.stack([first + 1, end - first], 1).flatten().tolist()))
+        numbers = np.stack([first + 1, end - first], 1).flatten()
+        parts = range(0, len(numbers), NUMBERS_AT_ONCE)  # Python's integers are large
+        return " ".join(
+            " ".join(map(str, numbers[i : i + NUMBERS_AT_ONCE].tolist())) for i in parts
+        )
 
     def _borders(self) -> np.ndarray:
         """Where, counted column by column from 0, runs begin and end, in turn."""

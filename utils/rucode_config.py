@@ -21,6 +21,9 @@ RECIPE: dict[str, object] = {
     "epochs": 150,
     "positive_crops": 0.7,
     "samples_per_image": 100,
+    "crop_size": 256,  # this and the next two unless the config says otherwise
+    "batch_size": 5,
+    "early_stop": 7,
 }
 ARCHITECTURE_WORDS = r"siamese|seamese|unet\+\+|unetplusplus|unetpp|unet"  # say no backbone
 # how a backbone may be written once those words, blanks, - and _ are gone; the first that fits

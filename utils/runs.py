@@ -65,7 +65,7 @@ class Run:
                 ema.load_state_dict(last["ema"])
             step, self.name = last["step"], last["run"]
             self.best_score, self.best_path = last["best_score"], last["best_path"]
-            self.stale = last["stale"]
+            self.stale = last.get("stale", 0)
         elif (self.folder / "last.pth").exists():
             raise ValueError(
                 f"--name {self.name}: {self.folder} holds a run already; choose another name, or "

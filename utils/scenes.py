@@ -23,8 +23,7 @@ def predict_scenes(
     batches: Iterable[Sample],
     windows: Iterable[tuple[int, Window]],
     shapes: Sequence[tuple[int, int]],
-    tile_px: int,
-    overlap_px: int,
+    grid: tuple[int, int, bool],
 ) -> Iterator[tuple[int, Iterator[Strip]]]:
     """One scene after another, each as its strips of rows from top to bottom.
 
@@ -36,17 +35,14 @@ def predict_scenes(
         batches: the images of the windows.
         windows: (scene, window) of every image, in the batches' order, scene by scene.
         shapes: (height, width) of every scene, pixels.
-        tile_px: of the grid.
-        overlap_px: of the grid.
+        grid: tile_px, overlap_px and full of `utils.windows.grid`.
     """
-    strips = _strips(predictor, batches, windows, shapes, tile_px, overlap_px)
+    strips = _strips(predictor, batches, windows, shapes, grid)
     for scene, group in itertools.groupby(strips, key=lambda pair: pair[0]):
         yield scene, (strip for _, strip in group)
 
 
-def _strips(
-    predictor, batches, windows, shapes, tile_px, overlap_px
-) -> Iterator[tuple[int, Strip]]:
+def _strips(predictor, batches, windows, shapes, grid) -> Iterator[tuple[int, Strip]]:
     current, blender, places = None, None, iter(windows)
     for batch in batches:
         for values in stack_probs(predictor(batch.images)):
@@ -54,7 +50,7 @@ def _strips(
             if scene != current:
                 if blender is not None:
                     yield current, blender.finish()
-                current, blender = scene, Blender(*shapes[scene], tile_px, overlap_px)
+                current, blender = scene, Blender(*shapes[scene], *grid)
             strip = blender.add(window, values)
             if strip is not None:
                 yield current, strip
@@ -73,7 +69,7 @@ def stack_probs(probs: Probs) -> Tensor:
 class ChangeOutput:
     """What is written of one scene's change: mask, probabilities, run lengths, a small copy.
 
-    Files appear when the block ends well, and not at all when it does not.
+    A file appears when the block ends well and it reads back as written, and not at all otherwise.
 
     Args:
         shape: (height, width) of the scene.

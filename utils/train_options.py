@@ -37,6 +37,12 @@ def add_training_data_options(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="crops of each image an epoch; binary (default: 1) and rucode (100)",
     )
+    group.add_argument(
+        "--orient",
+        choices=("six", "turn_flip", "none"),
+        help="random flips and turns: six = one of the six published, turn_flip = each half "
+        "of the time, none (default: six; rucode: turn_flip)",
+    )
     group.add_argument("--swap-dates", action="store_true", help="exchange the dates at random")
     group.add_argument(
         "--jitter", type=fraction, default=0.0, help="photometric change per date, 0..1"

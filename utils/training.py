@@ -49,7 +49,7 @@ def forward_backward(
         with distributed.gradients_synced(network, i == parts - 1):
             with autocast(part.images.device, amp):
                 logits = network(normalise(part.images))
-            terms.append(training_loss(logits, part, objective, denominators))
+            terms.append(training_loss(logits, part, objective, denominators, 1 / parts))
             # DistributedDataParallel divides gradients by the world, our losses need their sum
             scaler.scale(terms[-1].total * distributed.world()).backward()
     return LossTerms(*(_summed(values) for values in zip(*terms, strict=True)))

@@ -17,17 +17,20 @@ class Window(NamedTuple):
     width: int
 
 
-def grid(height: int, width: int, tile_px: int, overlap_px: int = 0) -> list[Window]:
+def grid(
+    height: int, width: int, tile_px: int, overlap_px: int = 0, full: bool = False
+) -> list[Window]:
     """Windows that cover a scene, row by row, all of one size.
 
-    That is `tile_px` x `tile_px`; along a shorter side of the scene it is that side, rounded up to
-    a multiple of 32 pixels.
+    That is `tile_px` x `tile_px`; along a shorter side of the scene, unless `full`, it is that side
+    rounded up to a multiple of 32 pixels.
 
     Args:
         height: of the scene, pixels, at least 1.
         width: of the scene, pixels, at least 1.
         tile_px: largest side of a window.
         overlap_px: what neighbours share, at most half a window.
+        full: never smaller windows.
 
     Raises:
         ValueError: a tile below 1 px, or an overlap outside 0..tile_px / 2.
@@ -38,7 +41,7 @@ def grid(height: int, width: int, tile_px: int, overlap_px: int = 0) -> list[Win
         raise ValueError(
             f"--overlap-px {overlap_px} must lie in 0..{tile_px // 2}, half of --tile-px {tile_px}"
         )
-    sides = [min(tile_px, -(-length // 32) * 32) for length in (height, width)]
+    sides = [tile_px if full else min(tile_px, -(-length // 32) * 32) for length in (height, width)]
     return [
         Window(top, left, *sides)
         for top in starts(height, tile_px, overlap_px)
@@ -86,11 +89,12 @@ class Blender:
         width: of the scene, pixels.
         tile_px: of the grid.
         overlap_px: of the grid.
+        full: of the grid.
     """
 
-    def __init__(self, height: int, width: int, tile_px: int, overlap_px: int):
+    def __init__(self, height: int, width: int, tile_px: int, overlap_px: int, full: bool = False):
         self.height, self.width = height, width
-        windows = grid(height, width, tile_px, overlap_px)
+        windows = grid(height, width, tile_px, overlap_px, full)
         self._side = windows[0].height, windows[0].width
         self._rows = self._weights(height, tile_px, overlap_px, self._side[0])
         self._columns = self._weights(width, tile_px, overlap_px, self._side[1])
