@@ -15,12 +15,12 @@ from tqdm import tqdm
 from datasets import DATASETS, build_dataset, check_dataset, find_scheme
 from datasets.layout import parse_folders
 from datasets.loader import eval_loader
-from datasets.scene_strips import predict_together, true_rows
+from datasets.scene_strips import predict_together, sweep_thresholds, true_rows
 from models import BACKBONES, NETWORKS
 from models.checkpoints import find_checkpoints, load_ensemble, trained_scheme, trained_split
 from models.published import LAYOUTS, Published, described
-from utils import distributed, options
-from utils.cli import Parser, positive_float, positive_int, run
+from utils import distributed, options, test_options
+from utils.cli import Parser, run
 from utils.curves import precision_recall_picture
 from utils.evaluation import describe
 from utils.files import save_image, write_json
@@ -32,12 +32,9 @@ from utils.results import draw, submit_gates, submit_masks, submit_probs, tile_i
 from utils.rle import write_submission
 from utils.scenes import ChangeOutput
 from utils.structures import Scheme
-from utils.thresholds import ThresholdSweep
-from utils.thresholds import result as sweep_result
 from utils.time_budget import predict_in_time
 from utils.writers import BackgroundWriter, zip_masks
 
-TILES_ONLY = {"time_limit", "zip", "gate"}
 FIGURE_PX = 1024  # longest side of a scene in a figure
 
 
@@ -45,49 +42,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = Parser("Predict change (and land cover of both dates).", prog="test.py")
     data = options.add_data_options(parser, DATASETS)
-    data.add_argument(
-        "--split",
-        metavar="NAME",
-        help="folder to predict (default: test/ where there is one, else val/)",
-    )
+    test_options.add_part_option(data)
     options.add_scene_data_options(data)
     options.add_ensemble_options(parser, NETWORKS, BACKBONES)
-    group = parser.add_argument_group("prediction")
-    options.add_tta_option(group, "flip_rot")
-    group.add_argument("--test-batch-size", type=positive_int, default=16, help="pairs at a time")
-    group.add_argument(
-        "--time-limit",
-        type=positive_float,
-        metavar="S",
-        help="seconds for everything; views are dropped when time runs short",
-    )
-    options.add_scene_options(parser)
-    group = parser.add_argument_group("outputs (masks always go to OUTDIR/masks/SPLIT)")
-    group.add_argument("--score", action="store_true", help="score against the labels")
-    group.add_argument(
-        "--save-probs",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="one ID.npz a tile, or ID.tif a scene, with probabilities (bare: OUTDIR/probs/SPLIT)",
-    )
-    group.add_argument(
-        "--zip",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="pack the masks for submission (bare: OUTDIR/masks/SPLIT.zip)",
-    )
-    group.add_argument(
-        "--figures", type=int, default=0, metavar="N", help="pictures of N tiles, evenly chosen"
-    )
-    group.add_argument(
-        "--gate", action="store_true", help="tfinet: the gate as a heat map, OUTDIR/gate/SPLIT"
-    )
+    test_options.add_prediction_options(parser)
+    test_options.add_scene_options(parser)
+    test_options.add_output_options(parser)
     options.add_runtime_options(parser)
     args = parser.parse_args(argv)
     scenes = DATASETS[args.dataset].scenes
-    refused = TILES_ONLY if scenes else options.SCENES_ONLY
+    refused = test_options.TILES_ONLY if scenes else test_options.SCENES_ONLY
     for name in parser.given(argv) & refused:
         parser.error(
             f"--{name.replace('_', '-')} is for data sets of {'tiles' if scenes else 'scenes'}, "
@@ -316,11 +280,7 @@ def choose_threshold(
             **options.label_coding(args.label_coding),
         )
         views.append((predictor, scenes))
-    sweep = ThresholdSweep(groups[0][1].device)
-    for i, strips in predict_together(views, args.test_batch_size, args.num_workers):
-        for strip in strips:
-            sweep.update(strip.values[-1:], true_rows(scenes, i, strip)[None])
-    result = sweep_result(distributed.sum_over_ranks(sweep.counts))
+    result = sweep_thresholds(views, args.test_batch_size, args.num_workers)
     if math.isnan(result["threshold"]):
         raise ValueError(
             "--threshold auto: no pixel of the validation scenes changed, so none is better than "

@@ -19,13 +19,11 @@ from datasets.transforms import Augment
 from models import BACKBONES, NETWORKS, given_options
 from models.checkpoints import (
     load_ensemble,
-    load_matching,
     make_recipe,
     network_of,
     trained_scheme,
 )
-from models.initialise import init_tfinet
-from models.pretrained import find_pretrained, load_pretrained
+from models.initialise import start_network
 from models.published import Published
 from utils import distributed, options, train_options
 from utils.cli import Parser, run
@@ -272,7 +270,7 @@ def build_network(
     """The network with its starting weights on the device, and its recipe.
 
     Raises:
-        ValueError, OSError: see models.build_network and models.checkpoints; or a batch too small.
+        ValueError, OSError: see models.build_network and models.initialise; or a batch too small.
     """
     if args.batch_size // distributed.world() < args.accumulate:
         raise ValueError(
@@ -298,24 +296,10 @@ def build_network(
         options=given_options(vars(args)),
         split=args.split or DATASETS[args.dataset].split,
     )
-    local = None
-    if args.pretrained is not None and not args.resume:
-        name = NETWORKS[args.model].timm_names.get(args.backbone, args.backbone)
-        local = Path(args.pretrained) if args.pretrained else find_pretrained(name)
-    download = args.pretrained == "" and local is None and not args.resume
-    network = network_of(recipe, pretrained=download)
-    told = f"weights from {args.resume}" if args.resume else "random weights"
-    if local is not None:
-        load_pretrained(network.backbone, local)
-        told = f"ImageNet weights from {local}"
-    elif download:
-        told = "ImageNet weights downloaded by timm"
-    if args.model == "tfinet":
-        init_tfinet(network, keep_backbone=args.init != "released")
-    elif args.init:
-        raise ValueError(f"--init is tfinet's, --model is {args.model}; leave it out")
-    if args.pretrain_from and not args.resume:
-        told = load_matching(network, args.pretrain_from)
+    if args.resume:
+        network, told = network_of(recipe), f"weights from {args.resume}"
+    else:
+        network, told = start_network(recipe, args.pretrained, args.pretrain_from, args.init)
     if distributed.is_main():
         print(f"{args.model} on {args.backbone}: {told}")
     return network.to(device, memory_format=torch.channels_last), recipe

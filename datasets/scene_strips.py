@@ -12,6 +12,7 @@ from datasets.scenes import SceneDataset
 from utils import distributed
 from utils.inference import Predictor
 from utils.scenes import predict_scenes
+from utils.thresholds import ThresholdSweep, result
 from utils.windows import Strip, Window
 
 
@@ -77,3 +78,21 @@ def true_rows(scenes: SceneDataset, index: int, strip: Strip) -> Tensor:
     _, height, width = strip.values.shape
     window = Window(scenes.reader.rows(index)[0] + strip.top, 0, height, width)
     return torch.from_numpy(scenes.reader.change(index, window)).to(strip.values.device)
+
+
+def sweep_thresholds(
+    groups: Sequence[tuple[Predictor, SceneDataset]], batch_size: int, num_workers: int = 0
+) -> dict:
+    """How good every threshold is on labelled scenes, all ranks' together; see utils.thresholds.
+
+    Args:
+        groups: see `predict_together`.
+        batch_size: windows at a time.
+        num_workers: processes that read, for each group.
+    """
+    predictor, scenes = groups[0]
+    sweep = ThresholdSweep(predictor.device)
+    for i, strips in predict_together(groups, batch_size, num_workers):
+        for strip in strips:
+            sweep.update(strip.values[-1:], true_rows(scenes, i, strip)[None])
+    return result(distributed.sum_over_ranks(sweep.counts))

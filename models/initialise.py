@@ -1,6 +1,13 @@
-"""Published starts of whole networks, where they differ from PyTorch's."""
+"""What a network starts from: random weights, published starts, ImageNet, another run."""
+
+from pathlib import Path
+from typing import Any
 
 from torch import nn
+
+from models import NETWORKS
+from models.checkpoints import load_matching, network_of
+from models.pretrained import find_pretrained, load_pretrained
 
 DEVIATION = 0.02  # of the normal distributions below
 
@@ -25,3 +32,42 @@ def init_tfinet(network: nn.Module, keep_backbone: bool) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def start_network(
+    recipe: dict[str, Any],
+    pretrained: str | None = None,
+    pretrain_from: str | None = None,
+    init: str | None = None,
+) -> tuple[nn.Module, str]:
+    """A fresh network by its recipe, and in words what it starts from.
+
+    Args:
+        recipe: see `models.checkpoints.make_recipe`.
+        pretrained: file of ImageNet weights for the backbone; "" looks for one under data/, else
+            downloads; None for none.
+        pretrain_from: checkpoint to take all from that fits.
+        init: "paper" (None means the same) or "released", see `init_tfinet`; of tfinet only.
+
+    Raises:
+        ValueError, OSError: see models.pretrained and models.checkpoints; or `init` of another one.
+    """
+    model, backbone = recipe["model"], recipe["backbone"]
+    if init and model != "tfinet":
+        raise ValueError(f"--init is tfinet's, --model is {model}; leave it out")
+    local = Path(pretrained) if pretrained else None
+    if pretrained == "":
+        local = find_pretrained(NETWORKS[model].timm_names.get(backbone, backbone))
+    download = pretrained == "" and local is None
+    network, told = network_of(recipe, pretrained=download), "random weights"
+    if local is not None:
+        load_pretrained(network.backbone, local)
+        told = f"ImageNet weights from {local}"
+    elif download:
+        told = "ImageNet weights downloaded by timm"
+    if model == "tfinet":
+        init_tfinet(network, keep_backbone=init != "released")
+        told += ", then all drawn anew (--init released)" if init == "released" else ""
+    if pretrain_from:
+        told = load_matching(network, pretrain_from)
+    return network, told

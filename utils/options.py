@@ -1,13 +1,13 @@
 """The groups of flags that several scripts share; a script adds those whose every flag it uses.
 
-Training's own are in utils/train_options.py.
+Training's own are in utils/train_options.py, test.py's in utils/test_options.py.
 """
 
 import argparse
 import os
 from collections.abc import Iterable
 
-from utils.cli import Parser, fraction, one_of, positive_int
+from utils.cli import Parser, one_of
 from utils.inference import TTA_VIEWS
 from utils.precision import AMP_CHOICES
 
@@ -123,59 +123,6 @@ def add_tta_option(group: argparse._ArgumentGroup, default: str) -> None:
         choices=list(TTA_VIEWS),
         help="average over views: flip_rot = the six published, d4 = all eight; bare: flip_rot",
     )
-
-
-SCENES_ONLY = {
-    "bands",
-    "label_coding",
-    "tile_px",
-    "overlap_px",
-    "padding",
-    "val_split",
-    "rle",
-}
-
-
-def add_scene_options(parser: Parser) -> None:
-    """How scenes of any size are predicted."""
-    group = parser.add_argument_group("scenes (binary, rucode; of any size)")
-    group.add_argument(
-        "--tile-px", type=positive_int, default=512, help="side of the windows of a scene"
-    )
-    group.add_argument(
-        "--overlap-px",
-        type=int,
-        help="what neighbouring windows share and blend (default: a quarter of --tile-px)",
-    )
-    group.add_argument(
-        "--padding",
-        choices=("reflect", "constant"),
-        default="reflect",
-        help="beyond the edges of a scene; constant: its first value, as published for rucode",
-    )
-    group.add_argument(
-        "--threshold",
-        type=_threshold,
-        default=0.5,
-        metavar="P",
-        help="changed where the probability is above P in 0..1; auto (scenes only): the best F1 "
-        "on the validation scenes",
-    )
-    group.add_argument(
-        "--val-split",
-        metavar="RULE",
-        help="validation scenes of --threshold auto, as --split of train.py (default: those of the "
-        "first checkpoint)",
-    )
-    group.add_argument(
-        "--rle",
-        metavar="FILE",
-        help="run lengths of every mask as csv: Id, mask",
-    )
-
-
-def _threshold(text: str) -> float | str:
-    return text if text == "auto" else fraction(text)
 
 
 def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:

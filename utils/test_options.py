@@ -1,0 +1,107 @@
+"""The groups of flags of test.py."""
+
+import argparse
+
+from utils.cli import Parser, fraction, positive_float, positive_int
+from utils.options import add_tta_option
+
+TILES_ONLY = {"time_limit", "zip", "gate"}
+SCENES_ONLY = {
+    "bands",
+    "label_coding",
+    "tile_px",
+    "overlap_px",
+    "padding",
+    "val_split",
+    "rle",
+}
+
+
+def add_scene_options(parser: Parser) -> None:
+    """How scenes of any size are predicted."""
+    group = parser.add_argument_group("scenes (binary, rucode; of any size)")
+    group.add_argument(
+        "--tile-px", type=positive_int, default=512, help="side of the windows of a scene"
+    )
+    group.add_argument(
+        "--overlap-px",
+        type=int,
+        help="what neighbouring windows share and blend (default: a quarter of --tile-px)",
+    )
+    group.add_argument(
+        "--padding",
+        choices=("reflect", "constant"),
+        default="reflect",
+        help="beyond the edges of a scene; constant: its first value, as published for rucode",
+    )
+    group.add_argument(
+        "--threshold",
+        type=_threshold,
+        default=0.5,
+        metavar="P",
+        help="changed where the probability is above P in 0..1; auto (scenes only): the best F1 "
+        "on the validation scenes",
+    )
+    group.add_argument(
+        "--val-split",
+        metavar="RULE",
+        help="validation scenes of --threshold auto, as --split of train.py (default: those of the "
+        "first checkpoint)",
+    )
+    group.add_argument(
+        "--rle",
+        metavar="FILE",
+        help="run lengths of every mask as csv: Id, mask",
+    )
+
+
+def _threshold(text: str) -> float | str:
+    return text if text == "auto" else fraction(text)
+
+
+def add_part_option(group: argparse._ArgumentGroup) -> None:
+    """What is predicted."""
+    group.add_argument(
+        "--split",
+        metavar="NAME",
+        help="folder to predict (default: test/ where there is one, else val/)",
+    )
+
+
+def add_prediction_options(parser: Parser) -> None:
+    """How it is predicted."""
+    group = parser.add_argument_group("prediction")
+    add_tta_option(group, "flip_rot")
+    group.add_argument("--test-batch-size", type=positive_int, default=16, help="pairs at a time")
+    group.add_argument(
+        "--time-limit",
+        type=positive_float,
+        metavar="S",
+        help="seconds for everything; views are dropped when time runs short",
+    )
+
+
+def add_output_options(parser: Parser) -> None:
+    """What comes of it beside masks."""
+    group = parser.add_argument_group("outputs (masks always go to OUTDIR/masks/SPLIT)")
+    group.add_argument("--score", action="store_true", help="score against the labels")
+    group.add_argument(
+        "--save-probs",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="one ID.npz a tile, or ID.tif a scene, with probabilities (bare: OUTDIR/probs/SPLIT)",
+    )
+    group.add_argument(
+        "--zip",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="pack the masks for submission (bare: OUTDIR/masks/SPLIT.zip)",
+    )
+    group.add_argument(
+        "--figures", type=int, default=0, metavar="N", help="pictures of N tiles, evenly chosen"
+    )
+    group.add_argument(
+        "--gate", action="store_true", help="tfinet: the gate as a heat map, OUTDIR/gate/SPLIT"
+    )
