@@ -38,7 +38,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("measurement")
     group.add_argument("--small", type=positive_int, default=1000, help="side in px")
     group.add_argument("--large", type=positive_int, default=10_000, help="side in px")
-    group.add_argument("--test-options", default="--tta none", help="of test.py")
+    group.add_argument(
+        "--test-options", default="--tta none --save-probs --figures 1", help="of test.py"
+    )
     group.add_argument("--out", default="outdir/benchmarks/scenes.json", help="JSON to write")
     return parser.parse_args(argv)
 
@@ -90,7 +92,8 @@ def save_network(path: Path, model: str, backbone: str) -> Path:
 def measure(args: argparse.Namespace, root: Path, checkpoint: Path) -> dict[str, float]:
     """Seconds and peak memory (MiB) of one test.py."""
     words = ["test.py", "--dataset", "rucode", "--data-root", root, "--checkpoints", checkpoint]
-    words += ["--outdir", root / "out", *args.test_options.split()]
+    words += ["--outdir", root / "out", "--rle", root / "out" / "rle.csv"]
+    words += args.test_options.split()
     start_s = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, *map(str, words)], cwd=ROOT, stdout=subprocess.DEVNULL
