@@ -51,12 +51,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     options.add_runtime_options(parser)
     args = parser.parse_args(argv)
     scenes = DATASETS[args.dataset].scenes
+    if args.gate and scenes:
+        parser.error(
+            "--gate: only tfinet has a gate, and it is for tiles with classes; leave it out"
+        )
     refused = test_options.TILES_ONLY if scenes else test_options.SCENES_ONLY
     for name in parser.given(argv) & refused:
         parser.error(
             f"--{name.replace('_', '-')} is for data sets of {'tiles' if scenes else 'scenes'}, "
             f"--dataset {args.dataset} is none; leave it out"
         )
+    if args.test_batch_size is None:
+        args.test_batch_size = 4 if scenes else 16
     if args.threshold == "auto" and not scenes:
         parser.error(
             f"--threshold auto is for data sets of scenes, --dataset {args.dataset} is none; pass "
@@ -237,6 +243,7 @@ def test_scenes(
                 mask = out.write(strip.top, strip.values[-1])
                 if args.score:
                     confusion.update(mask, true_rows(scenes, i, strip))
+        (folder / f"{name}{'.png' if geotiff else '.tif'}").unlink(missing_ok=True)  # an older mask
         if out.encoder is not None:
             texts.append((name, out.encoder.text()))
         if step:
@@ -254,7 +261,7 @@ def test_scenes(
         if args.rle is not None:
             write_submission(args.rle, itertools.chain(*texts), scenes.names)
             print(f"run lengths in {args.rle}")
-        finish(args, part, folder, scenes.names, metrics)
+        finish(args, part, folder, scenes.names, metrics, "scene(s)")
 
 
 def grid_options(args: argparse.Namespace) -> dict:
@@ -304,10 +311,15 @@ def evenly(names: list[str], count: int) -> set[str]:
 
 
 def finish(
-    args: argparse.Namespace, part: str, folder: Path, names: list[str], metrics: dict | None
+    args: argparse.Namespace,
+    part: str,
+    folder: Path,
+    names: list[str],
+    metrics: dict | None,
+    what: str = "tiles",
 ) -> None:
     """Writes the scores, and says where everything lies."""
-    print(f"{len(names)} tiles: masks in {folder}")
+    print(f"{len(names)} {what}: masks in {folder}")
     if args.save_probs is not None:
         print(f"probabilities in {args.save_probs or Path(args.outdir, 'probs', part)}")
     if args.figures:

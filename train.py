@@ -90,8 +90,12 @@ def main(argv: list[str] | None = None) -> None:
         torch.manual_seed(args.seed)
         if args.load_from:
             validate_once(args, device)
-        else:
+            return
+        try:
             train(args, device)
+        except KeyboardInterrupt:
+            where = f"--outdir {args.outdir}" + (f" --name {args.name}" if args.name else "")
+            raise KeyboardInterrupt(f"(go on with: python train.py {where} --resume)") from None
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
@@ -320,4 +324,4 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    run(main, "(go on with: python train.py --resume)")
+    run(main)

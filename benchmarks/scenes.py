@@ -33,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = Parser("Measure test.py over scenes of two sizes.", prog="python -m benchmarks.scenes")
     group = parser.add_argument_group("network")
-    group.add_argument("--model", default="fcn", help="as for train.py")
+    group.add_argument("--model", default="unet", help="as for train.py")
     group.add_argument("--backbone", default="resnet18", help="as for train.py")
     group = parser.add_argument_group("measurement")
     group.add_argument("--small", type=positive_int, default=1000, help="side in px")

@@ -156,7 +156,7 @@ def _missing(
     for pair in pairs:
         for date, folder, files in zip((pair.date1, pair.date2), folders, found, strict=True):
             if date not in files:
-                problems.append(Problem("missing mate", f"{folder / date}.* of {pair.name}"))
+                problems.append(Problem("no image", f"{folder / date}.* of {pair.name}"))
             elif len(files[date]) > 1:
                 problems.append(Problem("same id twice", ", ".join(map(str, files[date]))))
     return list(dict.fromkeys(problems))

@@ -21,6 +21,8 @@ RULES = {
     "missing mate": "a tile has one file of the same stem in the folder of each date and, where "
     "there are labels, in each folder of labels. Add these files, or remove the rest of their "
     "tiles.",
+    "no image": "every id that is asked for has an image. Add these images, or remove the ids from "
+    "the table or csv that names them.",
     "same id twice": "an id (file name without extension) occurs once in a folder. "
     "Keep one of these files.",
     "unreadable": "every file decodes to its last pixel. Copy these files again from the source.",
@@ -30,7 +32,7 @@ RULES = {
     "such as with: gdalwarp -t_srs CRS -te XMIN YMIN XMAX YMAX -tr X Y IN OUT; or remove a "
     "georeference that is wrong.",
     "bands": "every image has the bands that are read, in the depth they are read with. "
-    "Export these again, or choose others with --bands.",
+    "Export these again; training and testing can choose bands with --bands.",
     "no numbers": "every pixel of an image is a finite number. Fill the gaps, such as with: "
     "gdal_fillnodata.py IN OUT; or cut them off.",
     "mask values": "a change label holds 0 = unchanged, 1 = changed, 255 = not labelled; or, where "
@@ -182,7 +184,8 @@ def list_pairs(
     if not found[0][1]:
         raise FileNotFoundError(
             f"no images in {paths[0]} (expected *.png, *.jpg or *.tif). Unpack the archive "
-            "there, pass --data-root, or name the folders with --folders."
+            "there, pass --data-root, name the folders with --folders, or another layout with "
+            "--dataset."
         )
     labelled = any(files for _, files in found[2:])
     whole, problems = match_files(found if labelled else found[:2])

@@ -165,10 +165,20 @@ def to_grey(pixels: np.ndarray) -> np.ndarray:
     return np.tensordot(np.array(GREY), pixels.astype(np.float64), 1)[None]
 
 
+def measured(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
+    """The pixels as float64, NaN where they hold the nodata value."""
+    values = pixels.astype(np.float64)
+    if nodata is not None:
+        values[pixels == nodata] = np.nan
+    return values
+
+
 def mean_and_std(
     raster: Raster, bands: Sequence[int], *, joint: bool = False, grey: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population deviation of a whole image, streamed; pixels not finite do not count.
+    """Mean and population deviation of a whole image, streamed.
+
+    Pixels that are not finite, or that hold the file's nodata value, do not count.
 
     Args:
         raster: the image.
@@ -183,8 +193,8 @@ def mean_and_std(
     groups = 1 if joint or grey else len(bands)
     count, mean, squares = np.zeros((3, groups))
     for window in strips(raster):
-        pixels = raster.read(window, bands)
-        pixels = to_grey(pixels) if grey else pixels.astype(np.float64)
+        pixels = measured(raster.read(window, bands), raster.nodata)
+        pixels = to_grey(pixels) if grey else pixels
         for group, values in enumerate(pixels.reshape(groups, -1)):
             values = values[np.isfinite(values)]
             if values.size:  # the moments of two sets from those of each

@@ -194,7 +194,7 @@ def _names(root, part, folders, images, masks) -> list[str]:
 
 def _problems(root, names, folders, images, masks) -> list[Problem]:
     missing = [
-        Problem("missing mate", f"{_place(root, 'images', folders) / name}.tif")
+        Problem("no image", f"{_place(root, 'images', folders) / name}.tif")
         for name in names
         if name not in images
     ]

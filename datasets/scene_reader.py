@@ -14,6 +14,7 @@ from datasets.rasters import (
     MemoryRaster,
     Raster,
     mean_and_std,
+    measured,
     open_raster,
     read_padded,
     shifted,
@@ -42,7 +43,8 @@ class SceneReader:
     Args:
         scenes: in this order.
         scheme: bands ("grey" makes one of three), and how they are standardised: by the statistics
-            of the whole image, streamed once a process. Pixels that are not finite become 0 then.
+            of the whole image, streamed once a process. Pixels that are not finite, or hold their
+            file's nodata value, become 0 then, the mean.
         label_coding: of all labels, see `datasets.codecs.find_coding`.
         cache: "ram" keeps decoded scenes in memory shared by all workers; None reads files anew.
 
@@ -85,6 +87,8 @@ class SceneReader:
         raster, bands = self._raster(index, date)
         grey = tuple(self.scheme.bands) == GREY
         pixels = read_padded(raster, window, bands, rows=self.rows(index))
+        if self.scheme.standardise != "none":
+            pixels = measured(pixels, raster.nodata)
         pixels = to_grey(pixels) if grey else pixels
         if self.scheme.standardise == "none":
             return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)

@@ -101,8 +101,8 @@ def _check_task(name: str, task: str, options: Mapping[str, object]) -> None:
     chosen = options.items() if able != kind.tasks() else ()
     words = "".join(f" --{k.replace('_', '-')} {v}" for k, v in chosen)
     raise ValueError(
-        f"--model {name}{words} is for --task {' or '.join(able)}, not {task}; "
-        f"choose {'another option' if words else 'another --model'} or --task"
+        f"--model {name}{words} is for {' or '.join(able)}, not {task}; "
+        f"choose {'another option' if words else 'another --model'}, or another --dataset"
     )
 
 

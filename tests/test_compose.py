@@ -131,7 +131,7 @@ def spoil_file(path):
 
 def spoil_name(path):
     path.unlink()
-    return "missing mate", "KV1_1.* of KVI_1__KV1_1"
+    return "no image", "KV1_1.* of KVI_1__KV1_1"
 
 
 def spoil_twice(path):

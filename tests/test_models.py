@@ -156,7 +156,7 @@ def test_both_dates_take_one_pass_of_the_encoder(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_task_has_its_heads_and_dates(name, task):
     if task not in NETWORKS[name].tasks():
-        with pytest.raises(ValueError, match=f"--model {name} is for --task .*not {task}"):
+        with pytest.raises(ValueError, match=f"--model {name} is for .*not {task}"):
             build(name, task=task)
         return
     dates = 1 if task == "land_cover" else 2
@@ -309,7 +309,7 @@ def test_concat_reads_the_bands_of_date_1_then_of_date_2(name):
 @pytest.mark.parametrize("fusion", ["difference", "concat"])
 @pytest.mark.parametrize("name", FUSED)
 def test_fused_images_have_no_classes(name, fusion, task):
-    told = f"--model {name} --fusion {fusion} is for --task binary_change, not {task}"
+    told = f"--model {name} --fusion {fusion} is for binary_change, not {task}"
     with pytest.raises(ValueError, match=told):
         build_fused(name, fusion, task=task)
 

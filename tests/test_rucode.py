@@ -72,7 +72,7 @@ def test_an_id_of_the_submission_without_an_image_is_named(root):
         file.write("KVI_x__KV1_y,2 1\n")
     with pytest.raises(DataError, match=r"8_ch/KVI_x__KV1_y\.tif"):
         build(root, "test")
-    assert [p.rule for p in failure(root).problems] == ["missing mate"]
+    assert [p.rule for p in failure(root).problems] == ["no image"]
     assert build(root, "train").names == NAMES[:3]
 
 
@@ -191,7 +191,7 @@ def break_mask_without_image(root):
         (break_mask_place, "grids differ"),
         (break_mask_values, "mask values"),
         (break_all_masks, "no change"),
-        (break_mask_without_image, "missing mate"),
+        (break_mask_without_image, "no image"),
     ],
 )
 def test_each_fault_is_found_with_file_rule_and_remedy(root, spoil, rule):

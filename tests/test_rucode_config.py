@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from utils.rucode_config import RECIPE, read_rucode_config
 
@@ -70,7 +71,7 @@ def test_unetplusplus_becomes_these_options(folder):
         "crop_size": 256,
         "batch_size": 5,
         "early_stop": 7,
-        "device": "cuda",
+        "device": "cuda" if torch.cuda.is_available() else "auto",
         "name": "unet++_resnext50",
     }
 
@@ -215,7 +216,8 @@ def test_every_key_that_means_something_is_told(folder):
                 "batch", "patience", "model_name", "pretrained"):  # fmt: skip
         assert sum(sentence.startswith(f"{key} ") for sentence in sentences) == 1, key
     assert "--change-loss dice_bce --lr 0.0001 --lr-policy exponential" in sentences[-1]
-    assert "network: --model unetplusplus --backbone resnext50" in sentences
+    words = "--model unetplusplus --backbone resnext50 --fusion difference --bands grey"
+    assert any(words in sentence for sentence in sentences)
 
 
 def test_what_has_no_counterpart_is_told_and_what_fits_is_not(folder):

@@ -413,3 +413,20 @@ def test_few_files_stay_open(scenes):
     for _ in dataset:
         assert len(dataset.reader._files.opened) <= scene_reader.MOST_OPEN
     assert isinstance(open_raster(Path(found[0].label)).path, Path)
+
+
+def test_nodata_values_count_in_no_statistic_and_become_the_mean(tmp_path):
+    images, change = make_change(np.random.default_rng(0), 40, 50, 2, 1023)
+    images = images.astype(np.float32)
+    holed = images.copy()
+    holed[:, :, :8] = -9999
+    for name, (one, two) in {"whole": images[:, :, 8:], "holed": holed}.items():
+        for folder, image in (("A", one), ("B", two)):
+            write_tiff(tmp_path / name / folder / "0.tif", image, nodata=-9999)
+    write(tmp_path / "label.png", change)
+    scheme, read = change_scheme(("band1", "band2"), "bands"), {}
+    for name in ("whole", "holed"):
+        paths = tuple(tmp_path / name / folder / "0.tif" for folder in "AB")
+        read[name] = SceneDataset([Scene("0", paths, ((0, 1), (0, 1)))], scheme)[0].images
+    assert (read["holed"][:, :, :8] == 0).all()
+    torch.testing.assert_close(read["holed"][:, :, 8:], read["whole"])

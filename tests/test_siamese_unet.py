@@ -185,7 +185,7 @@ def test_dropout_takes_whole_channels_before_the_classifier():
 
 @pytest.mark.parametrize("task", ["semantic_change", "land_cover"])
 def test_other_tasks_are_refused(task):
-    with pytest.raises(ValueError, match=f"--model siamese_unet is for --task binary_.*not {task}"):
+    with pytest.raises(ValueError, match=f"--model siamese_unet is for binary_.*not {task}"):
         build_network("siamese_unet", SMALL, num_classes=6, task=task)
 
 

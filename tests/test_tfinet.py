@@ -216,9 +216,7 @@ def test_sides_that_do_not_fit_are_padded_and_cut_back():
 
 @pytest.mark.parametrize("task", ["binary_change", "land_cover"])
 def test_both_heads_are_needed(task):
-    with pytest.raises(
-        ValueError, match=f"--model tfinet is for --task semantic_change, not {task}"
-    ):
+    with pytest.raises(ValueError, match=f"--model tfinet is for semantic_change, not {task}"):
         build_network("tfinet", "resnet18", num_classes=6, task=task)
 
 

@@ -184,8 +184,8 @@ def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
             print(f"\n{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
             print(f"({TRACEBACK}=1 in the environment shows where)", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted {if_interrupted}".rstrip(), file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\ninterrupted {error or if_interrupted}".rstrip(), file=sys.stderr)
         sys.exit(130)
 
 

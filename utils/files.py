@@ -10,6 +10,20 @@ from pathlib import Path
 from PIL import Image
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, if need be.
+
+    Raises:
+        OSError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written ({error.strerror}); choose another folder (--outdir)"
+        ) from error
+
+
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renamed onto it on success, removed on failure.
@@ -17,7 +31,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     The suffix is kept, for writers that look at it. Parent folders are made.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     os.chmod(name, 0o644)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import atomic_path, write_json
+from utils.files import atomic_path, make_folder, write_json
 
 
 class RunLog:
@@ -26,7 +26,7 @@ class RunLog:
         self._first_step = None if last_step is None else last_step + 1
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.path = folder / "log.jsonl"
         if last_step is not None and self.path.exists():
             _drop_after(self.path, last_step)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 # fixed in the original's code
 RECIPE: dict[str, object] = {
     "change_loss": "dice_bce",
@@ -146,13 +148,22 @@ def _model_options(config: Config) -> Options:
             f"names {backbone or 'no backbone that we know'}; {network} of the original has "
             f"{', '.join(NETWORKS[network])}: write one into model",
         )
-    config.sentences.append(f"network: --model {network} --backbone {backbone}")
     _check_channels(config, network)
-    _note_unused(config, network, backbone)
     options: Options = {"model": network, "backbone": backbone}
     if network == "unetplusplus":
-        return {**options, "fusion": "difference", "bands": ["grey"], "dropout": 0.0}
-    return {**options, "bands": ["red", "green", "blue"], "dropout": 0.1}
+        options |= {"fusion": "difference", "bands": ["grey"], "dropout": 0.0}
+    else:
+        options |= {"bands": ["red", "green", "blue"], "dropout": 0.1}
+    keys = [key for key in ("model", "is_siamese", "img_channels") if key in config.values]
+    words = " ".join(f"--{key} {_word(value)}" for key, value in options.items())
+    config.sentences.append(f"{', '.join(keys) or 'network'}: {words}")
+    _note_unused(config, network, backbone)
+    return options
+
+
+def _word(value: object) -> str:
+    """An option's value as it is typed."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _said_by(config: Config, meaning: Callable[[str], str | None], what: str) -> str | None:
@@ -263,8 +274,9 @@ def _run_options(config: Config) -> Options:
     if device := _text(config, "device"):
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
             raise config.error("device", "must be auto, cpu, cuda or cuda:N")
-        options["device"] = device
-        config.say("device", "--device")
+        absent = device.startswith("cuda") and not torch.cuda.is_available()
+        options["device"] = "auto" if absent else device
+        config.say("device", "--device auto, for no GPU is visible" if absent else "--device")
     if name := _text(config, "model_name"):
         options["name"] = name
         config.say("model_name", "--name")

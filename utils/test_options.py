@@ -5,7 +5,7 @@ import argparse
 from utils.cli import Parser, fraction, positive_float, positive_int
 from utils.options import add_tta_option
 
-TILES_ONLY = {"time_limit", "zip", "gate"}
+TILES_ONLY = {"time_limit", "zip"}
 SCENES_ONLY = {
     "bands",
     "label_coding",
@@ -72,7 +72,11 @@ def add_prediction_options(parser: Parser) -> None:
     """How it is predicted."""
     group = parser.add_argument_group("prediction")
     add_tta_option(group, "flip_rot")
-    group.add_argument("--test-batch-size", type=positive_int, default=16, help="pairs at a time")
+    group.add_argument(
+        "--test-batch-size",
+        type=positive_int,
+        help="tiles, or windows of scenes, at a time (default: 16 tiles, 4 windows)",
+    )
     group.add_argument(
         "--time-limit",
         type=positive_float,

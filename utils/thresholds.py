@@ -121,14 +121,16 @@ def result(counts: Tensor) -> dict[str, float | list]:
 
     Returns:
         threshold: the best (see `best_step`). precision, recall, f1, iou: at it.
-        average_precision. curve: a dict of the same five at each reported threshold, rising.
+        average_precision. curve: a dict of the same five at each reported threshold, rising, the
+        best one among them.
     """
     measures, best = curve(counts), best_step(counts)
     at_best = dict.fromkeys(Curve._fields, math.nan) if best is None else _at(measures, best)
+    reported = {*REPORTED} if best is None else {*REPORTED, best}
     return {
         **at_best,
         "average_precision": average_precision(counts),
-        "curve": [_at(measures, step) for step in REPORTED],
+        "curve": [_at(measures, step) for step in sorted(reported)],
     }
 
 
