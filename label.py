@@ -92,7 +92,9 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
         check_dataset(args.dataset, ["train"], seen=Path(args.outdir, "data_check.json"), **where)
         start_or_continue(folder, settings(args, paths), args.overwrite)
     distributed.barrier()
-    published = described(args.model, args.backbone, args.lightweight, len(paths))
+    published = described(
+        args.model, args.backbone, args.lightweight, len(paths), args.output_stride
+    )
     members = load_ensemble(paths, device, scheme, published, args.compile)
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     tiles = build_dataset(

@@ -92,7 +92,7 @@ def load_groups(
     args: argparse.Namespace, paths: list[Path], device: torch.device
 ) -> list[tuple[Scheme, Predictor]]:
     """The networks, by how they want images to be read: one group of tiles, some of scenes."""
-    hints = described(args.model, args.backbone, args.lightweight, len(paths))
+    hints = described(args.model, args.backbone, args.lightweight, len(paths), args.output_stride)
     groups: dict[Scheme, list[int]] = {}
     for i, path in enumerate(paths):
         groups.setdefault(scheme_to_read(args, path, hints[i]), []).append(i)

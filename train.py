@@ -16,7 +16,7 @@ from datasets import DATASETS, build_dataset, check_dataset, find_scheme, traini
 from datasets.layout import parse_folders, part_path
 from datasets.loader import eval_loader, train_loader
 from datasets.transforms import Augment
-from models import BACKBONES, NETWORKS, given_options
+from models import BACKBONES, NETWORKS, backbone_of, given_options
 from models.checkpoints import (
     load_ensemble,
     make_recipe,
@@ -62,6 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; with --resume, the options of the interrupted run."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    args.backbone = backbone_of(args.model, args.backbone)
     if args.resume is None:
         return args
     args.resume = str(Path(args.resume) if args.resume else newest_run(args.outdir, args.name))
@@ -113,7 +114,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     saved = Run(
         args.outdir,
         args.name,
-        stem=f"{args.model}_{args.backbone}",
+        stem="_".join(filter(None, (args.model, recipe["backbone"]))),
         recipe=recipe,
         options=vars(args),
         resume=args.resume,
@@ -305,7 +306,7 @@ def build_network(
     else:
         network, told = start_network(recipe, args.pretrained, args.pretrain_from, args.init)
     if distributed.is_main():
-        print(f"{args.model} on {args.backbone}: {told}")
+        print(f"{args.model} on {recipe['backbone'] or 'no backbone'}: {told}")
     return network.to(device, memory_format=torch.channels_last), recipe
 
 
@@ -317,7 +318,7 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     scheme = scheme or scheme_of_data(args)
     check_data(args, scheme)
     val_batches = build_val_loader(args, scheme)
-    published = Published(args.model, args.backbone, args.lightweight)
+    published = Published(args.model, args.backbone, args.lightweight, args.output_stride)
     members = load_ensemble([args.load_from], device, scheme, [published])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     validate(predictor, val_batches, scheme, RunLog(None), 0, args.outdir, args.save_mask)

@@ -9,6 +9,8 @@ from torch.utils.data import Dataset
 
 from datasets.binary import binary_scheme, build_binary, check_binary
 from datasets.checks import check_pairs
+from datasets.folder import build_folder, check_folder, folder_scheme
+from datasets.naic2020 import build_naic2020, check_naic2020, naic2020_scheme
 from datasets.rucode import build_rucode, check_rucode, rucode_scheme
 from datasets.second import build_second
 from utils.schemes import SECOND
@@ -98,6 +100,24 @@ DATASETS = {
         scenes=True,
         training_options={"positive_crops": 0.7, "samples_per_image": 100},
     ),
+    "folder": DatasetEntry(
+        build_folder,
+        check_folder,
+        folder_scheme,
+        "data/dataset",
+        "land_cover",
+        "folders images labels of one date, classes.yaml",
+    ),
+    "naic2020": DatasetEntry(
+        build_naic2020,
+        check_naic2020,
+        naic2020_scheme,
+        "data",
+        "land_cover",
+        "annotation lists of NAIC 2020",
+        split="official",
+        orient="none",
+    ),
 }
 
 
@@ -153,6 +173,8 @@ def build_dataset(
             pseudo_label_dir, seed.
     """
     entry = get_entry(name)
+    if entry.task != "semantic_change" and options.pop("pseudo_label_dir", None) is not None:
+        raise ValueError(f"--use-pseudo-label is for changed classes, not --dataset {name}")
     if scheme is None:
         scheme = find_scheme(name, root, folders=options.get("folders"))
     return entry.build(root or entry.root, part, scheme=scheme, **options)

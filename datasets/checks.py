@@ -33,7 +33,7 @@ class Part(NamedTuple):
     """What a part of a data set has, found without opening a file."""
 
     key: str  # what its fingerprint is kept under
-    items: Sequence[Tile] | Sequence[Scene]
+    items: Sequence[Any]  # Tiles, Scenes or Patches
     problems: Sequence[Problem]  # found so far
 
 
@@ -72,7 +72,7 @@ def check_pairs(
     for part in parts:
         key = str(part_path(root, part, folders).resolve())
         found[part] = Part(key, *list_pairs(root, part, folders))
-    return _check_parts(
+    return check_parts(
         root,
         found,
         lambda tile: check_tile(tile, palette),
@@ -116,7 +116,7 @@ def check_scenes(
         train = parts["train"]
         empty = _no_change([scene.label for scene in train.items if scene.label], coding)
         parts = {**parts, "train": train._replace(problems=[*train.problems, *empty])}
-    return _check_parts(
+    return check_parts(
         root,
         parts,
         lambda scene: check_scene(scene, scheme, coding, num_bands),
@@ -229,17 +229,33 @@ def _no_change(labels: Sequence[Path], coding: str) -> list[Problem]:
     return [Problem("no change", f"{labels[0].parent}: {len(labels)} label(s), all {listed}")]
 
 
-def _check_parts(
+def check_parts(
     root: Path | str,
     parts: Mapping[str, Part],
     check: Callable[[Any], list[Problem]],
     *,
     rules: object,
     seen: Path | str | None,
-    threads: int | None,
-    progress: bool,
+    threads: int | None = None,
+    progress: bool = True,
 ) -> dict[str, int]:
-    """Checks the items of parts that have changed since they passed the same `rules`."""
+    """Checks the items of parts that have changed since they passed the same `rules`.
+
+    Args:
+        root: where they are, for the error.
+        parts: by name; each item has `images` and `label`, or is a Tile.
+        check: an item -> what is wrong with it.
+        rules: whatever else decides that; its repr goes into the fingerprint.
+        seen: see `check_pairs`.
+        threads: None = one a core.
+        progress: show a bar.
+
+    Returns:
+        Number of items per part.
+
+    Raises:
+        DataError: all files that break a rule.
+    """
     passed = _load(seen)
     problems, prints = [], {}
     for name, part in parts.items():
@@ -263,11 +279,11 @@ def _check_items(
     """Checks in threads: decoding releases Python's lock."""
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         results = pool.map(check, items)
-        bar = tqdm(results, f"checking {title}", len(items), unit="pair", disable=title is None)
+        bar = tqdm(results, f"checking {title}", len(items), unit="tile", disable=title is None)
         return [problem for found in bar for problem in found]
 
 
-def _fingerprint(items: Iterable[Tile | Scene], rules: object) -> str:
+def _fingerprint(items: Iterable[Any], rules: object) -> str:
     digest = hashlib.sha1(repr((VERSION, rules)).encode())
     for item in items:
         for path in _files(item):
@@ -276,7 +292,7 @@ def _fingerprint(items: Iterable[Tile | Scene], rules: object) -> str:
     return digest.hexdigest()
 
 
-def _files(item: Tile | Scene) -> list[Path]:
+def _files(item: Any) -> list[Path]:
     labels = item.labels or () if isinstance(item, Tile) else [item.label] if item.label else ()
     return [*item.images, *labels]
 

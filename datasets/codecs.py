@@ -81,18 +81,39 @@ def read_label(path: Path | str, palette: Palette) -> np.ndarray:
         LabelError: a value above K or a colour that is not in the palette.
         OSError: the file cannot be decoded.
     """
+    pixels, coded = read_stored(path, palette)
+    if coded:
+        return from_colours(path, pixels, palette)
+    return _from_indices(path, pixels, len(palette) - 1)
+
+
+def read_stored(path: Path | str, palette: Palette = ()) -> tuple[np.ndarray, bool]:
+    """What a label file holds, before it is known what that means.
+
+    Args:
+        path: PNG or TIFF, or what else PIL reads.
+        palette: RGB colours in 0..255. A palette file whose colours are all of these but at other
+            indices is taken for colours; without any, none is.
+
+    Returns:
+        Integers (H, W) and False, or colours (H, W, 3) uint8 and True.
+
+    Raises:
+        LabelError: floating-point values, or several bands that are not RGB.
+        OSError: the file cannot be decoded.
+    """
     with decoding(path), _open(path) as image:
         if image.mode == "LA":
             image = image.getchannel("L")
         coded = image.mode in ("RGB", "RGBA", "RGBX")
-        if image.mode == "P":
+        if image.mode == "P" and palette:
             coded = _other_order(image, palette)
         pixels = np.array(image.convert("RGB") if coded else image)
-    if coded:
-        return _from_colours(path, pixels, palette)
-    if pixels.ndim != 2:
+    if not coded and pixels.ndim != 2:
         raise LabelError(f"{path}: {pixels.shape[-1]} bands; a label has one, or is RGB")
-    return _from_indices(path, pixels, len(palette) - 1)
+    if pixels.dtype.kind == "f":
+        raise LabelError(f"{path}: floating-point values; store class indices as 8-bit integers")
+    return pixels, coded
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -170,9 +191,8 @@ def read_change(raster: Raster, window: Window, coding: str) -> np.ndarray:
         change[values == stored] = meant
     wrong = np.unique(values[change == UNKNOWN - 1])
     if wrong.size:
-        shown = ", ".join(map(str, wrong[:8])) + (", ..." if wrong.size > 8 else "")
         allowed = ", ".join(map(str, CHANGE_CODINGS[coding]))
-        raise LabelError(f"{raster.path}: value(s) {shown} where {allowed} are allowed")
+        raise LabelError(f"{raster.path}: value(s) {_listed(wrong)} where {allowed} are allowed")
     return change
 
 
@@ -230,7 +250,12 @@ def _other_order(image: Image.Image, palette: Palette) -> bool:
     return bool((used != UNKNOWN).all() and (used != values).any())
 
 
-def _from_colours(path: Path | str, pixels: np.ndarray, palette: Palette) -> np.ndarray:
+def from_colours(path: Path | str, pixels: np.ndarray, palette: Palette) -> np.ndarray:
+    """Colours (H, W, 3) uint8 -> (H, W) uint8, the index of each in the palette.
+
+    Raises:
+        LabelError: a colour that is not in it.
+    """
     packed = _pack(pixels)
     index = _colour_table(tuple(palette))[packed]
     unknown = packed[index == UNKNOWN]
@@ -245,16 +270,35 @@ def _from_colours(path: Path | str, pixels: np.ndarray, palette: Palette) -> np.
 
 
 def _from_indices(path: Path | str, pixels: np.ndarray, num_classes: int) -> np.ndarray:
-    if pixels.dtype.kind == "f":
-        raise LabelError(f"{path}: floating-point values; store class indices as 8-bit integers")
     if pixels.size and (pixels.max() > num_classes or pixels.min() < 0):
         values = np.unique(pixels)
         wrong = values[(values > num_classes) | (values < 0)]
-        shown = ", ".join(str(value) for value in wrong[:8]) + (", ..." if wrong.size > 8 else "")
+        shown = _listed(wrong)
         binary = num_classes > 1 and wrong.tolist() == [255] and values.size <= 2
         hint = " (0/255 is a change mask, it has no classes)" if binary else ""
         raise LabelError(f"{path}: value(s) {shown} where 0..{num_classes} is allowed{hint}")
     return pixels.astype(np.uint8)
+
+
+def refuse_unknown(
+    path: Path | str, stored: np.ndarray, classes: np.ndarray, num_classes: int, allowed: str
+) -> None:
+    """Raises LabelError where stored values became neither a class 0..K-1 nor IGNORE_INDEX.
+
+    Args:
+        path: of the label.
+        stored: (H, W) as in the file.
+        classes: (H, W) uint8, what became of it.
+        num_classes: K.
+        allowed: what may be stored, in words.
+    """
+    wrong = np.unique(stored[(classes >= num_classes) & (classes != IGNORE_INDEX)])
+    if wrong.size:
+        raise LabelError(f"{path}: value(s) {_listed(wrong)} where {allowed} is allowed")
+
+
+def _listed(values: np.ndarray) -> str:
+    return ", ".join(map(str, values[:8])) + (", ..." if values.size > 8 else "")
 
 
 def _pack(colours: np.ndarray) -> np.ndarray:

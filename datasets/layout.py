@@ -12,15 +12,22 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 PARTS = ("train", "val", "test")
 FIELDS = ("im1", "im2", "label1", "label2")
 # what --folders may rename, in whichever data set has it
-KEYS = (*PARTS, *FIELDS, "label", "images", "masks", "sample_submission")
+KEYS = (
+    *PARTS,
+    *FIELDS,
+    *("label", "images", "masks", "sample_submission"),
+    *("labels", "classes", "holdout_scenes"),
+)
 NO_IMAGES = (".hdr", ".xml", ".txt")  # files beside an image, never one themselves
 SHOWN = 10  # files an error lists per rule
 
 # rule: what must hold, and what to do where it does not
 RULES = {
     "missing mate": "a tile has one file of the same stem in the folder of each date and, where "
-    "there are labels, in each folder of labels. Add these files, or remove the rest of their "
-    "tiles.",
+    "there are labels, in each folder of labels (Sentinel patches: of the same name but for s1, "
+    "s2, lc or dfc). Add these files, or remove the rest of their tiles.",
+    "missing file": "every file that a list names is there. Put these back, or make the list anew, "
+    "such as with: python -m datasets.prepare naic2020 annotate",
     "no image": "every id that is asked for has an image. Add these images, or remove the ids from "
     "the table or csv that names them.",
     "same id twice": "an id (file name without extension) occurs once in a folder. "
@@ -32,7 +39,8 @@ RULES = {
     "such as with: gdalwarp -t_srs CRS -te XMIN YMIN XMAX YMAX -tr X Y IN OUT; or remove a "
     "georeference that is wrong.",
     "bands": "every image has the bands that are read, in the depth they are read with. "
-    "Export these again; training and testing can choose bands with --bands.",
+    "Export these again; training and testing can choose bands with --bands (Sentinel data: with "
+    "--use-s1, --use-s2hr, --use-s2mr, --use-s2lr).",
     "no numbers": "every pixel of an image is a finite number. Fill the gaps, such as with: "
     "gdal_fillnodata.py IN OUT; or cut them off.",
     "mask values": "a change label holds 0 = unchanged, 1 = changed, 255 = not labelled; or, where "
@@ -40,7 +48,8 @@ RULES = {
     "decide with --label-coding 01 or 0255.",
     "no change": "some label of the training data has a changed pixel. Look at these labels: an "
     "export that lost its values is empty everywhere.",
-    "label values": "a label holds class indices, or the exact colours of the palette. "
+    "label values": "a label holds class indices or what its layout stores for them, or the exact "
+    "colours of the palette. "
     "Mend these files; labels must be stored without loss (no JPEG, no smooth resampling).",
     "change differs": "label1 is 0 (unchanged) exactly where label2 is. Mend these label pairs.",
 }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from datasets import DATASETS, build_dataset, check_dataset, compose, sparse
+from datasets import DATASETS, build_dataset, check_dataset, compose, naic2020_steps, sparse
 from datasets.checks import check_pairs
 from datasets.codecs import read_image, read_label
 from datasets.layout import FIELDS, KEYS, find_files, list_pairs, parse_folders
@@ -133,6 +133,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     conversion.set_defaults(run=_convert_command)
     compose.add_command(commands)
     sparse.add_command(commands)
+    naic2020_steps.add_command(commands)
     return parser.parse_args(argv)
 
 
@@ -151,7 +152,8 @@ def _check_command(args: argparse.Namespace) -> None:
     for part, count in check_dataset(args.dataset, **where).items():
         found = build_dataset(args.dataset, part, **where)
         kind = "with labels" if found.labelled else "without labels"
-        print(f"{part}: {count} pair(s) {kind} in {found.path}, nothing wrong")
+        what = "image" if DATASETS[args.dataset].task == "land_cover" else "pair"
+        print(f"{part}: {count} {what}(s) {kind} in {found.path}, nothing wrong")
 
 
 def _convert_command(args: argparse.Namespace) -> None:

@@ -4,13 +4,30 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from models.backbones import BACKBONES, build_backbone, has_output_stride, undilate
+from models.backbones import (
+    BACKBONES,
+    Backbone,
+    build_backbone,
+    dilate_blocks,
+    has_output_stride,
+    undilate,
+)
+from models.dfc import DFCDeepLabV3Plus
+from models.mmseg import MMSegDeepLabV3Plus, MMSegPSPNet
+from models.plain_unet import PlainUNet
 from models.siamese import FCN, DeepLabV3Plus, Network, PSPNet, UNet, UNetPlusPlus
 from models.siamese_unet import SiameseUNet
 from models.tfinet import TFINet
 from utils.structures import TASKS
 
-__all__ = ["BACKBONES", "NETWORKS", "build_network", "default_output_stride", "given_options"]
+__all__ = [
+    "BACKBONES",
+    "NETWORKS",
+    "backbone_of",
+    "build_network",
+    "default_output_stride",
+    "given_options",
+]
 
 NETWORKS: dict[str, type[Network]] = {
     "fcn": FCN,
@@ -20,12 +37,16 @@ NETWORKS: dict[str, type[Network]] = {
     "unetplusplus": UNetPlusPlus,
     "tfinet": TFINet,
     "siamese_unet": SiameseUNet,
+    "dfc_deeplabv3plus": DFCDeepLabV3Plus,
+    "plain_unet": PlainUNet,
+    "mmseg_pspnet": MMSegPSPNet,
+    "mmseg_deeplabv3plus": MMSegDeepLabV3Plus,
 }
 
 
 def build_network(
     name: str,
-    backbone: str,
+    backbone: str | None = None,
     *,
     num_classes: int,
     task: str = "semantic_change",
@@ -40,7 +61,8 @@ def build_network(
 
     Args:
         name: a key of NETWORKS (--model).
-        backbone: a key of BACKBONES or a timm name (--backbone).
+        backbone: a key of BACKBONES or a timm name (--backbone); None for the network's usual one,
+            and for a network that takes none.
         num_classes: K, "unchanged" excluded.
         task: one of utils.structures.TASKS.
         in_channels: bands of an image.
@@ -61,20 +83,55 @@ def build_network(
     kind, options = NETWORKS[name], dict(options or {})
     _check_options(name, options)
     _check_task(name, task, options)
-    if output_stride is None:
-        output_stride = default_output_stride(name, backbone)
-    bands, timm_name = kind.bands_read(in_channels, **options), kind.timm_names.get(backbone)
-    body = build_backbone(backbone, bands, output_stride, pretrained, timm_name)
-    if kind.undilated:
-        undilate(body)
+    backbone = backbone_of(name, backbone)
+    bands = kind.bands_read(in_channels, **options)
+    if backbone is None:
+        _check_no_backbone(name, output_stride=output_stride, pretrained=pretrained)
     return kind(
-        body,
+        bands if backbone is None else _body(name, backbone, bands, output_stride, pretrained),
         num_classes=0 if task == "binary_change" else num_classes,
         with_change=task != "land_cover",
         lightweight=lightweight,
         dropout=dropout,
         **options,
     )
+
+
+def _body(
+    name: str, backbone: str, bands: int, output_stride: int | None, pretrained: bool
+) -> Backbone:
+    """The backbone as this network has it."""
+    kind = NETWORKS[name]
+    if output_stride is None:
+        output_stride = default_output_stride(name, backbone)
+    timm_name = kind.timm_names.get(backbone)
+    body = build_backbone(backbone, bands, output_stride, pretrained, timm_name)
+    if kind.undilated:
+        undilate(body)
+    if kind.multigrid:
+        dilate_blocks(body, kind.multigrid)
+    return body
+
+
+def _check_no_backbone(name: str, **given: object) -> None:
+    for option, value in given.items():
+        if value:
+            raise ValueError(
+                f"--model {name} has no backbone, to which --{option.replace('_', '-')} belongs; "
+                "leave it out"
+            )
+
+
+def backbone_of(name: str, given: str | None = None) -> str | None:
+    """What a network is built on: the backbone `given`, else its usual one; None if it takes none.
+
+    Raises:
+        ValueError: a backbone is given to a network that takes none.
+    """
+    usual = NETWORKS[name].usual_backbone
+    if usual is None and given is not None:
+        raise ValueError(f"--model {name} has no backbone, got --backbone={given!r}; leave it out")
+    return usual if given is None else given
 
 
 def _check_options(name: str, options: Mapping[str, object]) -> None:
@@ -106,11 +163,14 @@ def _check_task(name: str, task: str, options: Mapping[str, object]) -> None:
     )
 
 
-def default_output_stride(name: str, backbone: str) -> int | None:
-    """8 for networks that read one deep map, if the backbone can be dilated so; else timm's own."""
+def default_output_stride(name: str, backbone: str | None) -> int | None:
+    """What a network that reads one deep map asks for, if the backbone has it; else timm's own.
+
+    That is 8, or 16 for dfc_deeplabv3plus. None stands for timm's.
+    """
     wanted = NETWORKS[name].dense_output_stride
     entry = BACKBONES.get(backbone)
-    if wanted is None or (entry is not None and entry.high_resolution):
+    if wanted is None or backbone is None or (entry is not None and entry.high_resolution):
         return None
     return wanted if has_output_stride(backbone, wanted) else None
 

@@ -6,13 +6,13 @@ Adding one is a line in BACKBONES; any other timm name with a feature pyramid wo
 
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 import timm
 import torch
-from timm.models.resnet import BasicBlock
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from models.layers import resize
@@ -52,6 +52,7 @@ BACKBONES: dict[str, BackboneEntry] = {
     "resnet34": _resnet("resnet34"),
     "resnet50": _resnet("resnet50"),
     "resnet101": _resnet("resnet101"),
+    "resnet101c": _resnet("resnet101c"),  # three 3x3 convolutions in place of the 7x7
     "resnet152": _resnet("resnet152"),
     "resnext50": _resnet("resnext50_32x4d"),
     "resnext101": _resnet("resnext101_32x8d"),
@@ -69,6 +70,7 @@ class Backbone(nn.Module):
     Attributes:
         channels, strides: per map, finest first. A stride is image pixels per map pixel.
         merged_channels, merged_stride: of the one map that dense heads read (see `merge`).
+        fine: index of the finest map of stride 4 or more, which DeepLabV3+ reads besides.
         size_multiple: image sides must be multiples of this (the network pads where they are not).
         timm_name: what timm calls it, for networks whose published decoders differ by backbone.
     """
@@ -84,6 +86,7 @@ class Backbone(nn.Module):
         self.strides: list[int] = list(body.feature_info.reduction())
         self.merged_channels = self.channels[-1]
         self.merged_stride = self.strides[-1]
+        self.fine = next((i for i, stride in enumerate(self.strides) if stride >= 4), 0)
         self.channels_last = str(getattr(body, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -184,6 +187,25 @@ def undilate(backbone: Backbone) -> None:
                 pairs = zip(module.padding, module.dilation, strict=True)
                 module.padding = tuple(p // d for p, d in pairs)
             module.dilation = (1, 1)
+
+
+def dilate_blocks(backbone: Backbone, multigrid: Sequence[int]) -> None:
+    """Dilates all blocks of a ResNet's stage alike, and those of the last by `multigrid` times it.
+
+    In timm the first block of a dilated stage has only half of its dilation. Backbones that are no
+    ResNets stay as they are.
+
+    Reference: Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017.
+    """
+    stages = [getattr(backbone.body, f"layer{i}", [None]) for i in (1, 2, 3, 4)]
+    if not all(type(stage[-1]) in (BasicBlock, Bottleneck) for stage in stages):
+        return
+    for stage in stages:
+        convolutions = [b.conv2 if type(b) is Bottleneck else b.conv1 for b in stage]
+        dilation = convolutions[-1].dilation[0]
+        for i, conv in enumerate(convolutions):
+            factor = multigrid[i % len(multigrid)] if stage is stages[-1] else 1
+            conv.dilation = conv.padding = (factor * dilation, factor * dilation)
 
 
 def _undilate_second_convolutions(body: nn.Module) -> None:

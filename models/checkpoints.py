@@ -4,7 +4,7 @@ Ours hold `model` (a state dict), `recipe` (what rebuilds the network, plain val
 `last.pth`, what training needs to go on.
 
 `python -m models.checkpoints convert IN OUT --model M --backbone B [--lightweight]` turns a
-published file into one of ours.
+published file into one of ours; with the DFC2020 baseline's args.pkl beside it IN and OUT will do.
 """
 
 import argparse
@@ -16,17 +16,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import NETWORKS, build_network, default_output_stride
+from models import NETWORKS, backbone_of, build_network, default_output_stride
 from models.published import (
     LAYOUTS,
     Published,
     check_one_score,
+    described_by_args,
     state_dict_of,
     their_key,
     to_ours,
 )
 from utils.cli import run
 from utils.inference import Member, Normalise
+from utils.legacy_options import find_args, read_args
 from utils.state_files import SHOWN_KEYS, load_strictly, read_file, save_checkpoint
 from utils.structures import Scheme
 
@@ -47,7 +49,7 @@ def make_recipe(
     scheme: Scheme,
     *,
     model: str,
-    backbone: str,
+    backbone: str | None = None,
     lightweight: bool = False,
     output_stride: int | None = None,
     dropout: float = 0.1,
@@ -57,10 +59,11 @@ def make_recipe(
 ) -> dict[str, Any]:
     """Everything that rebuilds a network and reads its classes, as plain values.
 
-    An `output_stride` of None becomes the network's default. `fine_tuned`: it starts from trained
-    weights (matters to the batch norms of a network that trains on). `options`: of this network
-    alone, see `build_network`. `split`: by which it was validated.
+    A `backbone` or an `output_stride` of None becomes the network's default. `fine_tuned`: it
+    starts from trained weights (matters to the batch norms of a network that trains on).
+    `options`: of this network alone, see `build_network`. `split`: by which it was validated.
     """
+    backbone = backbone_of(model, backbone)
     if output_stride is None:
         output_stride = default_output_stride(model, backbone)
     return {
@@ -97,7 +100,7 @@ def network_of(recipe: dict[str, Any], pretrained: bool = False) -> nn.Module:
         pretrained=pretrained,
         options=recipe["options"],
     )
-    if recipe["fine_tuned"]:
+    if recipe["fine_tuned"] and recipe["backbone"] is not None:
         network.backbone.keep_statistics()
     return network
 
@@ -113,12 +116,12 @@ def load_network(
     Args:
         path: one of our checkpoints, or a published state dict.
         device: where to put it.
-        published: for a bare state dict, what it is.
-        scheme: for a bare state dict, the data set it was trained on.
+        published: for a published file, what it is; None if its args.pkl or args.json is there.
+        scheme: for a published file, the data set it was trained on; not read without `published`.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_file`, `load_strictly`; a bare state dict without
-            `published`.
+        FileNotFoundError, ValueError: see `read_file`, `load_strictly`, `read_args`; a published
+            file that nothing describes.
     """
     content = read_file(path)
     shown = str
@@ -133,10 +136,12 @@ def load_network(
         if content.get("ema"):
             state = content["ema"]["weights"]
     else:
+        if published is None:
+            published, scheme = _description_beside(path, content)
         if published is None or scheme is None:
             raise ValueError(
                 f"{path} is a bare state dict: say what it is with --model, --backbone and, for "
-                "depthwise-separable heads, --lightweight"
+                "depthwise-separable heads, --lightweight, or put its args.pkl beside it"
             )
         if published.model not in LAYOUTS:
             raise ValueError(
@@ -151,6 +156,14 @@ def load_network(
     network = network_of(recipe)
     load_strictly(network, state, path, shown)
     return network.to(device).eval(), recipe
+
+
+def _description_beside(
+    path: Path | str, content: Mapping[str, Any]
+) -> tuple[Published, Scheme] | tuple[None, None]:
+    """What the args.pkl or args.json near a file of the DFC2020 baseline says of it, if any."""
+    args = find_args(path) if "model_state_dict" in content else None
+    return (None, None) if args is None else described_by_args(read_args(args), args)
 
 
 def load_ensemble(
@@ -187,9 +200,11 @@ def load_ensemble(
 
 
 def trained_scheme(path: Path | str) -> Scheme | None:
-    """The data set scheme of one of our checkpoints; None for a published state dict."""
+    """The data set scheme of one of our checkpoints, or of one with an args.pkl; else None."""
     content = read_file(path)
-    return scheme_of(content["recipe"]) if "recipe" in content else None
+    if "recipe" in content:
+        return scheme_of(content["recipe"])
+    return _description_beside(path, content)[1]
 
 
 def trained_split(path: Path | str) -> str | None:
@@ -247,9 +262,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     convert = commands.add_parser("convert", help="published file -> one of ours")
     convert.add_argument("source", metavar="IN", type=Path, help="published state dict (.pth)")
     convert.add_argument("target", metavar="OUT", type=Path, help="file to write (.pth)")
-    convert.add_argument("--model", required=True, choices=sorted(LAYOUTS))
-    convert.add_argument("--backbone", required=True, help="such as hrnet_w18")
+    convert.add_argument(
+        "--model", choices=sorted(LAYOUTS), help="may be left out if args.pkl lies beside IN"
+    )
+    convert.add_argument(
+        "--backbone", help="such as hrnet_w18 (default: the one usual with --model)"
+    )
     convert.add_argument("--lightweight", action="store_true", help="depthwise-separable heads")
+    convert.add_argument(
+        "--output-stride", type=int, help="of the backbone (default: the one of --model)"
+    )
     convert.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser.parse_args(argv)
 
@@ -259,8 +281,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.target.exists() and not args.overwrite:
         raise ValueError(f"{args.target} exists; pass --overwrite to replace it")
-    published = Published(args.model, args.backbone, args.lightweight)
-    scheme = LAYOUTS[args.model].scheme
+    published = scheme = None
+    if args.model is not None:
+        published = Published(args.model, args.backbone, args.lightweight, args.output_stride)
+        scheme = LAYOUTS[args.model].scheme
+        if scheme is None:
+            raise ValueError(
+                f"--model {args.model}: which bands and classes {args.source} has is in its "
+                "args.pkl; put that beside it and leave out --model"
+            )
     network, recipe = load_network(args.source, published=published, scheme=scheme)
     save_checkpoint(args.target, network.state_dict(), recipe)
     print(f"wrote {args.target} ({args.target.stat().st_size / 1e6:.1f} MB)")

@@ -56,6 +56,8 @@ def start_network(
     if init and model != "tfinet":
         raise ValueError(f"--init is tfinet's, --model is {model}; leave it out")
     local = Path(pretrained) if pretrained else None
+    if pretrained is not None and backbone is None:
+        raise ValueError(f"--pretrained: --model {model} has no backbone; leave it out")
     if pretrained == "":
         local = find_pretrained(NETWORKS[model].timm_names.get(backbone, backbone))
     download = pretrained == "" and local is None

@@ -18,8 +18,13 @@ def find_pretrained(backbone: str, folder: Path | str = "data/pretrained_models"
     return next((path for path in paths if path.is_file()), None)
 
 
+def _stem(key: str) -> str:
+    """Flat name of an entry of a ResNet's deep stem: mmseg's -> timm's."""
+    return key.replace("stem_7_", "bn1_").replace("stem_", "conv1_")
+
+
 def load_pretrained(backbone: nn.Module, path: Path | str) -> None:
-    """Loads an ImageNet file into a backbone: HRNet's official ones, torchvision's, timm's.
+    """Loads ImageNet weights: HRNet's official files, torchvision's, timm's and mmseg's.
 
     Entries of the classifier are ignored; a first convolution for another number of bands is
     adapted by timm's rule.
@@ -37,6 +42,8 @@ def load_pretrained(backbone: nn.Module, path: Path | str) -> None:
     state = state_dict_of(read_file(path))
     by_flat_name = {flat(k): v for k, v in state.items()}
     own = backbone.body.state_dict()
+    if "conv1.0.weight" in own:  # a deep stem, which mmseg calls otherwise
+        by_flat_name |= {_stem(k): v for k, v in by_flat_name.items() if k.startswith("stem_")}
     found = {k: by_flat_name[flat(k)] for k in own if flat(k) in by_flat_name}
     first = next(k for k, v in own.items() if v.ndim == 4)
     if first in found and found[first].shape[1] != own[first].shape[1]:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from utils.schemes import SECOND, change_scheme
+from models import NETWORKS
+from utils.schemes import NAIC2020, SECOND, change_scheme, dfc_scheme
 from utils.structures import Scheme
 
 
@@ -14,11 +15,11 @@ class Layout(NamedTuple):
     """How a published state dict names the entries of one of our networks."""
 
     prefixes: Mapping[str, str]  # beginnings of keys, theirs -> ours; the rest of a key stays
-    change_classifier: str  # our name of the layer that gives the change score
-    says_unchanged: bool  # it was trained to be positive on UNCHANGED pixels
+    change_classifier: str | None = None  # our name of the layer that gives the change score
+    says_unchanged: bool = False  # it was trained to be positive on UNCHANGED pixels
     unused: tuple[str, ...] = ()  # beginnings of their keys that nothing reads; left out
     options: Mapping[str, object] = MappingProxyType({})  # of the network (build_network)
-    scheme: Scheme = SECOND  # of the data that it was trained on
+    scheme: Scheme | None = SECOND  # of the data that it was trained on; None: it varies
 
 
 _SENSEEARTH = {
@@ -39,6 +40,12 @@ _SMP = {
     "encoder.": "backbone.body.",
     "decoder.blocks.": "change_head.blocks.",
     "segmentation_head.0.": "change_head.classifier.",
+}
+_DFC = {"backbone.": "backbone.body."}  # all else has its published name, here and below
+_MMSEG = {  # the stem's last batch norm is timm's bn1
+    "backbone.stem.7.": "backbone.body.bn1.",
+    "backbone.stem.": "backbone.body.conv1.",
+    "backbone.": "backbone.body.",
 }
 # --model: its published layout
 LAYOUTS: dict[str, Layout] = {
@@ -72,6 +79,10 @@ LAYOUTS: dict[str, Layout] = {
         options={"symmetric": False},
         scheme=change_scheme(("red", "green", "blue"), "joint"),
     ),
+    "dfc_deeplabv3plus": Layout(_DFC, scheme=None),
+    "plain_unet": Layout({}, scheme=None),
+    "mmseg_pspnet": Layout(_MMSEG, scheme=NAIC2020),
+    "mmseg_deeplabv3plus": Layout(_MMSEG, scheme=NAIC2020),
 }
 
 
@@ -79,27 +90,34 @@ class Published(NamedTuple):
     """What a bare state dict does not say of itself (--model, --backbone, --lightweight)."""
 
     model: str
-    backbone: str
+    backbone: str | None = None  # for networks that take none
     lightweight: bool = False
+    output_stride: int | None = None  # None: the network's default
 
 
 def described(
-    models: Sequence[str] | None, backbones: Sequence[str] | None, lightweight: bool, count: int
+    models: Sequence[str] | None,
+    backbones: Sequence[str] | None,
+    lightweight: bool,
+    count: int,
+    output_stride: int | None = None,
 ) -> list[Published | None]:
     """The command line's --model and --backbone, pair by pair, for each of `count` checkpoints.
 
-    One pair stands for all; without any they are None.
+    One pair stands for all; without any they are None. Networks without a backbone take none.
 
     Raises:
-        ValueError: only one of them, different numbers of them, or --lightweight alone.
+        ValueError: only one of them, different numbers of them, or an option of theirs alone.
     """
-    if lightweight and not models:
-        raise ValueError(
-            "--lightweight describes published checkpoints, with --model and --backbone; ours say "
-            "what they are: leave it out"
-        )
+    for option, value in (("--lightweight", lightweight), ("--output-stride", output_stride)):
+        if value and not models:
+            raise ValueError(
+                f"{option} describes published checkpoints, with --model and --backbone; ours say "
+                "what they are: leave it out"
+            )
     models, backbones = list(models or ()), list(backbones or ())
-    if len(models) != len(backbones):
+    takes_one = [NETWORKS[model].usual_backbone is not None for model in models]
+    if sum(takes_one) != len(backbones):
         raise ValueError(
             "--model and --backbone describe published checkpoints pair by pair; got "
             f"{len(models)} and {len(backbones)} names"
@@ -109,8 +127,41 @@ def described(
             f"--model and --backbone describe {len(models)} checkpoints, there are {count}; give "
             "one for all, or one for each"
         )
-    pairs = [Published(*pair, lightweight) for pair in zip(models, backbones, strict=True)]
+    rest = iter(backbones)
+    paired = [next(rest) if takes else None for takes in takes_one]
+    pairs = zip(models, paired, strict=True)
+    pairs = [Published(*pair, lightweight, output_stride) for pair in pairs]
     return pairs * count if len(pairs) == 1 else pairs or [None] * count
+
+
+# the options in the DFC2020 baseline's args.pkl that say what its network is
+DFC_OPTIONS = ("model", "out_stride", "use_s1", "use_s2hr", "use_s2mr", "use_s2lr", "no_savanna")
+DFC_MODELS = {"deeplab": "dfc_deeplabv3plus", "unet": "plain_unet"}
+
+
+def described_by_args(args: Mapping[str, Any], source: object) -> tuple[Published, Scheme]:
+    """What the DFC2020 baseline's args.pkl says of the checkpoint beside it.
+
+    Raises:
+        ValueError: an option is missing, or the network is none of that program's.
+    """
+    missing = [name for name in DFC_OPTIONS if name not in args]
+    if missing:
+        raise ValueError(
+            f"{source} lacks {', '.join(missing)}: it does not describe a network of the DFC2020 "
+            "baseline. Say what the checkpoint is with --model and --backbone."
+        )
+    model = DFC_MODELS.get(args["model"])
+    if model is None:
+        raise ValueError(
+            f"{source}: model={args['model']!r} is none of the DFC2020 baseline's, which are "
+            f"{', '.join(DFC_MODELS)}. Say what the checkpoint is with --model and --backbone."
+        )
+    backbone = NETWORKS[model].usual_backbone
+    stride = None if backbone is None else args["out_stride"]
+    bands = {name: bool(args[f"use_{name}"]) for name in ("s1", "s2hr", "s2mr", "s2lr")}
+    scheme = dfc_scheme(**bands, savanna=not args["no_savanna"])
+    return Published(model, backbone, output_stride=stride), scheme
 
 
 def state_dict_of(content: dict[str, Any]) -> dict[str, Tensor]:
@@ -153,6 +204,8 @@ def check_one_score(state: Mapping[str, Tensor], layout: Layout, source: object)
     Raises:
         ValueError: so it does; with what it can be used for.
     """
+    if layout.change_classifier is None:
+        return
     weight = state.get(f"{layout.change_classifier}.weight")
     if weight is not None and len(weight) != 1:
         told = ", as xView2's models do (four levels of damage and the buildings)"

@@ -21,8 +21,10 @@ from utils.structures import TASKS, Logits
 class Network(nn.Module):
     """Base of all networks: what `build_network` and the scripts ask of their class."""
 
+    usual_backbone: ClassVar[str | None] = "hrnet_w18"  # by default; None: it takes none at all
     dense_output_stride: ClassVar[int | None] = 8  # what the backbone is asked for by default
     undilated: ClassVar[bool] = False  # the backbone has that stride without dilated convolutions
+    multigrid: ClassVar[tuple[int, ...]] = ()  # dilations of its last stage (`dilate_blocks`)
     timm_names: ClassVar[Mapping[str, str]] = MappingProxyType({})  # where BACKBONES has others
     smallest_batch: ClassVar[int] = 1  # 2 where a 1 x 1 map meets a batch norm
     has_gate: ClassVar[bool] = False  # gives Logits.aux_change, a gate supervised by the change
@@ -156,17 +158,14 @@ class DeepLabV3Plus(SiameseNetwork):
     change_head_type = DeepLabV3PlusHead
     smallest_batch = 2
 
-    def _fine(self) -> int:
-        return next((i for i, s in enumerate(self.backbone.strides) if s >= 4), 0)
-
     def head_channels(self) -> list[int]:  # noqa: D102
-        return [self.backbone.channels[self._fine()], self.backbone.merged_channels]
+        return [self.backbone.channels[self.backbone.fine], self.backbone.merged_channels]
 
     def head_strides(self) -> list[int]:  # noqa: D102
-        return [self.backbone.strides[self._fine()], self.backbone.merged_stride]
+        return [self.backbone.strides[self.backbone.fine], self.backbone.merged_stride]
 
     def head_maps(self, maps: list[Tensor]) -> list[Tensor]:  # noqa: D102
-        return [maps[self._fine()], self.backbone.merge(maps)]
+        return [maps[self.backbone.fine], self.backbone.merge(maps)]
 
 
 class PyramidNetwork(SiameseNetwork):

@@ -97,7 +97,7 @@ def test_a_published_layout_loads_to_the_last_entry(tmp_path, name):
         for k, v in state.items()
     )
     assert ours == theirs
-    assert (recipe["model"], recipe["backbone"], recipe["lightweight"]) == PUBLISHED[name][0]
+    assert (recipe["model"], recipe["backbone"], recipe["lightweight"]) == PUBLISHED[name][0][:3]
 
 
 @pytest.mark.parametrize("name", PLAIN)

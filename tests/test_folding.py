@@ -40,9 +40,10 @@ def batch_norms_run(network: nn.Module, images: torch.Tensor) -> int:
 @pytest.mark.parametrize("lightweight", [False, True])
 def test_folding_changes_no_prediction(model, lightweight):
     torch.manual_seed(0)
-    task = NETWORKS[model].tasks()[0]
+    kind = NETWORKS[model]
+    backbone = "hrnet_w18_v1" if kind.usual_backbone else None
     network = build_network(
-        model, "hrnet_w18_v1", num_classes=6, task=task, lightweight=lightweight
+        model, backbone, num_classes=6, task=kind.tasks()[0], lightweight=lightweight
     )
     network = lively(network)
     folded, images = fold_batch_norm(network), torch.randn(1, 2, 3, 64, 96)
@@ -61,6 +62,20 @@ def test_no_batch_norm_is_left_to_run(backbone):
     depthwise = 2  # one inside each separable convolution, folded too
     assert batch_norms_run(network, images) > depthwise
     assert batch_norms_run(fold_batch_norm(network), images) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "left"), [("plain_unet", 0), ("dfc_deeplabv3plus", 2), ("mmseg_deeplabv3plus", 0)]
+)
+@pytest.mark.parametrize("lightweight", [False, True])
+def test_batch_norms_under_published_names_are_folded_too(model, left, lightweight):
+    backbone = "resnet18" if NETWORKS[model].usual_backbone else None
+    network = build_network(
+        model, backbone, num_classes=6, task="land_cover", lightweight=lightweight
+    )
+    images = torch.randn(1, 1, 3, 64, 64)
+    assert batch_norms_run(lively(network), images) > 15
+    assert batch_norms_run(fold_batch_norm(network), images) == left
 
 
 def test_batch_norms_of_several_processes_are_folded_too():

@@ -299,7 +299,7 @@ def test_every_task_has_a_matrix_and_metrics_that_go_to_json(task):
     pred, true = {
         "semantic_change": (masks, masks.roll(1, -1)),
         "binary_change": ((masks[:, 0] > 0).long(), (masks[:, 1].roll(1, -1) > 0).long()),
-        "land_cover": (masks[:, :1] % K, masks[:, 1:] % K),
+        "land_cover": (masks[:, :1] % K + 1, masks[:, 1:] % K + 1),
     }[task]
     confusion.update(pred, true)
     metrics = metrics_for(task, confusion.counts, K)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import BACKBONES, NETWORKS, build_network, default_output_stride
+from models import BACKBONES, NETWORKS, backbone_of, build_network, default_output_stride
 from models.siamese import SiameseNetwork
 from utils.losses import training_loss
 from utils.structures import TASKS, Logits, Sample
@@ -13,6 +13,10 @@ K = 6
 FOUR_BACKBONES = ("hrnet_w18", "resnet50", "seresnext50", "convnext_tiny")
 SMALL = "hrnet_w18_v1"
 BY_DIFFERENCE = [name for name, kind in NETWORKS.items() if issubclass(kind, SiameseNetwork)]
+WITH_BACKBONE = [name for name, kind in NETWORKS.items() if kind.usual_backbone]
+LAND_COVER = [name for name, kind in NETWORKS.items() if "land_cover" in kind.tasks()]
+MMSEG = [name for name in NETWORKS if name.startswith("mmseg_")]  # with an auxiliary head
+NO_DROPOUT = ("tfinet", "plain_unet")
 FUSED = [name for name, kind in NETWORKS.items() if "fusion" in kind.options]
 SHAPES = {  # of 2 tiles of 64 x 64 pixels
     "semantic_change": [(2, 2, K, 64, 64), (2, 64, 64)],
@@ -21,11 +25,21 @@ SHAPES = {  # of 2 tiles of 64 x 64 pixels
 }
 
 
+def with_backbones(names):
+    """Each with four backbones, or alone if it takes none."""
+    return [
+        (name, backbone)
+        for name in names
+        for backbone in (FOUR_BACKBONES if name in WITH_BACKBONE else (None,))
+    ]
+
+
 def build(name, backbone=SMALL, **options):
     """For the first task that the network is made for, unless told otherwise."""
     torch.manual_seed(0)
     if name in NETWORKS:
         options.setdefault("task", NETWORKS[name].tasks()[0])
+        backbone = backbone if name in WITH_BACKBONE else None
     return build_network(name, backbone, num_classes=K, **{"lightweight": True, **options})
 
 
@@ -47,10 +61,20 @@ def make_batch(batch=2, dates=2, bands=3, height=64, width=64):
     return Sample([str(i) for i in range(batch)], images, semantic, change)
 
 
+def total_loss(network, batch):
+    """All that a network gives is in it: the auxiliary classes too, where it has them."""
+    logits = network(batch.images)
+    total = training_loss(logits, batch).total
+    if logits.aux_semantic is not None:
+        classes = Logits(logits.aux_semantic)
+        total = total + 0.4 * training_loss(classes, batch).total
+    return total
+
+
 def check_descent(network, batch):
     """Every parameter gets a finite gradient, and a small step against it lowers the loss."""
     network.train()
-    before = training_loss(network(batch.images), batch).total
+    before = total_loss(network, batch)
     before.backward()
     without = [n for n, p in network.named_parameters() if p.grad is None]
     assert without == []
@@ -61,7 +85,7 @@ def check_descent(network, batch):
     with torch.no_grad():
         for p in network.parameters():
             p.sub_(step * p.grad)
-        after = training_loss(network(batch.images), batch).total
+        after = total_loss(network, batch)
     assert after < before
 
 
@@ -70,15 +94,45 @@ def predict(network, images):
     return network.eval()(images)
 
 
-@pytest.mark.parametrize("backbone", FOUR_BACKBONES)
-@pytest.mark.parametrize("name", NETWORKS)
+def heads(name):
+    """What a network gives for its first task: classes, change."""
+    task = NETWORKS[name].tasks()[0]
+    return task != "binary_change", task != "land_cover"
+
+
+@pytest.mark.parametrize(("name", "backbone"), with_backbones(NETWORKS))
 def test_every_network_learns_and_predicts_with_every_backbone(name, backbone):
     network = build(name, backbone, dropout=0.0)
+    classes, change = heads(name)
     check_descent(network, make_batch())
     logits = predict(network, make_batch(1, height=72, width=100).images)
-    assert logits.change.shape == (1, 72, 100)
-    assert logits.semantic is None or logits.semantic.shape == (1, 2, K, 72, 100)
+    assert shapes_of(logits[:2]) == [
+        (1, 2, K, 72, 100) if classes else None,
+        (1, 72, 100) if change else None,
+    ]
     assert all(x.isfinite().all() for x in logits if x is not None)
+
+
+@pytest.mark.parametrize(("name", "backbone"), with_backbones(LAND_COVER))
+def test_every_network_of_classes_predicts_one_date_with_every_backbone(name, backbone):
+    network = build(name, backbone, task="land_cover", in_channels=4)
+    logits = predict(network, make_batch(1, dates=1, bands=4, height=40, width=50).images)
+    assert shapes_of(logits) == [(1, 1, K, 40, 50), None, None, None]
+    assert logits.semantic.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LAND_COVER)
+def test_every_network_of_classes_learns_from_one_date(name):
+    network = build(name, dropout=0.0, task="land_cover", in_channels=4)
+    check_descent(network, make_batch(2, dates=1, bands=4))
+
+
+@pytest.mark.parametrize("name", LAND_COVER)
+def test_without_a_change_head_dates_do_not_touch_each_other(name):
+    network, images = build(name, task="land_cover"), make_batch().images
+    together = predict(network, images).semantic
+    alone = predict(network, images[:, 1:]).semantic
+    torch.testing.assert_close(together[:, 1:], alone, rtol=0, atol=1e-4)
 
 
 def test_a_transformer_learns_and_predicts():
@@ -99,8 +153,9 @@ def test_the_contract_of_a_network(name, lightweight):
     for height, width in ((64, 64), (33, 70)):
         logits = predict(network, make_batch(2, height=height, width=width).images)
         assert isinstance(logits, Logits)
-        semantic = (2, 2, K, height, width) if "semantic_change" in network.tasks() else None
-        change = (2, height, width)
+        classes, changes = heads(name)
+        semantic = (2, 2, K, height, width) if classes else None
+        change = (2, height, width) if changes else None
         assert shapes_of(logits) == [semantic, change, None, change if name == "tfinet" else None]
         assert {x.dtype for x in logits if x is not None} == {torch.float32}
 
@@ -114,9 +169,11 @@ def test_lightweight_heads_are_lighter(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_training_and_evaluation_return_the_same_type(name):
+def test_training_and_evaluation_return_the_same_but_for_auxiliary_classes(name):
     network, batch = build(name), make_batch()
-    assert [x is None for x in network.train()(batch.images)] == [
+    training = network.train()(batch.images)
+    assert (training.aux_semantic is not None) == (name in MMSEG)
+    assert [x is None for x in training._replace(aux_semantic=None)] == [
         x is None for x in predict(network, batch.images)
     ]
 
@@ -144,7 +201,7 @@ def test_tiles_of_a_batch_do_not_touch_each_other(name):
     assert_logits_close([x if x is None else x[1:2] for x in together], alone, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WITH_BACKBONE)
 def test_both_dates_take_one_pass_of_the_encoder(name):
     network, seen = build(name), []
     network.backbone.register_forward_hook(lambda m, args, maps: seen.append(args[0].shape))
@@ -352,10 +409,25 @@ def test_unet_blocks_have_the_published_channels():
         ("fcn", "swin_tiny", None),  # timm cannot dilate it
         ("unet", "resnet50", None),
         ("unetplusplus", "resnet50", None),
+        ("mmseg_pspnet", "resnet101c", 8),
+        ("dfc_deeplabv3plus", "resnet101", 16),
+        ("plain_unet", None, None),
     ],
 )
-def test_networks_that_read_one_map_ask_for_stride_8_where_it_can_be_had(name, backbone, stride):
+def test_networks_that_read_one_map_ask_for_their_stride_where_it_can_be_had(
+    name, backbone, stride
+):
     assert default_output_stride(name, backbone) == stride
+
+
+def test_a_network_is_built_on_its_usual_backbone_unless_told_otherwise():
+    usual = {name: backbone_of(name) for name in ("fcn", "dfc_deeplabv3plus", "mmseg_pspnet")}
+    assert list(usual.values()) == ["hrnet_w18", "resnet101", "resnet101c"]
+    assert backbone_of("mmseg_pspnet", "resnet18") == "resnet18"
+    assert backbone_of("plain_unet") is None
+    with pytest.raises(ValueError, match="plain_unet has no backbone, got --backbone='resnet18'"):
+        backbone_of("plain_unet", "resnet18")
+    assert set(NETWORKS) - set(WITH_BACKBONE) == {"plain_unet"}
 
 
 def test_a_chosen_output_stride_reaches_the_backbone():
@@ -376,7 +448,7 @@ def test_dropout_is_off_where_asked_and_everywhere():
         with torch.device("meta"):
             network = build(name, dropout=0.0)
         rates = [m.p for m in network.modules() if isinstance(m, (nn.Dropout, nn.Dropout2d))]
-        assert set(rates) == ({0.0} if name != "tfinet" else set()), name  # which has none
+        assert set(rates) == (set() if name in NO_DROPOUT else {0.0}), name
 
 
 def test_default_dropout_is_the_published_one():

@@ -14,6 +14,7 @@ from utils.structures import IGNORE_INDEX, Logits, Sample
 SENSEEARTH_CLASS_WEIGHTS = (2.0, 1.0, 2.0, 2.0, 1.0, 1.0)
 
 
+AUX_WEIGHTS = {"gate": 2.0, "aux_semantic": 0.4}  # as published, where a network has such a head
 CHANGE_LOSSES = ("bce", "dice_bce")
 
 
@@ -23,7 +24,7 @@ class Objective(NamedTuple):
     class_weights: Tensor | None = None  # (K,), unitless; None means all 1
     change_loss: str = "bce"  # of CHANGE_LOSSES
     changed_weight: float = 2.0  # factor on changed pixels in the cross-entropy, unitless
-    aux_weight: float = 2.0  # of the supervised gate, where a network has one
+    aux_weight: float | None = None  # of the auxiliary term; None: AUX_WEIGHTS
 
 
 class LossTerms(NamedTuple):
@@ -33,6 +34,7 @@ class LossTerms(NamedTuple):
     semantic: Tensor | None = None  # nats
     change: Tensor | None = None  # nats; with dice_bce plus 1 - Dice
     gate: Tensor | None = None  # nats
+    aux_semantic: Tensor | None = None  # nats
 
 
 def class_weights(
@@ -155,7 +157,7 @@ def training_loss(
     denominators: Denominators | None = None,
     share: float = 1.0,
 ) -> LossTerms:
-    """Twice the change loss plus the semantic loss plus the gate's, whichever there are.
+    """Twice the change loss plus the semantic loss plus the auxiliary one, whichever there are.
 
     With `dice_bce` the change loss is Dice plus unweighted cross-entropy, and counts once.
 
@@ -171,11 +173,12 @@ def training_loss(
     if denominators is None:
         denominators = loss_denominators(batch, objective.class_weights)
     dice = objective.change_loss == "dice_bce"
-    semantic = change = gate = None
+    semantic = change = gate = aux_semantic = None
+    target = (batch.semantic, denominators.semantic, objective.class_weights)
     if logits.semantic is not None:
-        semantic = semantic_loss(
-            logits.semantic, batch.semantic, denominators.semantic, objective.class_weights
-        )
+        semantic = semantic_loss(logits.semantic, *target)
+    if logits.aux_semantic is not None:
+        aux_semantic = semantic_loss(logits.aux_semantic, *target)
     if logits.change is not None:
         weight = 1.0 if dice else objective.changed_weight
         change = change_loss(logits.change, batch.change, denominators.change, weight)
@@ -183,6 +186,14 @@ def training_loss(
             change = change + share * dice_loss(logits.change.float().sigmoid(), batch.change)
     if logits.aux_change is not None:
         gate = change_loss(logits.aux_change, batch.change, denominators.change, 1.0)
-    weighted = ((1.0, semantic), (1.0 if dice else 2.0, change), (objective.aux_weight, gate))
+    weights = AUX_WEIGHTS
+    if objective.aux_weight is not None:
+        weights = dict.fromkeys(AUX_WEIGHTS, objective.aux_weight)
+    weighted = (
+        (1.0, semantic),
+        (1.0 if dice else 2.0, change),
+        (weights["gate"], gate),
+        (weights["aux_semantic"], aux_semantic),
+    )
     total = sum(weight * term for weight, term in weighted if term is not None)
-    return LossTerms(total, semantic, change, gate)
+    return LossTerms(total, semantic, change, gate, aux_semantic)

@@ -60,6 +60,14 @@ class ConfusionMatrix:
         self._bins.scatter_add_(0, cells, self._bins.new_ones(1).expand_as(cells))
 
 
+class LandCoverConfusion(ConfusionMatrix):
+    """Counts the K classes of one date out of masks that hold 1..K."""
+
+    def update(self, pred: Tensor, true: Tensor) -> None:
+        """Adds masks of any shape, 1..K; true pixels of any other value are not counted."""
+        super().update(pred.long() - 1, true.long() - 1)
+
+
 class ChangeConfusion(ConfusionMatrix):
     """Counts from-to transitions: state 0 is unchanged, then the K x K (date 1, date 2) pairs.
 
@@ -262,9 +270,9 @@ def land_cover_metrics(counts: Tensor, absent_is_zero: bool = False) -> dict[str
 def confusion_for(
     task: str, num_classes: int, device: torch.device | str = "cpu"
 ) -> ConfusionMatrix:
-    """An empty matrix for the task: ChangeConfusion(K or 0), or the K classes of land cover."""
+    """An empty matrix for the task: ChangeConfusion(K or 0), or LandCoverConfusion."""
     if task == "land_cover":
-        return ConfusionMatrix(num_classes, device)
+        return LandCoverConfusion(num_classes, device)
     return ChangeConfusion(num_classes if task == "semantic_change" else 0, device)
 
 

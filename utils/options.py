@@ -11,6 +11,8 @@ from utils.cli import Parser, one_of
 from utils.inference import TTA_VIEWS
 from utils.precision import AMP_CHOICES
 
+OUTPUT_STRIDES = (8, 16, 32)
+
 
 def add_data_options(parser: Parser, datasets: Iterable[str]) -> argparse._ArgumentGroup:
     """Where the tiles are."""
@@ -80,8 +82,9 @@ def add_model_options(
     )
     group.add_argument(
         "--backbone",
-        default="hrnet_w18",
-        help=f"{', '.join(backbones)}, or any timm model with a feature pyramid",
+        help=f"{', '.join(backbones)}, or any timm model with a feature pyramid (default: "
+        "hrnet_w18; resnet101 with dfc_deeplabv3plus, resnet101c with mmseg_*; none with "
+        "plain_unet, which takes none)",
     )
     group.add_argument(
         "--lightweight", action="store_true", help="depthwise-separable convolutions in the heads"
@@ -110,6 +113,13 @@ def add_ensemble_options(
         "--backbone", nargs="+", help=f"likewise, such as {', '.join(list(backbones)[:3])}"
     )
     group.add_argument("--lightweight", action="store_true", help="likewise: depthwise heads")
+    group.add_argument(
+        "--output-stride",
+        "--out-stride",
+        type=int,
+        choices=OUTPUT_STRIDES,
+        help="likewise: of the backbone (default: the network's)",
+    )
     return group
 
 

@@ -51,7 +51,7 @@ class Logits(NamedTuple):
 
     semantic: Tensor | None = None  # (B, T, K, H, W)
     change: Tensor | None = None  # (B, H, W), > 0 means changed
-    aux_semantic: Tensor | None = None  # deep supervision
+    aux_semantic: Tensor | None = None  # (B, T, K, H, W), deep supervision; in training only
     aux_change: Tensor | None = None
 
 

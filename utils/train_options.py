@@ -5,9 +5,8 @@ import argparse
 from utils.cli import Parser, fraction, positive_float, positive_int
 from utils.losses import CHANGE_LOSSES
 from utils.optim import LR_POLICIES
-from utils.options import add_tta_option
+from utils.options import OUTPUT_STRIDES, add_tta_option
 
-OUTPUT_STRIDES = (8, 16, 32)
 FUSIONS = ("features", "difference", "concat")
 
 
@@ -56,8 +55,8 @@ def add_training_model_options(group: argparse._ArgumentGroup) -> None:
         "--out-stride",
         type=int,
         choices=OUTPUT_STRIDES,
-        help="image px per px of the deepest map (default: 8 for fcn, pspnet, deeplabv3plus and "
-        "tfinet where timm has it, else the backbone's own)",
+        help="image px per px of the deepest map (default: 8 for fcn, pspnet, deeplabv3plus, "
+        "tfinet and mmseg_*, 16 for dfc_deeplabv3plus, where timm has it, else the backbone's own)",
     )
     group.add_argument("--dropout", type=fraction, default=0.1, help="of the heads, 0..1")
     group.add_argument(
@@ -135,7 +134,11 @@ def add_optimisation_options(parser: Parser) -> None:
     group.add_argument(
         "--changed-weight", type=positive_float, default=2.0, help="of changed pixels in bce"
     )
-    group.add_argument("--aux-weight", type=float, default=2.0, help="of the loss of tfinet's gate")
+    group.add_argument(
+        "--aux-weight",
+        type=float,
+        help="of the loss of tfinet's gate (default: 2) or of mmseg_*'s auxiliary head (0.4)",
+    )
     group.add_argument(
         "--class-weights",
         nargs="+",

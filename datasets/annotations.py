@@ -1,0 +1,145 @@
+"""Lists of images and their labels as JSON, made and split as published for NAIC 2020.
+
+`[{"filename": PATH, "ann": {"seg_map": PATH}}, ...]`, without `ann` where there are no labels.
+"""
+
+import json
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.land_cover import Patch
+from datasets.layout import EXTENSIONS, DataError, Problem
+
+SEED = 1996  # of the published split
+NUM_EVAL = 5000  # entries that validate
+
+
+def annotate(image_dir: Path | str, mask_dir: Path | str | None = None) -> list[dict]:
+    """The entries of a folder of images, sorted by file name.
+
+    Args:
+        image_dir: holds them.
+        mask_dir: holds the labels, as many and of the same names up to the extension.
+
+    Raises:
+        FileNotFoundError: no images.
+        DataError: images without a label or labels without an image.
+    """
+    images = list_images(image_dir)
+    if not images:
+        raise FileNotFoundError(f"no images in {image_dir} (expected *.tif or *.png)")
+    if mask_dir is None:
+        return [{"filename": path} for path in images]
+    masks = list_images(mask_dir)
+    stems = [{os.path.splitext(os.path.basename(path))[0] for path in p} for p in (images, masks)]
+    lonely = [(mask_dir, stem) for stem in sorted(stems[0] - stems[1])]
+    lonely += [(image_dir, stem) for stem in sorted(stems[1] - stems[0])]
+    problems = [Problem("missing mate", str(Path(where, f"{stem}.*"))) for where, stem in lonely]
+    if len(images) != len(masks) and not problems:
+        problems = [Problem("same id twice", f"{image_dir} or {mask_dir}")]
+    if problems:
+        raise DataError(image_dir, problems)
+    pairs = zip(images, masks, strict=True)
+    return [{"filename": image, "ann": {"seg_map": mask}} for image, mask in pairs]
+
+
+def list_images(folder: Path | str) -> list[str]:
+    """Image files as `folder/name`, sorted by name."""
+    names = sorted(os.listdir(folder)) if Path(folder).is_dir() else []
+    return [
+        os.path.join(folder, name)
+        for name in names
+        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    ]
+
+
+def split(entries: Sequence[dict], seed: int = SEED, num_eval: int = NUM_EVAL) -> tuple[list, list]:
+    """Shuffles and cuts off the last entries, in the published order.
+
+    Args:
+        entries: of one list.
+        seed: of the shuffle.
+        num_eval: entries that validate.
+
+    Returns:
+        (train, eval).
+
+    Raises:
+        ValueError: nothing would be left for one of them.
+    """
+    if not 0 < num_eval < len(entries):
+        raise ValueError(
+            f"--num-eval {num_eval} of {len(entries)} entries leaves none for training or "
+            f"validation; pass a number in 1..{len(entries) - 1}"
+        )
+    shuffled = list(entries)
+    random.Random(seed).shuffle(shuffled)
+    return shuffled[:-num_eval], shuffled[-num_eval:]
+
+
+def read_annotations(path: Path | str) -> list[Patch]:
+    """The patches of a list, in its order; the id is the stem of the image.
+
+    Relative paths are tried as they are, as published, and then beside the list.
+
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: it is not of that form.
+        DataError: files that are not there, or an id twice.
+    """
+    entries = read_entries(path)
+    base = _base(Path(path), entries[0]["filename"])
+    patches, problems, seen = [], [], set()
+    for entry in entries:
+        image, label = base / entry["filename"], entry.get("ann", {}).get("seg_map")
+        patch = Patch(image.stem, (image,), None if label is None else base / label)
+        gone = [p for p in (*patch.images, patch.label) if p is not None and not p.is_file()]
+        problems += [Problem("missing file", str(file)) for file in gone]
+        if patch.name in seen:
+            problems.append(Problem("same id twice", str(image)))
+        seen.add(patch.name)
+        patches.append(patch)
+    without = [patch for patch in patches if patch.label is None]
+    if 0 < len(without) < len(patches):
+        problems += [Problem("missing mate", f"the label of {p.images[0]}") for p in without]
+    if problems:
+        raise DataError(path, problems)
+    return patches
+
+
+def read_entries(path: Path | str) -> list[dict]:
+    """The entries of a list as they are in the file.
+
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: it is not of that form, or empty.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"there is no {path}. Make it with `python -m datasets.prepare naic2020 annotate` and "
+            "`split`, or name it with --folders, such as test=image_B.json."
+        )
+    try:
+        entries = json.loads(Path(path).read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); make it anew") from error
+    if not (isinstance(entries, list) and entries and all(map(_is_entry, entries))):
+        raise ValueError(
+            f'{path} is not of the form [{{"filename": PATH, "ann": {{"seg_map": PATH}}}}, ...] '
+            "with at least one entry; make it with `python -m datasets.prepare naic2020 annotate`"
+        )
+    return entries
+
+
+def _is_entry(entry: object) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
+        return False
+    ann = entry.get("ann", {"seg_map": ""})
+    return isinstance(ann, dict) and isinstance(ann.get("seg_map"), str)
+
+
+def _base(path: Path, first: str) -> Path:
+    """What relative file names of a list are relative to."""
+    return path.parent if not Path(first).exists() and (path.parent / first).exists() else Path()

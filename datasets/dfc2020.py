@@ -1,0 +1,196 @@
+"""The data sets of Sentinel patches: SEN12MS, the DFC2020 contest's, and a folder of TIFFs.
+
+Where their files are says `datasets.sentinel_files`, what is read of them `datasets.sentinel`.
+
+Reference: arXiv 2002.08254, which describes the baseline of the contest DFC2020.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datasets.codecs import LabelError
+from datasets.land_cover import LandCoverDataset, split_patches
+from datasets.layout import DataError, Problem
+from datasets.patch_index import SUFFIX
+from datasets.sentinel import SentinelReader, mate_name, open_tiff, refuse_bands
+from datasets.sentinel_files import DFC_SCENES, find_patches
+from utils.structures import Scheme
+
+# what takes the place of _s2_ in the name of a predicted label
+PREDICTED = {"sen12ms": "lc", "dfc2020": "dfc", "tiff_dir": "pred"}
+NOT_CHECKED = "of each folder the first patch was opened; the others are when they are used"
+
+
+def dfc_label_name(name: str, dataset: str) -> str:
+    """File name of a predicted label, such as ROIs0000_test_dfc_0_p1.tif.
+
+    Args:
+        name: id.
+        dataset: sen12ms, dfc2020 or tiff_dir.
+    """
+    return mate_name(name, PREDICTED[dataset]) + SUFFIX
+
+
+def build_sen12ms(root: Path | str, part: str, **options) -> LandCoverDataset:
+    """Builds train (all scenes not held out) or holdout (also called val and test) of SEN12MS.
+
+    Args:
+        root: see `datasets.sentinel_files`.
+        part: train, val, test or holdout; with a split but "official", train or val of train.
+        **options: see `build_patches`.
+
+    Raises:
+        FileNotFoundError, ValueError, DataError: see `build_patches`.
+    """
+    return build_patches("sen12ms", root, part, **options)
+
+
+def build_dfc2020(root: Path | str, part: str, **options) -> LandCoverDataset:
+    """Builds val or test of DFC2020; with a split, train or val of its val. See `build_patches`."""
+    return build_patches("dfc2020", root, part, **options)
+
+
+def build_tiff_dir(root: Path | str, part: str = "test", **options) -> LandCoverDataset:
+    """Builds all patches of a folder, whatever the part is called. See `build_patches`."""
+    return build_patches("tiff_dir", root, part, **options)
+
+
+def build_patches(
+    dataset: str,
+    root: Path | str,
+    part: str,
+    *,
+    scheme: Scheme,
+    split: str | None = None,
+    folders: Mapping[str, str] | None = None,
+    index_dir: Path | str | None = None,
+    progress: bool = True,
+    **options,
+) -> LandCoverDataset:
+    """Builds one part of one of the three layouts.
+
+    Args:
+        dataset: sen12ms, dfc2020 or tiff_dir.
+        root: see `datasets.sentinel_files`.
+        part: of that data set.
+        scheme: see `utils.schemes.dfc_scheme`; only the files of its bands must be there.
+        split: None or "official": the parts of the data set; else see
+            `datasets.splits.split_names`, of the labelled patches of its first part.
+        folders: another list of scenes that are held out, key holdout_scenes.
+        index_dir: where the names of the files are kept, see `datasets.patch_index`.
+        progress: show a bar while folders are listed.
+        **options: cache, augment, seed, see LandCoverDataset.
+
+    Raises:
+        FileNotFoundError: no patches, or no list of scenes that are held out.
+        DataError: patches that lack a file.
+        ValueError: no such part, no labels to split, or an option that does not fit.
+    """
+    divided = split not in (None, "official")
+    source = {"sen12ms": "train", "dfc2020": "val"}.get(dataset, part) if divided else part
+    listing = {"folders": folders, "index_dir": index_dir, "progress": progress}
+    patches, label, problems = find_patches(dataset, root, source, scheme, **listing)
+    if problems:
+        raise DataError(root, problems)
+    if split is not None and label is None:
+        raise ValueError(f"{root} has no labels; training needs them. Pass another --data-root")
+    if divided:
+        patches = split_patches(patches, split, part)
+    reader = SentinelReader(root, patches, scheme, label)
+    return LandCoverDataset(reader, scheme, part=part, path=root, **options)
+
+
+def check_sen12ms(root: Path | str, parts=None, **options) -> dict[str, int]:
+    """Checks train and holdout, see `check_patches`."""
+    return check_patches("sen12ms", root, parts or ("train", "holdout"), **options)
+
+
+def check_dfc2020(root: Path | str, parts=None, **options) -> dict[str, int]:
+    """Checks those of val and test that are there, see `check_patches`."""
+    there = [part for part, scene in DFC_SCENES.items() if Path(root, scene).is_dir()]
+    return check_patches("dfc2020", root, parts or there or ("val",), **options)
+
+
+def check_tiff_dir(root: Path | str, parts=None, **options) -> dict[str, int]:
+    """Checks all patches, see `check_patches`."""
+    return check_patches("tiff_dir", root, parts or ("test",), **options)
+
+
+def check_patches(
+    dataset: str,
+    root: Path | str,
+    parts: Sequence[str],
+    *,
+    scheme: Scheme,
+    folders: Mapping[str, str] | None = None,
+    index_dir: Path | str | None = None,
+    progress: bool = True,
+    seen: Path | str | None = None,
+    threads: int | None = None,
+) -> dict[str, int]:
+    """Checks that every file has its mates, and opens the first patch of each folder.
+
+    There are half a million files: bands, sizes and values of the other patches are only looked at
+    when they are read, which then raises an error with the name of the file.
+
+    Args:
+        dataset: sen12ms, dfc2020 or tiff_dir.
+        root: see `datasets.sentinel_files`.
+        parts: of that data set.
+        scheme: only the files of its bands are looked for.
+        folders: as in `build_patches`.
+        index_dir: as in `build_patches`.
+        progress: show a bar while folders are listed.
+        seen: not needed here; this is quick.
+        threads: likewise.
+
+    Returns:
+        Number of patches per part.
+
+    Raises:
+        FileNotFoundError, ValueError: see `build_patches`.
+        DataError: all that is wrong.
+    """
+    counts, problems = {}, []
+    listing = {"folders": folders, "index_dir": index_dir, "progress": progress}
+    for part in parts:
+        patches, label, found = find_patches(dataset, root, part, scheme, **listing)
+        counts[part] = len(patches)
+        firsts = {patch.folder: patch for patch in reversed(patches)}
+        reader = SentinelReader(root, sorted(firsts.values()), scheme, label)
+        problems += found
+        problems += [p for i in range(len(firsts)) for p in _check_patch(reader, i)]
+    if problems:
+        raise DataError(root, list(dict.fromkeys(problems)))
+    return counts
+
+
+def _check_patch(reader: SentinelReader, index: int) -> list[Problem]:
+    """What is wrong inside the files of one patch."""
+    problems = []
+    for kind in reader.bands:
+        path = reader.path(index, kind)
+        try:
+            with open_tiff(path) as file:
+                refuse_bands(path, kind, file.count)
+        except FileNotFoundError:
+            return []  # told already
+        except OSError as error:
+            problems.append(Problem("unreadable", str(error)))
+        except ValueError as error:
+            problems.append(Problem("bands", str(error)))
+    return problems or _read_problems(reader, index)
+
+
+def _read_problems(reader: SentinelReader, index: int) -> list[Problem]:
+    try:
+        reader.read(index)
+    except FileNotFoundError:
+        return []  # told already
+    except LabelError as error:
+        return [Problem("label values", str(error))]
+    except OSError as error:
+        return [Problem("unreadable", str(error))]
+    except ValueError as error:
+        return [Problem("sizes differ", str(error))]
+    return []

@@ -1,0 +1,246 @@
+"""Land cover as most sets come: a folder of images, one of labels, and a file with the classes.
+
+`ROOT/{train,val,test}/{images,labels}`, or `ROOT/{images,labels}/{train,val,test}`, or undivided
+`ROOT/{images,labels}`; and `ROOT/classes.yaml`, see `datasets.class_file`. Images are PNG, JPEG,
+BMP or TIFF with any number of bands; labels hold indices or colours.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datasets.bands import RGB, band_names, band_numbers
+from datasets.checks import Part, check_parts
+from datasets.class_file import ClassFile, read_class_file, read_classes
+from datasets.image_files import FileReader, check_files
+from datasets.land_cover import LandCoverDataset, Patch, split_patches
+from datasets.layout import PARTS, DataError, Problem, find_files, match_files
+from datasets.rasters import open_raster
+from datasets.splits import RULES
+from utils.schemes import WHITE
+from utils.structures import Scheme
+
+FIELDS = ("images", "labels")  # also what --folders calls them
+CLASSES = "classes.yaml"
+
+
+def folder_scheme(
+    root: Path | str,
+    *,
+    folders: Mapping[str, str] | None = None,
+    bands: Sequence[str | int] | None = None,
+) -> Scheme:
+    """Classes by classes.yaml, bands by the first image.
+
+    Args:
+        root: see the top of this file.
+        folders: names in place of the usual ones, keys train, val, test, images, labels, classes.
+        bands: names (red, green, blue, nir, grey) or numbers from 1; None = all of the file, and
+            three 8-bit bands are red, green and blue.
+
+    Returns:
+        8-bit red, green and blue as they are, with ImageNet's statistics; anything else
+        standardised, each band of each image by itself.
+
+    Raises:
+        FileNotFoundError: no images, or no classes.
+        ValueError: a band that is not there, or classes that are not of that form.
+    """
+    part = next(iter(find_parts(root, folders)))
+    files = find_files(part_folders(root, part, folders)[0], (".bmp",))
+    names, plain = _bands(next(iter(files.values()))[0], bands)
+    classes = _classes(root, folders)
+    scheme = Scheme("land_cover", classes.names, (WHITE, *classes.colours), names)
+    if plain:
+        return scheme
+    zeros, ones = (0.0,) * len(names), (1.0,) * len(names)
+    return scheme._replace(scale=1.0, mean=zeros, std=ones, standardise="bands")
+
+
+def _bands(path: Path, bands: Sequence[str | int] | None) -> tuple[tuple[str, ...], bool]:
+    """Names of the bands to read, and whether they are 8-bit colours."""
+    raster = open_raster(path)
+    if bands is not None:
+        names = band_names(bands)
+    elif raster.dtype == np.uint8 and raster.count == 3:
+        names = RGB
+    else:
+        names = band_names(range(1, raster.count + 1))
+    if max(band_numbers(names)) >= raster.count:
+        raise ValueError(
+            f"--bands {' '.join(names)}: {path} has {raster.count} band(s); "
+            f"pass numbers in 1..{raster.count}"
+        )
+    return names, raster.dtype == np.uint8 and names == RGB
+
+
+def build_folder(
+    root: Path | str,
+    part: str,
+    *,
+    scheme: Scheme,
+    split: str | None = None,
+    folders: Mapping[str, str] | None = None,
+    **options,
+) -> LandCoverDataset:
+    """Builds one part: with a split its "train" or "val", else all of a part.
+
+    Args:
+        root: see the top of this file.
+        part: train or val; without a split also "test" (test, or else val, or else the undivided
+            folder), or any other folder.
+        scheme: see `folder_scheme`; its classes must be those of classes.yaml.
+        split: "official": val validates; else see `datasets.splits.split_names`, of train.
+        folders: as in `folder_scheme`.
+        **options: cache, augment, seed, see LandCoverDataset.
+
+    Raises:
+        FileNotFoundError: no images, no classes, or no such part.
+        DataError: patches that lack a file.
+        ValueError: no labels to split, other classes, or an unknown option.
+    """
+    classes = _classes(root, folders)
+    if classes.names != scheme.classes:
+        raise ValueError(
+            f"the network knows {', '.join(scheme.classes)}, {root} has {', '.join(classes.names)}"
+            "; pass --folders classes=FILE with the same classes"
+        )
+    divided = split not in (None, "official")
+    source = _named(root, "train" if divided else part, split, folders)
+    path, patches, problems = list_folder(root, source, folders)
+    if problems:
+        raise DataError(path, problems)
+    if split is not None and patches[0].label is None:
+        raise ValueError(f"{path} has no labels; training needs the folder labels")
+    if divided:
+        patches = split_patches(patches, split, part)
+    reader = FileReader(patches, scheme, partial(read_classes, classes=classes))
+    return LandCoverDataset(reader, scheme, part=part, path=path, **options)
+
+
+def check_folder(
+    root: Path | str,
+    parts: Sequence[str] | None = None,
+    *,
+    scheme: Scheme,
+    folders: Mapping[str, str] | None = None,
+    seen: Path | str | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+) -> dict[str, int]:
+    """Decodes every file of the parts.
+
+    Args:
+        root: see the top of this file.
+        parts: which; None = all there are.
+        scheme: see `folder_scheme`.
+        folders: as in `folder_scheme`.
+        seen: see `datasets.checks.check_pairs`.
+        threads: None = one a core.
+        progress: show a bar.
+
+    Returns:
+        Number of images per part.
+
+    Raises:
+        FileNotFoundError: a part has no images, or there are no classes.
+        DataError: all files that break a rule.
+    """
+    classes = _classes(root, folders)
+    found = {}
+    for part in parts or find_parts(root, folders):
+        path, *listed = list_folder(root, _named(root, part, None, folders), folders)
+        found[part] = Part(f"{path.resolve()} {part}", *listed)
+    reader = FileReader([], scheme, partial(read_classes, classes=classes))
+    return check_parts(
+        root,
+        found,
+        lambda patch: check_files(reader, patch),
+        rules=(scheme, classes),
+        seen=seen,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def list_folder(
+    root: Path | str, part: str, folders: Mapping[str, str] | None = None
+) -> tuple[Path, list[Patch], list[Problem]]:
+    """Finds the images of a part without opening one.
+
+    Returns:
+        Where they are; whole patches, sorted by id; what is wrong with the others.
+    """
+    paths = part_folders(root, part, folders)
+    found = [(path, find_files(path, (".bmp",))) for path in paths]
+    whole, problems = match_files(found if found[1][1] else found[:1])
+    patches = [
+        Patch(name, (image,), label[0] if label else None)
+        for name, (image, *label) in whole.items()
+    ]
+    return paths[0], patches, problems
+
+
+def find_parts(root: Path | str, folders: Mapping[str, str] | None = None) -> list[str]:
+    """Those of train, val and test that have images; of an undivided folder "train".
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = [part for part in PARTS if _has_images(root, part, folders)]
+    if found or _has_images(root, "", folders):
+        return found or ["train"]
+    images = (folders or {}).get("images", "images")
+    raise FileNotFoundError(
+        f"no images in {Path(root) / images} nor in {Path(root) / 'train' / images} (expected "
+        "*.png, *.jpg, *.bmp or *.tif). Unpack the archive there, pass --data-root, or name the "
+        "folders with --folders images=NAME labels=NAME."
+    )
+
+
+def part_folders(
+    root: Path | str, part: str, folders: Mapping[str, str] | None = None
+) -> list[Path]:
+    """The folders of images and labels of a part; of an undivided folder the same for each.
+
+    `ROOT/<part>/images` comes before `ROOT/images/<part>`.
+    """
+    names = {**{key: key for key in (*PARTS, *FIELDS)}, **(folders or {})}
+    root, part = Path(root), names.get(part, part)
+    for order in ((part, None), (None, part)):
+        paths = [root / Path(*(word or names[f] for word in order)) for f in FIELDS]
+        if part and find_files(paths[0], (".bmp",)):
+            return paths
+    return [root / names[field] for field in FIELDS]
+
+
+def _has_images(root: Path | str, part: str, folders: Mapping[str, str] | None) -> bool:
+    """Whether a part, or for "" the undivided folder, has images of its own."""
+    undivided = part_folders(root, "", folders)
+    paths = part_folders(root, part, folders)
+    return bool(find_files(paths[0], (".bmp",))) and (part == "" or paths != undivided)
+
+
+def _named(
+    root: Path | str, part: str, split: str | None, folders: Mapping[str, str] | None
+) -> str:
+    """The part to read for a name; "" for an undivided folder."""
+    parts = find_parts(root, folders)
+    divided = _has_images(root, parts[0], folders)
+    if part in parts:
+        return part if divided else ""
+    if part == "test" and split is None:
+        return ("val" if "val" in parts else "train") if divided else ""
+    if divided and _has_images(root, part, folders):
+        return part
+    others = ", ".join(rule for rule in RULES if rule != "official")
+    raise FileNotFoundError(
+        f"there is no part {part!r} in {root}, which has {', '.join(parts)}. Pass --split with "
+        f"one of {others}, a text file of ids, or a folder that is there."
+    )
+
+
+def _classes(root: Path | str, folders: Mapping[str, str] | None) -> ClassFile:
+    return read_class_file(Path(root) / (folders or {}).get("classes", CLASSES))

@@ -1,0 +1,174 @@
+"""Land cover of one date: images with a class for every pixel, whatever their files are.
+
+How files become arrays is a Reader's business; the data set makes Samples of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.cache import RamCache
+from datasets.splits import split_names
+from datasets.transforms import Augment
+from utils.structures import IGNORE_INDEX, Sample, Scheme
+
+Size = tuple[int, int]  # height, width in pixels
+Named = TypeVar("Named", bound=Any)  # has a name: an id
+
+
+class Patch(NamedTuple):
+    """The files of one place."""
+
+    name: str  # id
+    images: tuple[Path, ...]  # their bands make up one image
+    label: Path | None = None
+
+
+class Reader(Protocol):
+    """Patches as arrays.
+
+    Attributes:
+        names: ids, in order.
+        labelled: whether there are labels.
+    """
+
+    names: Sequence[str]
+    labelled: bool
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image (C, H, W), and classes (h, w) uint8 in 0..K-1 or IGNORE_INDEX."""
+
+    def kind(self, index: int) -> tuple[tuple, tuple]:
+        """Shapes and dtypes of what `read` gives, without decoding it."""
+
+    def patch(self, index: int) -> Patch:
+        """The files."""
+
+    def stored_size(self, index: int) -> Size:
+        """Size of the image in its file."""
+
+    def sizes(self) -> list[Size] | None:
+        """Sizes of all images that `read` gives; None where they are all alike."""
+
+
+class LandCoverDataset(Dataset):
+    """Patches of one date as Samples: images (1, C, H, W), semantic (1, H, W), change all 1.
+
+    Every pixel has a class, so everything counts as changed: masks hold class + 1 everywhere.
+    Without labels `semantic` is IGNORE_INDEX.
+
+    Args:
+        reader: of the files.
+        scheme: classes and bands.
+        part: the part of a data set they are.
+        path: where that lies.
+        cache: "ram" keeps what is read in memory shared by all workers; None reads files anew.
+        augment: random changes. Their chance depends on (seed, epoch, index) only.
+        seed: at least 0.
+
+    Attributes:
+        names: ids, in order.
+        labelled: whether there are labels.
+        scheme, part, path: as given.
+
+    Raises:
+        ValueError: no patches, an id twice, or an unknown option.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        scheme: Scheme,
+        *,
+        part: str = "",
+        path: Path | str = "",
+        cache: str | None = None,
+        augment: Augment | None = None,
+        seed: int = 0,
+    ):
+        if cache not in (None, "ram"):
+            raise ValueError(f"--cache {cache!r} is not known; choose ram, or leave it out")
+        self.reader, self.scheme, self.part, self.path = reader, scheme, part, Path(path)
+        self.names, self.labelled = reader.names, reader.labelled
+        self._index = {name: i for i, name in enumerate(self.names)}
+        if not self.names:
+            raise ValueError(f"no patches in the part {part!r} of {path}; pass --data-root")
+        if len(self._index) < len(self.names):
+            raise ValueError(f"the part {part!r} of {path} has the same id twice; rename one file")
+        self.augment, self.seed, self.epoch = augment, seed, 0
+        kinds = [reader.kind(i) for i in range(len(self.names))] if cache else []
+        self.cache = RamCache(*zip(*kinds, strict=True)) if cache else None
+        self._sizes: list[Size] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def tile_sizes(self) -> list[Size] | None:
+        """(height, width) of every image as it is given; None where they are all alike."""
+        if self._sizes is None:
+            self._sizes = self.reader.sizes()
+        return self._sizes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Epoch of plain indices; the samplers of `datasets.loader` name theirs with each index."""
+        self.epoch = epoch
+
+    def size_of(self, name: str) -> Size:
+        """(height, width) of an image in its file, which may be another than the Sample's."""
+        return self.reader.stored_size(self._index[name])
+
+    def patch_of(self, name: str) -> Patch:
+        """The files of a patch; the first image says where on earth it lies."""
+        return self.reader.patch(self._index[name])
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """Patch `index`, or (epoch, index) to augment it as in that epoch."""
+        epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
+        if not 0 <= index < len(self):
+            raise IndexError(f"patch {index} of {len(self)} in {self.path}")
+        image, classes = self._arrays(index)
+        everywhere = np.ones(classes.shape, np.uint8)
+        sample = Sample(self.names[index], image[None], classes[None], everywhere)
+        if self.augment is not None:
+            sample = self.augment(sample, np.random.default_rng((self.seed, epoch, index)))
+        return Sample(
+            name=sample.name,
+            images=torch.from_numpy(np.array(sample.images, order="C")),
+            semantic=torch.from_numpy(sample.semantic.astype(np.int64, order="C")),
+            change=torch.from_numpy(sample.change.astype(np.int64, order="C")),
+        )
+
+    def _arrays(self, index: int) -> Sequence[np.ndarray]:
+        if self.cache is None:
+            return self.reader.read(index)
+        return self.cache.fetch(index, lambda: self.reader.read(index))
+
+
+def unlabelled(size: Size) -> np.ndarray:
+    """Classes (h, w) of an image without a label."""
+    return np.full(size, IGNORE_INDEX, np.uint8)
+
+
+def refuse_sizes(sizes: Mapping[Path, Size]) -> None:
+    """Raises ValueError unless all files of a patch have the same size."""
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{path} {size[0]} x {size[1]}" for path, size in sizes.items())
+        raise ValueError(f"sizes differ: {listed}; all files of a patch have the same size")
+
+
+def split_patches(patches: Sequence[Named], rule: str, part: str) -> list[Named]:
+    """Those that train or validate, see `datasets.splits.split_names`; sorted by id.
+
+    Raises:
+        FileNotFoundError, ValueError: a rule that does not fit, or a part but train and val.
+    """
+    if part not in ("train", "val"):
+        raise ValueError(f"--split {rule} makes train and val, not {part!r}; leave it out")
+    known = {patch.name: patch for patch in patches}
+    train, val = split_names(list(known), rule)
+    return [known[name] for name in (train if part == "train" else val)]

@@ -1,0 +1,90 @@
+"""Options of other programs as they were saved beside their checkpoints; nothing is executed."""
+
+import argparse
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 1_000_000  # of a file of options; real ones have about a thousand
+PLAIN = (str, int, float, bool, type(None))
+
+
+class _OptionsUnpickler(pickle.Unpickler):
+    """Knows the name `argparse.Namespace`, for which it makes an empty class, and no other."""
+
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file)
+        self.kind = type("Options", (), {})  # of this file alone, so that it can change no other
+
+    def find_class(self, module: str, name: str) -> type:
+        if (module, name) == (argparse.Namespace.__module__, argparse.Namespace.__name__):
+            return self.kind
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_args_pkl(path: Path | str) -> dict[str, Any]:
+    """The options in a pickled `argparse.Namespace`, by name; only plain values.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is anything else, or would run code if it were simply unpickled.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no options at {path}; check the path")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise pickle.UnpicklingError(f"it has over {MAX_BYTES / 1e6:g} MB")
+        reader = _OptionsUnpickler(io.BytesIO(path.read_bytes()))
+        read = reader.load()
+        if type(read) is not reader.kind:
+            raise pickle.UnpicklingError(f"it holds a {type(read).__name__}")
+        return _plain_options(vars(read))
+    except Exception as error:  # bytes of any other kind fail in any other way
+        raise ValueError(
+            f"{path} is no pickled argparse.Namespace of plain values ({error}), and nothing else "
+            "is read, because reading it could run code. Write the options to args.json beside it "
+            "instead."
+        ) from error
+
+
+def _plain_options(options: dict) -> dict[str, Any]:
+    for name, value in options.items():
+        if not isinstance(name, str) or not _is_plain(value):
+            raise pickle.UnpicklingError(f"its {name!r} is a {type(value).__name__}")
+    return dict(options)
+
+
+def _is_plain(value: object) -> bool:
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    if type(value) is dict:
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    return type(value) in PLAIN
+
+
+def read_args(path: Path | str) -> dict[str, Any]:
+    """The options in args.pkl (see `read_args_pkl`) or args.json.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_args_pkl`.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        return read_args_pkl(path)
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); copy it again") from error
+    if not isinstance(options, dict):
+        raise ValueError(f"{path} holds a {type(options).__name__}, not options by name")
+    return options
+
+
+def find_args(checkpoint: Path | str) -> Path | None:
+    """args.pkl or args.json beside a checkpoint or beside its folder, if there is one."""
+    folders = list(Path(checkpoint).absolute().parents)[:2]
+    paths = [folder / name for folder in folders for name in ("args.pkl", "args.json")]
+    return next((path for path in paths if path.is_file()), None)
