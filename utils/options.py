@@ -32,7 +32,7 @@ def add_data_options(parser: Parser, datasets: Iterable[str]) -> argparse._Argum
         metavar="KEY=NAME",
         help="other folder names, such as im1=A im2=B train=SECOND_train_set "
         "(keys: train val test im1 im2 label1 label2; binary: label; rucode: images masks "
-        "sample_submission)",
+        "sample_submission; folder: images labels classes; naic2020: the lists train val test)",
     )
     return group
 
