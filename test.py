@@ -9,12 +9,17 @@ import math
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from datasets import DATASETS, build_dataset, check_dataset, find_scheme
+from datasets import (
+    DATASETS,
+    DatasetEntry,
+    find_scheme,
+    reads_as_trained,
+)
 from datasets.layout import parse_folders
 from datasets.loader import eval_loader
+from datasets.prediction_data import open_part, open_validation
 from datasets.scene_strips import predict_together, sweep_thresholds, true_rows
 from models import BACKBONES, NETWORKS
 from models.checkpoints import find_checkpoints, load_ensemble, trained_scheme, trained_split
@@ -28,12 +33,14 @@ from utils.inference import Predictor, to_device, to_masks
 from utils.labelling import RECORD
 from utils.metrics import confusion_for, metrics_for, to_json
 from utils.precision import pick_amp
-from utils.results import draw, submit_gates, submit_masks, submit_probs, tile_images, true_masks
+from utils.results import draw, tile_images, true_masks
 from utils.rle import write_submission
 from utils.scenes import ChangeOutput
 from utils.structures import Scheme
+from utils.submission import read_masks, to_png, write_pkl
+from utils.tile_outputs import TileOutputs
 from utils.time_budget import predict_in_time
-from utils.writers import BackgroundWriter, zip_masks
+from utils.writers import BackgroundWriter, zip_files
 
 FIGURE_PX = 1024  # longest side of a scene in a figure
 
@@ -44,6 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     data = options.add_data_options(parser, DATASETS)
     test_options.add_part_option(data)
     options.add_scene_data_options(data)
+    options.add_sentinel_options(data)
     options.add_ensemble_options(parser, NETWORKS, BACKBONES)
     test_options.add_prediction_options(parser)
     test_options.add_scene_options(parser)
@@ -61,6 +69,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"--{name.replace('_', '-')} is for data sets of {'tiles' if scenes else 'scenes'}, "
             f"--dataset {args.dataset} is none; leave it out"
         )
+    if args.pkl is not None and not has_one_png(args.dataset):
+        parser.error(
+            f"--pkl is for land cover in PNG masks, not --dataset {args.dataset}; leave it out"
+        )
     if args.test_batch_size is None:
         args.test_batch_size = 4 if scenes else 16
     if args.threshold == "auto" and not scenes:
@@ -69,6 +81,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             "a number"
         )
     return args
+
+
+def has_one_png(dataset: str) -> bool:
+    """Whether a tile's prediction is one palette PNG."""
+    return DATASETS[dataset].task == "land_cover" and DATASETS[dataset].labels is None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -103,8 +120,8 @@ def load_groups(
 
 
 def scheme_to_read(args: argparse.Namespace, path: Path, hint: Published | None) -> Scheme:
-    """How a network's images are to be read: of scenes as it was trained, else as the data set."""
-    if DATASETS[args.dataset].scenes and args.bands is None:
+    """How a network's images are to be read: as it was trained, or else as the data set says."""
+    if reads_as_trained(args.dataset, vars(args)):
         own = trained_scheme(path)
         if own is None and args.dataset == "rucode" and hint is not None and hint.model in LAYOUTS:
             own = LAYOUTS[hint.model].scheme
@@ -116,7 +133,9 @@ def scheme_to_read(args: argparse.Namespace, path: Path, hint: Published | None)
         if own is not None:
             return own
     folders = parse_folders(args.folders)
-    return find_scheme(args.dataset, args.data_root, folders=folders, bands=args.bands)
+    return find_scheme(
+        args.dataset, args.data_root, folders=folders, bands=args.bands, flags=vars(args)
+    )
 
 
 def load_predictor(
@@ -131,37 +150,9 @@ def load_predictor(
     return Predictor(members, device, pick_amp(args.amp, device), args.tta)
 
 
-def open_part(args: argparse.Namespace, scheme: Scheme, **windows) -> Dataset:
-    """The tiles or scenes to predict, checked.
-
-    Raises:
-        DataError, FileNotFoundError, ValueError: see the data set; or --score without labels.
-    """
-    where = {
-        "root": args.data_root,
-        "scheme": scheme,
-        "folders": parse_folders(args.folders),
-        **options.label_coding(args.label_coding),
-    }
-    part, seen = args.split or "test", Path(args.outdir, "data_check.json")
-    scenes = DATASETS[args.dataset].scenes
-    if scenes and distributed.is_main():  # whose files are opened when they are built
-        check_dataset(args.dataset, [part], seen=seen, **where)
-    distributed.barrier()
-    tiles = build_dataset(args.dataset, part, **where, **windows)
-    if args.score and not tiles.labelled:
-        raise ValueError(f"--score: {tiles.path} has no labels; leave out --score")
-    if distributed.is_main():
-        if not scenes:
-            check_dataset(args.dataset, [tiles.part], seen=seen, **where)
-        print(f"{len(tiles.names)} {'scenes' if scenes else 'tiles'} of {tiles.path}")
-    distributed.barrier()
-    return tiles
-
-
 def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -> None:
-    """Tiles of one size: whole, in batches."""
-    part, device = args.split or "test", predictor.device
+    """Whole tiles, in batches."""
+    part, device, entry = args.split or "test", predictor.device, DATASETS[args.dataset]
     folder = Path(args.outdir, "masks", part)
     if (folder / RECORD).exists():
         raise ValueError(
@@ -179,36 +170,51 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
     )
     if distributed.is_main() and any(folder.glob("im1/*.png")):
         print(f"replacing masks of an earlier test in {folder}")
-    drawn = evenly(tiles.names, args.figures)
-    probs_folder = Path(args.save_probs or Path(args.outdir, "probs", part))
     confusion = confusion_for(scheme.task, scheme.num_classes, device)
-    bar = tqdm(total=len(tiles), unit="pair", disable=not distributed.is_main())
+    unit = "pair" if scheme.num_dates == 2 else "tile"
+    bar = tqdm(total=len(tiles), unit=unit, disable=not distributed.is_main())
     with BackgroundWriter() as writer:
+        outputs = TileOutputs(
+            writer,
+            tiles,
+            scheme,
+            folder,
+            labels=entry.labels,
+            probs=probs_folder(args),
+            gates=Path(args.outdir, "gate", part) if args.gate else None,
+            figures=figures_folder(args),
+            drawn=names_to_draw(args, tiles.names),
+        )
         for batch, probs in predict_in_time(predictor, batches, args.time_limit):
             masks = to_masks(probs, args.threshold)
             if args.score:
                 confusion.update(masks, true_masks(to_device(batch, device)))
-            masks = masks.cpu().numpy()
-            submit_masks(writer, folder, batch.name, masks, scheme)
-            if args.save_probs is not None:
-                submit_probs(writer, probs_folder, batch.name, probs)
-            if args.gate:
-                submit_gates(writer, Path(args.outdir, "gate", part), batch.name, probs)
-            for i, name in enumerate(batch.name):
-                if name in drawn:
-                    truth = true_masks(batch)[i].numpy() if tiles.labelled else None
-                    picture = (tile_images(batch.images[i]), masks[i], truth, scheme, name)
-                    writer.submit(draw, Path(args.outdir, "figures", part, f"{name}.png"), *picture)
+            outputs.write(batch, probs, masks.cpu().numpy())
             bar.update(len(batch.name) * distributed.world())
     bar.close()
     counts = distributed.sum_over_ranks(confusion.counts)
     distributed.barrier()
     if distributed.is_main():
-        metrics = metrics_for(scheme.task, counts, scheme.num_classes) if args.score else None
+        metrics = None
+        if args.score:
+            metrics = metrics_for(scheme.task, counts, scheme.num_classes, entry.absent_is_zero)
         if args.zip is not None:
             path = Path(args.zip or folder.with_suffix(".zip"))
-            print(f"{zip_masks(path, folder, tiles.names)} masks packed in {path}")
+            print(f"{pack(entry, path, folder, tiles.names)} masks packed in {path}")
+        if args.pkl is not None:
+            path = Path(args.pkl or folder.with_suffix(".pkl"))
+            print(f"{write_pkl(path, map(to_png, read_masks(folder, tiles.names)))} PNG in {path}")
         finish(args, part, folder, tiles.names, metrics)
+
+
+def pack(entry: DatasetEntry, path: Path, folder: Path, names: list[str]) -> int:
+    """Packs the masks of some tiles for submission; returns the number of files."""
+    if entry.zip is not None:
+        return entry.zip(path, folder, names)
+    if entry.labels is not None:
+        return zip_files(path, folder, map(entry.labels.name, names))
+    dates = ("im1",) if entry.task != "semantic_change" else ("im1", "im2")
+    return zip_files(path, folder, (f"{date}/{name}.png" for date in dates for name in names))
 
 
 def test_scenes(
@@ -219,12 +225,10 @@ def test_scenes(
     threshold = args.threshold
     if threshold == "auto":
         threshold = choose_threshold(args, groups, val_split)
-    views = [(p, open_part(args, s, **grid_options(args))) for s, p in groups]
+    views = [(p, open_part(args, s)) for s, p in groups]
     scenes, reader = views[0][1], views[0][1].reader
-    folder, probs_folder = Path(args.outdir, "masks", part), args.save_probs
-    if probs_folder == "":
-        probs_folder = Path(args.outdir, "probs", part)
-    drawn = evenly(scenes.names, args.figures)
+    folder, probs = Path(args.outdir, "masks", part), probs_folder(args)
+    drawn = names_to_draw(args, scenes.names)
     confusion, texts = confusion_for(scheme.task, 0, predictor.device), []
     for i, strips in predict_together(views, args.test_batch_size, args.num_workers):
         name, geotiff, shape = scenes.names[i], reader.is_geotiff(i), reader.shapes[i]
@@ -232,7 +236,7 @@ def test_scenes(
         with ChangeOutput(
             shape,
             folder / f"{name}{'.tif' if geotiff else '.png'}",
-            probs_folder and Path(probs_folder, f"{name}{'.tif' if geotiff else '.npz'}"),
+            probs and probs / f"{name}{'.tif' if geotiff else '.npz'}",
             threshold=threshold,
             palette=scheme.palette,
             rle=args.rle is not None,
@@ -249,9 +253,9 @@ def test_scenes(
         if step:
             images, truth = reader.preview(i, step)
             truth = truth[None] if scenes.labelled else None
-            picture = (tile_images(torch.from_numpy(images)), out.preview[None], truth)
-            picture = (*picture, scheme, name)
-            draw(Path(args.outdir, "figures", part, f"{name}.png"), *picture)
+            images = tile_images(torch.from_numpy(images))
+            picture = (images, out.preview[None], truth, scheme, name)
+            draw(figures_folder(args) / f"{name}.png", *picture)
     counts = distributed.sum_over_ranks(confusion.counts)
     texts = distributed.gather(texts)
     if distributed.is_main():
@@ -264,29 +268,12 @@ def test_scenes(
         finish(args, part, folder, scenes.names, metrics, "scene(s)")
 
 
-def grid_options(args: argparse.Namespace) -> dict:
-    """The windows of a scene."""
-    overlap_px = args.tile_px // 4 if args.overlap_px is None else args.overlap_px
-    return {"tile_px": args.tile_px, "overlap_px": overlap_px, "padding": args.padding}
-
-
 def choose_threshold(
     args: argparse.Namespace, groups: list[tuple[Scheme, Predictor]], split: str
 ) -> float:
     """The threshold with the best F1 on the validation scenes; writes its curve."""
-    views = []
-    for scheme, predictor in groups:
-        scenes = build_dataset(
-            args.dataset,
-            "val",
-            args.data_root,
-            scheme=scheme,
-            folders=parse_folders(args.folders),
-            split=split,
-            **grid_options(args),
-            **options.label_coding(args.label_coding),
-        )
-        views.append((predictor, scenes))
+    views = [(p, open_validation(args, s, split)) for s, p in groups]
+    count = len(views[0][1].names)
     result = sweep_thresholds(views, args.test_batch_size, args.num_workers)
     if math.isnan(result["threshold"]):
         raise ValueError(
@@ -298,10 +285,27 @@ def choose_threshold(
         write_json(path, to_json(result))
         save_image(path.with_suffix(".png"), precision_recall_picture(result))
         print(
-            f"threshold {result['threshold']:.3f}: F1 {result['f1']:.2%} on {len(scenes.names)} "
+            f"threshold {result['threshold']:.3f}: F1 {result['f1']:.2%} on {count} "
             f"validation scene(s) of --val-split {split}; its curve in {path.with_suffix('.png')}"
         )
     return result["threshold"]
+
+
+def names_to_draw(args: argparse.Namespace, names: list[str]) -> set[str]:
+    """The tiles or scenes that get a figure."""
+    return set(names) if args.preview_dir is not None else evenly(names, args.figures)
+
+
+def probs_folder(args: argparse.Namespace) -> Path | None:
+    """Where probabilities go, if anywhere."""
+    if args.save_probs is None:
+        return None
+    return Path(args.save_probs or Path(args.outdir, "probs", args.split or "test"))
+
+
+def figures_folder(args: argparse.Namespace) -> Path:
+    """Where figures go."""
+    return Path(args.preview_dir or Path(args.outdir, "figures", args.split or "test"))
 
 
 def evenly(names: list[str], count: int) -> set[str]:
@@ -321,9 +325,9 @@ def finish(
     """Writes the scores, and says where everything lies."""
     print(f"{len(names)} {what}: masks in {folder}")
     if args.save_probs is not None:
-        print(f"probabilities in {args.save_probs or Path(args.outdir, 'probs', part)}")
-    if args.figures:
-        print(f"figures in {Path(args.outdir, 'figures', part)}")
+        print(f"probabilities in {probs_folder(args)}")
+    if args.figures or args.preview_dir is not None:
+        print(f"figures in {figures_folder(args)}")
     if args.gate:
         print(f"heat maps of the gate in {Path(args.outdir, 'gate', part)}")
     if metrics is not None:

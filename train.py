@@ -9,13 +9,17 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets import DATASETS, build_dataset, check_dataset, find_scheme, training_options
-from datasets.layout import parse_folders, part_path
-from datasets.loader import eval_loader, train_loader
-from datasets.transforms import Augment
+from datasets import DATASETS, reads_as_trained
+from datasets.training_data import (
+    build_train_loader,
+    build_val_loader,
+    check_data,
+    scheme_of_data,
+    split_rule,
+    validation_entry,
+)
 from models import BACKBONES, NETWORKS, backbone_of, given_options
 from models.checkpoints import (
     load_ensemble,
@@ -32,7 +36,7 @@ from utils.inference import Member, Normalise, Predictor, to_device
 from utils.log import RunLog, read_options
 from utils.losses import Objective, class_weights
 from utils.monitor import LossMonitor
-from utils.optim import WeightAverage, build_adam, learning_rate, set_lr
+from utils.optim import WeightAverage, build_optimizer, learning_rate, set_lr
 from utils.precision import pick_amp
 from utils.rucode_config import read_rucode_config
 from utils.runs import Run, newest_run
@@ -50,6 +54,7 @@ def build_parser() -> Parser:
     data = options.add_data_options(parser, DATASETS)
     options.add_split_option(data)
     options.add_scene_data_options(data)
+    options.add_sentinel_options(data)
     train_options.add_training_data_options(data)
     model = options.add_model_options(parser, NETWORKS, BACKBONES)
     train_options.add_training_model_options(model)
@@ -107,7 +112,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     train_batches, val_batches = build_train_loader(args, scheme), build_val_loader(args, scheme)
     network, recipe = build_network(args, scheme, device)
     normalise = Normalise.of(scheme).to(device)
-    optimizer = build_adam(network, args.lr, args.weight_decay, args.head_lr_factor)
+    optimizer = build_optimizer(
+        network, args.optimizer, args.lr, args.weight_decay, args.head_lr_factor, args.momentum
+    )
     amp = pick_amp(args.amp, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
     ema = None if args.ema is None else WeightAverage(network, args.ema)
@@ -127,14 +134,21 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     total_steps = args.max_steps or args.epochs * steps_per_epoch
     monitor = LossMonitor()
     sizes = {"total": total_steps * args.batch_size, "initial": step * args.batch_size}
-    bar = tqdm(**sizes, unit="pair", disable=not distributed.is_main())
+    unit = "pair" if scheme.num_dates == 2 else "tile"
+    bar = tqdm(**sizes, unit=unit, disable=not distributed.is_main())
     if step >= total_steps or saved.is_stale(args.early_stop):
         raise ValueError(f"--resume: {saved.folder} is complete after {step} steps")
     network.train()
     for batch in endless(train_batches, start_step=step):
         torch.manual_seed(args.seed + 1_000_003 * step + distributed.rank())  # dropout
         lr = learning_rate(
-            args.lr_policy, args.lr, step, total_steps, steps_per_epoch, args.lr_gamma
+            args.lr_policy,
+            args.lr,
+            step,
+            total_steps,
+            steps_per_epoch,
+            args.lr_gamma,
+            args.lr_min,
         )
         set_lr(optimizer, lr)
         batch = to_device(batch, device)
@@ -164,7 +178,14 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
                 member = Member.fast(network, normalise)
                 predictor = Predictor([member], device, amp, args.tta)
                 metrics = validate(
-                    predictor, val_batches, scheme, saved.log, step, args.outdir, args.save_mask
+                    predictor,
+                    val_batches,
+                    scheme,
+                    saved.log,
+                    step,
+                    args.outdir,
+                    args.save_mask,
+                    validation_entry(args).absent_is_zero,
                 )
                 saved.keep_best(network, metrics[BEST_BY[scheme.task]])
             done = done or saved.is_stale(args.early_stop)
@@ -176,97 +197,14 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     saved.log.close()
 
 
-def scheme_of_data(args: argparse.Namespace) -> Scheme:
-    """What the data set's values mean, and which bands are read."""
-    bands = args.bands
-    if bands is None and args.fusion == "difference" and DATASETS[args.dataset].scenes:
-        bands = ["grey"]  # as published
-    folders = parse_folders(args.folders)
-    return find_scheme(args.dataset, args.data_root, folders=folders, bands=bands)
-
-
 def build_objective(args: argparse.Namespace, scheme: Scheme, device: torch.device) -> Objective:
     """What is minimised."""
-    weights = class_weights(args.class_weights, scheme.classes, args.use_pseudo_label is not None)
+    weights = class_weights(args.class_weights, scheme, args.use_pseudo_label is not None)
     if weights is not None:
         weights = weights.to(device)
-    return Objective(weights, args.change_loss, args.changed_weight, args.aux_weight)
-
-
-def build_train_loader(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
-    """The batches of training.
-
-    Raises:
-        DataError, FileNotFoundError, ValueError: see the data set's module and datasets.loader.
-    """
-    pseudo_labels = args.use_pseudo_label
-    if pseudo_labels == "":
-        pseudo_labels = Path(args.outdir, "masks", "train")
-    tiles = build_dataset(
-        args.dataset,
-        "train",
-        pseudo_label_dir=pseudo_labels,
-        augment=Augment(
-            orient=args.orient or DATASETS[args.dataset].orient,
-            swap_dates=args.swap_dates,
-            crop_size=args.crop_size,
-            jitter=args.jitter,
-        ),
-        seed=args.seed,
-        **where(args, scheme),
-        **training_options(args.dataset, vars(args)),
+    return Objective(
+        weights, args.change_loss, args.changed_weight, args.aux_weight, args.loss_mean_over
     )
-    return train_loader(tiles, args.batch_size, seed=args.seed, **sharing(args))
-
-
-def build_val_loader(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
-    """The batches of validation; raises as `build_train_loader`."""
-    tiles = build_dataset(args.dataset, "val", **where(args, scheme))
-    return eval_loader(tiles, args.val_batch_size, **sharing(args))
-
-
-def check_data(args: argparse.Namespace, scheme: Scheme) -> None:
-    """Looks at every file that training reads; DataError or FileNotFoundError if one is bad."""
-    if args.save_mask and DATASETS[args.dataset].scenes:
-        raise ValueError(
-            f"--save-mask writes whole tiles, --dataset {args.dataset} validates windows of "
-            "scenes; leave it out, and let test.py --split write their masks"
-        )
-    if distributed.is_main():
-        entry, folders = DATASETS[args.dataset], parse_folders(args.folders)
-        val = part_path(args.data_root or entry.root, "val", folders)
-        official = args.split == "official" and (entry.scenes or val.is_dir())
-        check_dataset(
-            args.dataset,
-            ["train", "val"] if official else ["train"],
-            args.data_root,
-            scheme=scheme,
-            folders=folders,
-            seen=Path(args.outdir, "data_check.json"),
-            **options.label_coding(args.label_coding),
-        )
-    distributed.barrier()
-
-
-def where(args: argparse.Namespace, scheme: Scheme) -> dict:
-    """Which tiles, from where, kept how: what training and validation share."""
-    return {
-        "root": args.data_root,
-        "scheme": scheme,
-        "folders": parse_folders(args.folders),
-        "split": args.split or DATASETS[args.dataset].split,
-        "cache": args.cache,
-        **options.label_coding(args.label_coding),
-    }
-
-
-def sharing(args: argparse.Namespace) -> dict:
-    """How the tiles are shared out over processes and read."""
-    return {
-        "rank": distributed.rank(),
-        "world": distributed.world(),
-        "num_workers": args.num_workers,
-    }
 
 
 def build_network(
@@ -299,7 +237,7 @@ def build_network(
         dropout=args.dropout,
         fine_tuned=args.pretrained is not None or args.pretrain_from is not None,
         options=given_options(vars(args)),
-        split=args.split or DATASETS[args.dataset].split,
+        split=split_rule(args),
     )
     if args.resume:
         network, told = network_of(recipe), f"weights from {args.resume}"
@@ -313,7 +251,7 @@ def build_network(
 def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     """--load-from: one validation pass over a checkpoint, ours or a published one."""
     scheme = None
-    if DATASETS[args.dataset].scenes and args.bands is None:
+    if reads_as_trained(args.dataset, vars(args)):
         scheme = trained_scheme(args.load_from)
     scheme = scheme or scheme_of_data(args)
     check_data(args, scheme)
@@ -321,7 +259,16 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     published = Published(args.model, args.backbone, args.lightweight, args.output_stride)
     members = load_ensemble([args.load_from], device, scheme, [published])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-    validate(predictor, val_batches, scheme, RunLog(None), 0, args.outdir, args.save_mask)
+    validate(
+        predictor,
+        val_batches,
+        scheme,
+        RunLog(None),
+        0,
+        args.outdir,
+        args.save_mask,
+        validation_entry(args).absent_is_zero,
+    )
 
 
 if __name__ == "__main__":

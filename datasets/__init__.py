@@ -1,6 +1,7 @@
 """Data sets by name. To add one: a file with build, check and scheme functions, a line here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -9,12 +10,30 @@ from torch.utils.data import Dataset
 
 from datasets.binary import binary_scheme, build_binary, check_binary
 from datasets.checks import check_pairs
+from datasets.dfc2020 import (
+    build_dfc2020,
+    build_sen12ms,
+    build_tiff_dir,
+    check_dfc2020,
+    check_sen12ms,
+    check_tiff_dir,
+    dfc_label_name,
+    sentinel_scheme,
+    write_dfc_label,
+)
 from datasets.folder import build_folder, check_folder, folder_scheme
-from datasets.naic2020 import build_naic2020, check_naic2020, naic2020_scheme
+from datasets.naic2020 import build_naic2020, check_naic2020, naic2020_scheme, zip_naic
 from datasets.rucode import build_rucode, check_rucode, rucode_scheme
 from datasets.second import build_second
 from utils.schemes import SECOND
 from utils.structures import Scheme
+
+
+class LabelFiles(NamedTuple):
+    """How predictions are written where the usual palette PNGs are not what is asked for."""
+
+    name: Callable[[str], str]  # id -> file name
+    write: Callable[..., None]  # (path, mask (H, W) of 1..K, scheme, patch)
 
 
 class DatasetEntry(NamedTuple):
@@ -29,7 +48,12 @@ class DatasetEntry(NamedTuple):
     split: str = "every10th"  # unless --split says otherwise
     orient: str = "six"  # unless --orient says otherwise
     scenes: bool = False  # images of any size, predicted in windows
-    # more that `build` takes for training, by name of the flag, with its usual value
+    indexed: bool = False  # so many files that `build` takes index_dir, where their names are kept
+    absent_is_zero: bool = False  # a class that never occurs counts as IoU 0 in its published mIoU
+    labels: LabelFiles | None = None  # of predictions; None: palette PNGs
+    zip: Callable[..., int] | None = None  # (path, folder, names) -> files; None: as they are
+    scheme_options: tuple[str, ...] = ()  # more that `scheme` takes, by name of the flag
+    # more that `build` takes for training, likewise, with its usual value
     training_options: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -59,6 +83,26 @@ def _check_demo(root: Path | str, parts=None, **options) -> dict[str, int]:
 
     ensure_demo(root)
     return _check_second(root, parts, **options)
+
+
+SENTINEL_GROUPS = ("use_s1", "use_s2hr", "use_s2mr", "use_s2lr", "no_savanna")
+
+
+def _sentinel_entry(build, check, name: str, root: str, about: str, split: str) -> DatasetEntry:
+    return DatasetEntry(
+        build,
+        check,
+        sentinel_scheme,
+        root,
+        "land_cover",
+        about,
+        split=split,
+        orient="none",
+        indexed=True,
+        absent_is_zero=True,
+        labels=LabelFiles(partial(dfc_label_name, dataset=name), write_dfc_label),
+        scheme_options=SENTINEL_GROUPS,
+    )
 
 
 DATASETS = {
@@ -117,6 +161,31 @@ DATASETS = {
         "annotation lists of NAIC 2020",
         split="official",
         orient="none",
+        zip=zip_naic,
+    ),
+    "sen12ms": _sentinel_entry(
+        build_sen12ms,
+        check_sen12ms,
+        "sen12ms",
+        "data/sen12ms",
+        "Sentinel patches with coarse labels",
+        "official",
+    ),
+    "dfc2020": _sentinel_entry(
+        build_dfc2020,
+        check_dfc2020,
+        "dfc2020",
+        "data/dfc2020",
+        "Sentinel patches of the contest DFC2020",
+        "every10th",
+    ),
+    "tiff_dir": _sentinel_entry(
+        build_tiff_dir,
+        check_tiff_dir,
+        "tiff_dir",
+        "data/tiff_dir",
+        "Sentinel patches without labels",
+        "every10th",
     ),
 }
 
@@ -138,6 +207,7 @@ def find_scheme(
     *,
     folders: Mapping[str, str] | None = None,
     bands: Sequence[str] | None = None,
+    flags: Mapping[str, Any] = MappingProxyType({}),
 ) -> Scheme:
     """What the values of a data set mean; some look at their images for it.
 
@@ -146,12 +216,43 @@ def find_scheme(
         root: None = the data set's own.
         folders: names in place of the usual ones.
         bands: to read, where that can be chosen.
+        flags: of the command line by name; those of `scheme_options` choose bands and classes.
 
     Raises:
         FileNotFoundError, ValueError: no images, or such bands cannot be had.
     """
     entry = get_entry(name)
-    return entry.scheme(root or entry.root, folders=folders, bands=bands)
+    chosen = _scheme_flags(flags)
+    _refuse_flags(name, chosen - set(entry.scheme_options))
+    chosen = {key: key in chosen for key in entry.scheme_options}
+    return entry.scheme(root or entry.root, folders=folders, bands=bands, **chosen)
+
+
+def reads_as_trained(name: str, flags: Mapping[str, Any]) -> bool:
+    """Whether a trained network says how images are to be read, not the command line.
+
+    So it is where bands can be chosen and no flag does.
+
+    Args:
+        name: a key of DATASETS.
+        flags: of the command line by name.
+    """
+    entry = get_entry(name)
+    return bool(
+        (entry.scenes and flags.get("bands") is None)
+        or (entry.scheme_options and not _scheme_flags(flags))
+    )
+
+
+def _scheme_flags(flags: Mapping[str, Any]) -> set[str]:
+    """Those flags that are set and that some data set has for its scheme."""
+    known = {key for entry in DATASETS.values() for key in entry.scheme_options}
+    return {key for key in known if flags.get(key)}
+
+
+def _refuse_flags(name: str, flags: Collection[str]) -> None:
+    for flag in sorted(flags):
+        raise ValueError(f"--dataset {name} has no --{flag.replace('_', '-')}; leave it out")
 
 
 def build_dataset(
@@ -170,9 +271,11 @@ def build_dataset(
         root: None = the data set's own.
         scheme: how its images are to be read; None = `find_scheme`'s.
         **options: of its build function, such as split, folders, augment, cache,
-            pseudo_label_dir, seed.
+            pseudo_label_dir, seed; index_dir matters only where the entry is `indexed`.
     """
     entry = get_entry(name)
+    if not entry.indexed:
+        options.pop("index_dir", None)
     if entry.task != "semantic_change" and options.pop("pseudo_label_dir", None) is not None:
         raise ValueError(f"--use-pseudo-label is for changed classes, not --dataset {name}")
     if scheme is None:
@@ -216,6 +319,5 @@ def training_options(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
     usual = get_entry(name).training_options
     known = {key for entry in DATASETS.values() for key in entry.training_options}
     given = {key: flags[key] for key in known if flags.get(key) is not None}
-    for key in given.keys() - usual.keys():
-        raise ValueError(f"--dataset {name} has no --{key.replace('_', '-')}; leave it out")
+    _refuse_flags(name, given.keys() - usual.keys())
     return {**usual, **given}

@@ -8,17 +8,45 @@ Reference: arXiv 2002.08254, which describes the baseline of the contest DFC2020
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from datasets.codecs import LabelError
-from datasets.land_cover import LandCoverDataset, split_patches
+from datasets.land_cover import LandCoverDataset, Patch, split_patches
 from datasets.layout import DataError, Problem
 from datasets.patch_index import SUFFIX
-from datasets.sentinel import SentinelReader, mate_name, open_tiff, refuse_bands
+from datasets.sentinel import SentinelReader, mate_name, open_tiff, refuse_bands, to_dfc_labels
 from datasets.sentinel_files import DFC_SCENES, find_patches
+from utils.geotiff import StripWriter
+from utils.schemes import DFC_CLASSES, WHITE, dfc_scheme
 from utils.structures import Scheme
 
 # what takes the place of _s2_ in the name of a predicted label
 PREDICTED = {"sen12ms": "lc", "dfc2020": "dfc", "tiff_dir": "pred"}
 NOT_CHECKED = "of each folder the first patch was opened; the others are when they are used"
+
+
+def sentinel_scheme(
+    root: Path | str | None = None,
+    *,
+    folders: Mapping[str, str] | None = None,
+    bands: Sequence[str | int] | None = None,
+    use_s1: bool = False,
+    use_s2hr: bool = False,
+    use_s2mr: bool = False,
+    use_s2lr: bool = False,
+    no_savanna: bool = False,
+) -> Scheme:
+    """The scheme of groups of bands, see `utils.schemes.dfc_scheme`; the files do not matter.
+
+    Raises:
+        ValueError: no group is chosen, or bands are chosen one by one.
+    """
+    if bands is not None:
+        raise ValueError(
+            "--bands: Sentinel bands come in groups; pass --use-s1, --use-s2hr, --use-s2mr, "
+            "--use-s2lr instead"
+        )
+    return dfc_scheme(use_s1, use_s2hr, use_s2mr, use_s2lr, savanna=not no_savanna)
 
 
 def dfc_label_name(name: str, dataset: str) -> str:
@@ -29,6 +57,23 @@ def dfc_label_name(name: str, dataset: str) -> str:
         dataset: sen12ms, dfc2020 or tiff_dir.
     """
     return mate_name(name, PREDICTED[dataset]) + SUFFIX
+
+
+def write_dfc_label(path: Path | str, mask: np.ndarray, scheme: Scheme, patch: Patch) -> None:
+    """Writes a prediction as DFC2020's labels are: a GeoTIFF of 1..10, in the place of its image.
+
+    Args:
+        path: the file, .tif.
+        mask: (H, W) uint8, 1..K = class.
+        scheme: its K classes, 10, or 9 without savanna, whose number 3 is then left out.
+        patch: the image that was predicted, for its CRS and transform.
+    """
+    labels = to_dfc_labels(mask - np.uint8(1), scheme.num_classes)
+    with open_tiff(patch.images[0]) as image:
+        place = {"crs": image.crs, "transform": image.transform}
+    palette = (WHITE, *DFC_CLASSES.values())
+    with StripWriter(path, *labels.shape, "uint8", palette=palette, **place) as out:
+        out.write(0, labels)
 
 
 def build_sen12ms(root: Path | str, part: str, **options) -> LandCoverDataset:
@@ -64,7 +109,6 @@ def build_patches(
     split: str | None = None,
     folders: Mapping[str, str] | None = None,
     index_dir: Path | str | None = None,
-    progress: bool = True,
     **options,
 ) -> LandCoverDataset:
     """Builds one part of one of the three layouts.
@@ -78,7 +122,6 @@ def build_patches(
             `datasets.splits.split_names`, of the labelled patches of its first part.
         folders: another list of scenes that are held out, key holdout_scenes.
         index_dir: where the names of the files are kept, see `datasets.patch_index`.
-        progress: show a bar while folders are listed.
         **options: cache, augment, seed, see LandCoverDataset.
 
     Raises:
@@ -88,8 +131,9 @@ def build_patches(
     """
     divided = split not in (None, "official")
     source = {"sen12ms": "train", "dfc2020": "val"}.get(dataset, part) if divided else part
-    listing = {"folders": folders, "index_dir": index_dir, "progress": progress}
-    patches, label, problems = find_patches(dataset, root, source, scheme, **listing)
+    patches, label, problems = find_patches(
+        dataset, root, source, scheme, folders=folders, index_dir=index_dir
+    )
     if problems:
         raise DataError(root, problems)
     if split is not None and label is None:
@@ -106,9 +150,10 @@ def check_sen12ms(root: Path | str, parts=None, **options) -> dict[str, int]:
 
 
 def check_dfc2020(root: Path | str, parts=None, **options) -> dict[str, int]:
-    """Checks those of val and test that are there, see `check_patches`."""
+    """Checks those of val and test that are there, see `check_patches`; train is cut from val."""
     there = [part for part, scene in DFC_SCENES.items() if Path(root, scene).is_dir()]
-    return check_patches("dfc2020", root, parts or there or ("val",), **options)
+    parts = ["val" if part == "train" else part for part in parts or there or ["val"]]
+    return check_patches("dfc2020", root, parts, **options)
 
 
 def check_tiff_dir(root: Path | str, parts=None, **options) -> dict[str, int]:
@@ -123,10 +168,9 @@ def check_patches(
     *,
     scheme: Scheme,
     folders: Mapping[str, str] | None = None,
-    index_dir: Path | str | None = None,
-    progress: bool = True,
     seen: Path | str | None = None,
     threads: int | None = None,
+    progress: bool = True,
 ) -> dict[str, int]:
     """Checks that every file has its mates, and opens the first patch of each folder.
 
@@ -139,10 +183,9 @@ def check_patches(
         parts: of that data set.
         scheme: only the files of its bands are looked for.
         folders: as in `build_patches`.
-        index_dir: as in `build_patches`.
-        progress: show a bar while folders are listed.
-        seen: not needed here; this is quick.
-        threads: likewise.
+        seen: the names of the files are kept in its folder, see `datasets.patch_index`.
+        threads: not needed here; this is quick.
+        progress: likewise.
 
     Returns:
         Number of patches per part.
@@ -152,9 +195,11 @@ def check_patches(
         DataError: all that is wrong.
     """
     counts, problems = {}, []
-    listing = {"folders": folders, "index_dir": index_dir, "progress": progress}
+    index_dir = None if seen is None else Path(seen).parent
     for part in parts:
-        patches, label, found = find_patches(dataset, root, part, scheme, **listing)
+        patches, label, found = find_patches(
+            dataset, root, part, scheme, folders=folders, index_dir=index_dir
+        )
         counts[part] = len(patches)
         firsts = {patch.folder: patch for patch in reversed(patches)}
         reader = SentinelReader(root, sorted(firsts.values()), scheme, label)

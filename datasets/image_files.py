@@ -23,7 +23,7 @@ class Fit(NamedTuple):
 
     side: int  # of the square they are to fit in, proportions kept
     pad: bool  # fill the square up: images at the mean (0 once normalised), labels at IGNORE_INDEX
-    labels: bool = True  # labels too; else they stay as in the file
+    labels: bool  # labels too; else they stay as in the file, for predictions to return to
 
 
 class FileReader:
@@ -88,28 +88,33 @@ class FileReader:
         stored = self.stored_size(index)
         size, plain = self._given(stored), self.scheme.standardise == "none"
         padded = size != (fit_size(stored, self.fit.side) if self.fit else stored)
-        label = size if self.fit is None or self.fit.labels else stored
         dtype = np.dtype(np.uint8 if plain and not padded else np.float32)
-        return ((len(self.scheme.bands), *size), label), (dtype, np.dtype(np.uint8))
+        return ((len(self.scheme.bands), *size), self._label_size(stored)), (
+            dtype,
+            np.dtype(np.uint8),
+        )
 
     def stored_size(self, index: int) -> Size:
-        """See Reader."""
+        """Size of the image in its file."""
         return image_size(self.patches[index].images[0])
 
-    def sizes(self) -> list[Size] | None:
+    def sizes(self) -> list[tuple[Size, Size]] | None:
         """See Reader."""
         if self.fit is not None and self.fit.pad:
             return None
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return [
-                self._given(size) for size in pool.map(self.stored_size, range(len(self.names)))
-            ]
+            stored = list(pool.map(self.stored_size, range(len(self.names))))
+        return [(self._given(size), self._label_size(size)) for size in stored]
 
     def _given(self, stored: Size) -> Size:
         """The size of an image that `read` gives."""
         if self.fit is None:
             return stored
         return (self.fit.side,) * 2 if self.fit.pad else fit_size(stored, self.fit.side)
+
+    def _label_size(self, stored: Size) -> Size:
+        """The size of a label that `read` gives."""
+        return self._given(stored) if self.fit is None or self.fit.labels else stored
 
 
 def _read_image(path: Path, scheme: Scheme) -> np.ndarray:

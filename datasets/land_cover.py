@@ -48,11 +48,8 @@ class Reader(Protocol):
     def patch(self, index: int) -> Patch:
         """The files."""
 
-    def stored_size(self, index: int) -> Size:
-        """Size of the image in its file."""
-
-    def sizes(self) -> list[Size] | None:
-        """Sizes of all images that `read` gives; None where they are all alike."""
+    def sizes(self) -> list[tuple[Size, Size]] | None:
+        """Sizes of the images and labels that `read` gives; None where they are all alike."""
 
 
 class LandCoverDataset(Dataset):
@@ -102,14 +99,14 @@ class LandCoverDataset(Dataset):
         self.augment, self.seed, self.epoch = augment, seed, 0
         kinds = [reader.kind(i) for i in range(len(self.names))] if cache else []
         self.cache = RamCache(*zip(*kinds, strict=True)) if cache else None
-        self._sizes: list[Size] | None = None
+        self._sizes: list[tuple[Size, Size]] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
-    def tile_sizes(self) -> list[Size] | None:
-        """(height, width) of every image as it is given; None where they are all alike."""
+    def tile_sizes(self) -> list[tuple[Size, Size]] | None:
+        """(height, width) of every image and label as given; None where they are all alike."""
         if self._sizes is None:
             self._sizes = self.reader.sizes()
         return self._sizes
@@ -117,10 +114,6 @@ class LandCoverDataset(Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Epoch of plain indices; the samplers of `datasets.loader` name theirs with each index."""
         self.epoch = epoch
-
-    def size_of(self, name: str) -> Size:
-        """(height, width) of an image in its file, which may be another than the Sample's."""
-        return self.reader.stored_size(self._index[name])
 
     def patch_of(self, name: str) -> Patch:
         """The files of a patch; the first image says where on earth it lies."""

@@ -17,6 +17,7 @@ from datasets.image_files import FileReader, Fit, check_files
 from datasets.land_cover import LandCoverDataset, split_patches
 from utils.schemes import NAIC2020
 from utils.structures import Scheme
+from utils.submission import read_masks, write_zip
 
 # what --folders calls them: usual place
 LISTS = {"train": "train_sub.json", "val": "eval_5000.json", "test": "image_A.json"}
@@ -48,10 +49,12 @@ def build_naic2020(
     split: str | None = None,
     folders: Mapping[str, str] | None = None,
     size_px: int = SIDE_PX,
-    original_labels: bool = False,
     **options,
 ) -> LandCoverDataset:
-    """Builds one part. Images of train are padded to a square, those of val and test are not.
+    """Builds one part. Images are resized; those of train are also padded to a square.
+
+    Labels of train go with their images. Those of val and test keep the size of their files, to
+    which predictions return before they are scored and written.
 
     Args:
         root: see the top of this file.
@@ -61,8 +64,6 @@ def build_naic2020(
             of the list of train.
         folders: other lists, keys train, val and test, under root or absolute.
         size_px: side of the square that images are resized to fit into.
-        original_labels: labels of val and test keep the size of their files, for predictions that
-            are brought back to it; else they are resized like the images.
         **options: cache, augment, seed, see LandCoverDataset.
 
     Raises:
@@ -80,7 +81,7 @@ def build_naic2020(
         )
     if divided:
         patches = split_patches(patches, split, part)
-    fit = Fit(size_px, pad=part == "train", labels=part == "train" or not original_labels)
+    fit = Fit(size_px, pad=part == "train", labels=part == "train")
     reader = FileReader(patches, scheme, read_naic_label, fit)
     return LandCoverDataset(reader, scheme, part=part, path=path, **options)
 
@@ -130,6 +131,20 @@ def check_naic2020(
         threads=threads,
         progress=progress,
     )
+
+
+def zip_naic(path: Path | str, folder: Path | str, names: Sequence[str]) -> int:
+    """Packs masks as the contest takes them, see `utils.submission.write_zip`.
+
+    Args:
+        path: the archive to write.
+        folder: holds `im1/<id>.png` of 1..8.
+        names: ids, in the order of the list.
+
+    Returns:
+        The number of files.
+    """
+    return write_zip(path, names, read_masks(folder, names))
 
 
 def naic_classes(stored: np.ndarray) -> np.ndarray:

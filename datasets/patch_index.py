@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from utils import distributed
 from utils.files import atomic_path
 
 VERSION = 1  # of the file
@@ -25,7 +26,6 @@ def list_patches(
     folders: Sequence[str],
     *,
     index_dir: Path | str | None = None,
-    progress: bool = True,
 ) -> dict[str, list[str]]:
     """Ids (names of *.tif without the extension) in each folder.
 
@@ -33,7 +33,6 @@ def list_patches(
         root: holds the folders.
         folders: relative to it.
         index_dir: what is found is kept here, in a file that belongs to root; None keeps nothing.
-        progress: show a bar while folders are listed.
 
     Returns:
         {folder: ids, sorted}; a folder that is not there has none.
@@ -43,7 +42,7 @@ def list_patches(
     stale = [folder for folder in folders if kept.get(folder, (-1, ""))[0] != times[folder]]
     if stale:
         now = time.time_ns()
-        for folder in tqdm(stale, "indexing", unit="folder", disable=not progress):
+        for folder in tqdm(stale, "indexing", unit="folder", disable=not distributed.is_main()):
             kept[folder] = (times[folder], _list(Path(root, folder)))
         _save(index_dir, root, kept, now - SETTLED_NS)
     return {folder: names.split("\n") if (names := kept[folder][1]) else [] for folder in folders}

@@ -116,13 +116,15 @@ class SentinelReader:
         return shapes, (np.dtype(np.float32), np.dtype(np.uint8))
 
     def stored_size(self, index: int) -> Size:
-        """See Reader."""
+        """Size of the image in its file."""
         with open_tiff(self.path(index, next(iter(self.bands)))) as file:
             return file.shape
 
-    def sizes(self) -> list[Size] | None:
+    def sizes(self) -> list[tuple[Size, Size]] | None:
         """See Reader; labelled patches are all alike (256 x 256 as published)."""
-        return None if self.labelled else [self.stored_size(i) for i in range(len(self.names))]
+        if self.labelled:
+            return None
+        return [(self.stored_size(i),) * 2 for i in range(len(self.names))]
 
 
 def chosen_bands(scheme: Scheme) -> dict[str, list[int]]:
@@ -165,7 +167,7 @@ def read_bands(path: Path, kind: str, numbers: Sequence[int]) -> np.ndarray:
 
 def _read(path: Path, numbers: Sequence[int], kind: str | None = None) -> np.ndarray:
     """Bands (C, H, W) of a file as they are stored; `kind` says how many it must have."""
-    plain = read_plain(path) if path.is_file() else None
+    plain = read_plain(path)
     if plain is not None:
         if kind is not None:
             refuse_bands(path, kind, len(plain))
@@ -192,7 +194,9 @@ def refuse_bands(path: Path, kind: str, count: int) -> None:
 
 def scale_s2(stored: np.ndarray) -> np.ndarray:
     """Digital numbers -> float32 in 0..1."""
-    return np.clip(stored, 0, S2_MOST).astype(np.float32) / np.float32(S2_MOST)
+    scaled = np.clip(stored, 0, S2_MOST).astype(np.float32)
+    scaled /= np.float32(S2_MOST)
+    return scaled
 
 
 def scale_s1(decibel: np.ndarray) -> np.ndarray:

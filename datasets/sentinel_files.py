@@ -33,7 +33,6 @@ def find_patches(
     *,
     folders: Mapping[str, str] | None = None,
     index_dir: Path | str | None = None,
-    progress: bool = True,
 ) -> tuple[list[SentinelPatch], str | None, list[Problem]]:
     """Finds the patches of a part without opening a file.
 
@@ -44,7 +43,6 @@ def find_patches(
         scheme: the files of its bands must be there.
         folders: another list of scenes that are held out, key holdout_scenes.
         index_dir: where the names of the files are kept, see `datasets.patch_index`.
-        progress: show a bar while folders are listed.
 
     Returns:
         The whole patches, sorted by id; the kind of their labels, None where there are none; and
@@ -60,7 +58,7 @@ def find_patches(
         scene: [mate(SentinelPatch(scene, ""), kind)[0] for kind in kinds] for scene in scenes
     }
     every = [folder for one in wanted.values() for folder in one]
-    files = list_patches(root, every, index_dir=index_dir, progress=progress)
+    files = list_patches(root, every, index_dir=index_dir)
     patches = [SentinelPatch(scene, name) for scene in scenes for name in files[scene]]
     patches = [patch for patch in patches if dataset != "sen12ms" or patch.name not in BROKEN]
     if not patches:

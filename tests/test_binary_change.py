@@ -9,8 +9,9 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
-from test_distributed import run_alone, torchrun
+from test_distributed import run_alone
 from tiny_data import make_binary, make_rucode, truncate
+from two_ranks import two_ranks
 
 import test as script
 import train
@@ -22,17 +23,18 @@ from utils.schemes import SECOND
 from utils.state_files import save_checkpoint
 
 QUICK = ["--num-workers", "0", "--amp", "fp32", "--device", "cpu"]
-SMALL = ["--model", "fcn", "--backbone", "resnet18", "--batch-size", "2", "--name", "run"]
+TINY = "test_resnet"  # timm's, of 0.4 million weights: quick to draw, to save and to load
+SMALL = ["--model", "fcn", "--backbone", TINY, "--batch-size", "2", "--name", "run"]
 
 
 def save_network(path, scheme, model="fcn", **options):
     """A checkpoint with random weights for a data set."""
     torch.manual_seed(0)
-    recipe = make_recipe(scheme, model=model, backbone="resnet18", options=options)
+    recipe = make_recipe(scheme, model=model, backbone=TINY, options=options)
     network = network_of(recipe)
     with torch.no_grad():  # logits on both sides of 0
         classifier = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)][-1]
-        classifier.weight.mul_(20)
+        classifier.weight.mul_(30)
     save_checkpoint(path, network.state_dict(), recipe)
     return path
 
@@ -80,13 +82,14 @@ def test_rucode_trains_by_its_recipe(tmp_path):
     recipe = ["--config", "configs/rucode_unetplusplus_resnext50.yaml", "--dropout", "0"]
     words = ["--crop-size", 32, "--samples-per-image", 2, "--max-steps", 2, "--val-every", 2]
     words = [*recipe, "--data-root", root, "--outdir", tmp_path / "out", *QUICK, *words]
-    words += ["--backbone", "resnet18", "--batch-size", 2, "--name", "run"]
+    words += ["--backbone", TINY, "--batch-size", 2, "--name", "run"]
     train.main([str(word) for word in words])
     (path,) = (tmp_path / "out" / "models").iterdir()
     network, saved = load_network(path)
     assert saved["bands"] == ["grey"] and saved["standardise"] == "joint"
     assert saved["options"] == {"fusion": "difference"}
-    assert network.backbone.body.conv1.in_channels == 1
+    first = next(m for m in network.backbone.modules() if isinstance(m, torch.nn.Conv2d))
+    assert first.in_channels == 1
     run_test(root, tmp_path / "out", "--dataset", "rucode")
     assert len(list((tmp_path / "out" / "masks" / "test").iterdir())) == 2
 
@@ -209,7 +212,7 @@ def test_two_processes_predict_scenes_as_one_does(rucode, tmp_path):
     words += ["--tta", "none", "--tile-px", "32", "--split", "train", "--score", "--save-probs"]
     words += ["--threshold", "auto", "--test-batch-size", "1"]  # else batches mix scenes
     outputs = {}
-    for name, run in (("one", run_alone), ("two", torchrun)):
+    for name, run in (("one", run_alone), ("two", two_ranks)):
         rle = tmp_path / name / "rle.csv"
         run("test.py", *words, "--outdir", tmp_path / name, "--rle", rle)
         files = (p for p in (tmp_path / name).rglob("*") if p.is_file())
@@ -276,7 +279,7 @@ def test_published_rucode_weights_say_how_their_images_are_read(rucode):
     recipe = make_recipe(
         find_scheme("rucode", root, bands=["grey"]),
         model="unetplusplus",
-        backbone="resnet18",
+        backbone=TINY,
         options={"fusion": "difference"},
     )
     theirs = {
@@ -286,7 +289,7 @@ def test_published_rucode_weights_say_how_their_images_are_read(rucode):
         for key, value in network_of(recipe).state_dict().items()
     }
     torch.save(theirs, outdir.parent / "smp.pth")
-    what = ["--model", "unetplusplus", "--backbone", "resnet18"]
+    what = ["--model", "unetplusplus", "--backbone", TINY]
     run_test(root, outdir, "--dataset", "rucode", "--checkpoints", outdir.parent / "smp.pth", *what)
     assert len(list((outdir / "masks" / "test").iterdir())) == 2
 
@@ -297,7 +300,7 @@ def test_a_configuration_file_of_rucode_trains_wrong_key_included(tmp_path, monk
         make_recipe(
             find_scheme("rucode", tmp_path / "data"),
             model="siamese_unet",
-            backbone="seresnext50",
+            backbone=TINY,
             options={"symmetric": False},
         )
     )
@@ -307,7 +310,7 @@ def test_a_configuration_file_of_rucode_trains_wrong_key_included(tmp_path, monk
         "mask_path": "data/mask/mask",
         "images_path": "data/Images_composit/Images_composit/8_ch",
         "device": "cpu",
-        "img_size": 64,
+        "img_size": 32,
         "batch": 2,
         "patience": 7,
         "img_channels": 3,
@@ -320,7 +323,7 @@ def test_a_configuration_file_of_rucode_trains_wrong_key_included(tmp_path, monk
     (tmp_path / "config_siamese_seresnext50.json").write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
     words = ["--max-steps", "1", "--outdir", "out", "--num-workers", "0", "--amp", "fp32"]
-    train.main(["config_siamese_seresnext50.json", *words])
+    train.main(["config_siamese_seresnext50.json", *words, "--backbone", TINY])
     told = capsys.readouterr().out
     assert "pretrained_path" in told
     loaded, own = map(int, re.search(r"loaded (\d+) of (\d+) entries", told).groups())
@@ -336,14 +339,15 @@ def test_a_network_of_another_task_is_refused(rucode):
     with pytest.raises(ValueError, match=r"classes\.pth was trained for semantic_change.*rucode"):
         run_test(root, outdir, "--dataset", "rucode", "--checkpoints", path)
     torch.save(load_network(path)[0].state_dict(), outdir.parent / "bare.pth")
-    bare = ["--checkpoints", outdir.parent / "bare.pth", "--model", "fcn", "--backbone", "resnet18"]
+    bare = ["--checkpoints", outdir.parent / "bare.pth", "--model", "fcn", "--backbone", TINY]
     with pytest.raises(ValueError, match=r"bare\.pth was trained for semantic_change.*rucode"):
         run_test(root, outdir, "--dataset", "rucode", *bare)
 
 
 def test_the_threshold_is_chosen_on_the_scenes_that_chose_the_checkpoint(tmp_path, capsys):
     root = make_binary(tmp_path / "data", {"train": 4, "test": 2})
-    run_train(root, tmp_path / "out", "--dataset", "binary", "--split", "leave_out:002")
+    words = ["--dataset", "binary", "--split", "leave_out:002"]
+    run_train(root, tmp_path / "out", *words, "--epochs", 1)
     run_test(root, tmp_path / "out", "--dataset", "binary", "--threshold", "auto")
     assert "on 1 validation scene(s) of --val-split leave_out:002" in capsys.readouterr().out
 

@@ -3,7 +3,8 @@ import os
 import numpy as np
 import pytest
 import torch
-from tiny_data import make_dfc2020, make_sen12ms, make_tiff_dir, truncate, write_tiff
+from sentinel_data import make_dfc2020, make_sen12ms, make_tiff_dir
+from tiny_data import truncate, write_tiff
 
 from datasets.dfc2020 import (
     build_dfc2020,
@@ -29,7 +30,7 @@ def sen12ms(tmp_path, held_out=("ROIs1868_summer/s2_146",), **options):
 
 
 def quiet(function, root, *args, **options):
-    return function(root, *args, **{"scheme": ALL, "progress": False, **options})
+    return function(root, *args, **{"scheme": ALL, **options})
 
 
 def failure(function, root, *args, **options):
@@ -70,7 +71,6 @@ def test_samples_have_one_date_and_all_of_it_counts(tmp_path):
     assert sample.semantic.shape == (1, 32, 32) and sample.semantic.dtype == torch.int64
     assert set(sample.semantic.unique().tolist()) <= {0, 5, 6, 9} and (sample.change == 1).all()
     assert dataset.labelled and dataset.tile_sizes is None
-    assert dataset.size_of(dataset.names[0]) == (32, 32)
     patch = dataset.patch_of(dataset.names[0])
     assert [path.name[16:18] for path in (*patch.images, patch.label)] == ["s2", "s1", "lc"]
 
@@ -176,7 +176,7 @@ def test_a_folder_of_tiffs_has_no_labels_and_any_size(tmp_path):
     write_tiff(root / "s1/town_s1_9.tif", np.zeros((2, 16, 24), np.float32))
     dataset = quiet(build_tiff_dir, root, "test")
     assert dataset.names == ["town_s2_0", "town_s2_1", "town_s2_9"] and not dataset.labelled
-    assert dataset.tile_sizes == [(32, 32), (32, 32), (16, 24)]
+    assert dataset.tile_sizes == [((32, 32),) * 2, ((32, 32),) * 2, ((16, 24),) * 2]
     assert dataset[2].images.shape == (1, 15, 16, 24)
     assert (dataset[0].semantic == IGNORE_INDEX).all()
     assert quiet(check_tiff_dir, root) == {"test": 3}

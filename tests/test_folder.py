@@ -40,7 +40,7 @@ def test_parts_and_their_samples(tmp_path):
     sample = build(root)[0]
     assert sample.images.shape == (1, 3, 32, 32) and sample.images.dtype == torch.uint8
     assert sample.semantic.shape == (1, 32, 32) and (sample.change == 1).all()
-    assert build(root).tile_sizes == [(32, 32)] * 3
+    assert build(root).tile_sizes == [((32, 32), (32, 32))] * 3
 
 
 def test_indices_and_colours_make_the_same_samples(tmp_path):

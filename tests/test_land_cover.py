@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from tiny_data import make_folder, make_naic2020, make_sen12ms, make_tiff_dir, write
+from sentinel_data import make_sen12ms, make_tiff_dir
+from tiny_data import make_folder, make_naic2020, write
 
 from datasets.dfc2020 import build_sen12ms, build_tiff_dir
 from datasets.folder import build_folder, folder_scheme
@@ -18,9 +19,7 @@ SENTINEL = dfc_scheme(True, True, False, False)
 
 
 def sen12ms(tmp_path, **options):
-    return build_sen12ms(
-        make_sen12ms(tmp_path), "train", scheme=SENTINEL, progress=False, **options
-    )
+    return build_sen12ms(make_sen12ms(tmp_path), "train", scheme=SENTINEL, **options)
 
 
 def naic2020(tmp_path, **options):
@@ -115,7 +114,7 @@ def test_batches_hold_one_size(tmp_path):
         for i in range(2):
             path = tmp_path / f"small/{kind}/town_{kind}_{i}.tif"
             path.rename(root / kind / f"village_{kind}_{i}.tif")
-    dataset = build_tiff_dir(root, scheme=SENTINEL, progress=False)
+    dataset = build_tiff_dir(root, scheme=SENTINEL)
     batches = list(eval_loader(dataset, 4))
     assert [batch.name for batch in batches] == [["town_s2_0"], ["village_s2_0", "village_s2_1"]]
 

@@ -1,17 +1,26 @@
 """Land cover of one date from end to end: train.py and test.py on tiny patches."""
 
+import argparse
 import json
+import pickle
+import zipfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from sentinel_data import make_dfc2020, make_sen12ms, make_tiff_dir
 from tiny_data import make_folder, make_naic2020
 
 import test as script
 import train
 from datasets import prepare
+from models import build_network
 from models.checkpoints import load_network
+from utils.submission import read_pkl, read_png
 
+SCENES = {"ROIs1158_spring/s2_1": 4, "ROIs1868_summer/s2_146": 2}
+HELD_OUT = ("ROIs1868_summer/s2_146",)
 QUICK = ["--num-workers", "0", "--amp", "fp32", "--device", "cpu"]
 
 
@@ -20,10 +29,19 @@ def run_train(root, outdir, *words) -> None:
     train.main([str(word) for word in [*words, "--name", "run", "--max-steps", "2"]])
 
 
-def run_test(root, outdir, *words) -> dict:
-    words = ["--data-root", root, "--outdir", outdir, *QUICK, "--tta", "none", "--score", *words]
-    script.main([str(word) for word in words])
-    return json.loads((outdir / "metrics" / "test.json").read_text())
+def run_test(root, outdir, *words, score: bool = True) -> dict:
+    words = ["--data-root", root, "--outdir", outdir, *QUICK, "--tta", "none", *words]
+    script.main([str(word) for word in [*words, *["--score"][: int(score)]]])
+    path = outdir / "metrics" / "test.json"
+    return json.loads(path.read_text()) if score else {}
+
+
+def read_tiff(path) -> tuple[np.ndarray, str, tuple]:
+    """Values of the first band, CRS and transform."""
+    import rasterio
+
+    with rasterio.open(path) as file:
+        return file.read(1), str(file.crs), file.transform
 
 
 @pytest.mark.parametrize(
@@ -50,7 +68,7 @@ def test_a_folder_trains_and_predicts_the_classes_of_its_file(tmp_path, network)
 
 
 def test_naic2020_trains_from_its_lists(tmp_path):
-    root = make_naic2020(tmp_path / "data")
+    root = make_naic2020(tmp_path / "data", size=(32, 24))
     steps = "naic2020"
     images, masks = root / "train" / "image", root / "train" / "label"
     whole = root / "train.json"
@@ -58,13 +76,122 @@ def test_naic2020_trains_from_its_lists(tmp_path):
         [steps, "annotate", str(images), "--mask-dir", str(masks), "--save-path", str(whole)]
     )
     prepare.main([steps, "split", str(whole), "--num-eval", "2"])
+    prepare.main(
+        [steps, "annotate", str(root / "image_A"), "--save-path", str(root / "image_A.json")]
+    )
     words = ["--dataset", "naic2020", "--model", "fcn", "--backbone", "resnet18"]
-    run_train(root, tmp_path / "out", *words)
-    metrics = json.loads((tmp_path / "out" / "metrics" / "val.json").read_text())
+    out = tmp_path / "out"
+    run_train(root, out, *words)
+    metrics = json.loads((out / "metrics" / "val.json").read_text())
     assert np.array(metrics["confusion"]).shape == (8, 8)
+    # labels and predictions of validation have the size of the files
+    assert np.sum(metrics["confusion"]) == 2 * 32 * 24
+
+    run_test(root, out, "--dataset", "naic2020", "--pkl", "--zip", score=False)
+    entries = json.loads((root / "image_A.json").read_text())
+    stems = [entry["filename"].rpartition("/")[2].removesuffix(".tif") for entry in entries]
+    preds = [read_png(png) for png in read_pkl(out / "masks" / "test.pkl")]
+    assert [pred.shape for pred in preds] == [(32, 24)] * len(stems)
+    with zipfile.ZipFile(out / "masks" / "test.zip") as archive:
+        assert archive.namelist() == [f"results/{stem}.png" for stem in stems]
+        for stem, pred in zip(stems, preds, strict=True):
+            with Image.open(archive.open(f"results/{stem}.png")) as image:
+                assert image.mode.startswith("I;16")
+                assert np.array_equal(image, (pred.astype(int) + 1) * 100)
+            with Image.open(out / "masks" / "test" / "im1" / f"{stem}.png") as mask:
+                assert np.array_equal(mask, pred + 1)
 
 
 def test_pseudo_labels_are_for_changes_only(tmp_path):
     root = make_folder(tmp_path / "data")
     with pytest.raises(ValueError, match=r"--use-pseudo-label is for changed .*folder"):
         run_train(root, tmp_path / "out", "--dataset", "folder", "--use-pseudo-label", "x")
+
+
+def test_sentinel_patches_train_and_become_georeferenced_labels(tmp_path):
+    root = make_sen12ms(tmp_path / "sen12ms", SCENES, HELD_OUT)
+    contest, town = make_dfc2020(tmp_path / "dfc"), make_tiff_dir(tmp_path / "town")
+    out = tmp_path / "out"
+    words = ["--dataset", "sen12ms", "--use_s1", "--use_s2hr", "--no_savanna", "--model"]
+    words += ["fcn", "--backbone", "resnet18", "--val-dataset", "dfc2020", "--val-root", contest]
+    run_train(root, out, *words)
+    (path,) = (out / "models").iterdir()
+    _, recipe = load_network(path)
+    assert recipe["bands"] == ["B2", "B3", "B4", "B8", "VV", "VH"] and len(recipe["classes"]) == 9
+
+    # the network says which bands to read
+    previews = tmp_path / "previews"
+    metrics = run_test(contest, out, "--dataset", "dfc2020", "--preview-dir", previews, "--zip")
+    confusion = np.array(metrics["confusion"])
+    rows, columns, hits = confusion.sum(1), confusion.sum(0), confusion.diagonal()
+    union = rows + columns - hits
+    ious = np.where(union > 0, hits / np.maximum(union, 1), 0)
+    assert metrics["miou"] == pytest.approx(ious.mean())  # as published: over all nine
+    assert metrics["miou_present"] == pytest.approx(ious[union > 0].mean())
+    assert metrics["aa"] == pytest.approx((hits / np.maximum(rows, 1))[rows > 0].mean())
+    assert metrics["miou"] < metrics["miou_present"]
+    names = [f"ROIs0000_test_{{}}_0_p{i}" for i in range(2)]
+    for name in names:
+        labels, *place = read_tiff(out / "masks" / "test" / f"{name.format('dfc')}.tif")
+        scenes = contest / "ROIs0000_test"
+        assert place == list(read_tiff(scenes / "s2_0" / f"{name.format('s2')}.tif")[1:])
+        assert place[0].startswith("EPSG:")
+        assert set(np.unique(labels)) <= {*range(1, 11)} - {3}  # no savanna
+        with Image.open(previews / f"{name.format('s2')}.png") as picture:
+            assert picture.width > 3 * 32
+    with zipfile.ZipFile(out / "masks" / "test.zip") as archive:
+        assert archive.namelist() == [f"{name.format('dfc')}.tif" for name in names]
+
+    run_test(town, tmp_path / "t", "--dataset", "tiff_dir", "--checkpoints", path, score=False)
+    found = sorted(file.name for file in (tmp_path / "t" / "masks" / "test").iterdir())
+    assert found == ["town_pred_0.tif", "town_pred_1.tif"]
+    with pytest.raises(ValueError, match=r"--score: .*town has no labels"):
+        run_test(town, tmp_path / "t", "--dataset", "tiff_dir", "--checkpoints", path)
+
+
+def test_sen12ms_validates_on_the_scenes_that_are_held_out(tmp_path):
+    root = make_sen12ms(tmp_path / "sen12ms", SCENES, HELD_OUT)
+    words = ["--dataset", "sen12ms", "--use-s1", "--model", "fcn", "--backbone", "resnet18"]
+    run_train(root, tmp_path / "out", *words)
+    metrics = json.loads((tmp_path / "out" / "metrics" / "val.json").read_text())
+    assert 0 < np.sum(metrics["confusion"]) <= 2 * 32 * 32
+    metrics = run_test(root, tmp_path / "out", "--dataset", "sen12ms")
+    names = {path.name for path in (tmp_path / "out" / "masks" / "test").iterdir()}
+    assert names == {f"ROIs1868_summer_lc_146_p{i}.tif" for i in (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--dataset", "sen12ms"], r"no bands to read; pass at least one of --use-s1"),
+        (["--dataset", "sen12ms", "--use-s1", "--bands", "1"], r"--bands: .*--use-s1"),
+        (["--dataset", "folder", "--use-s1"], r"--dataset folder has no --use-s1; leave it out"),
+        (
+            ["--dataset", "sen12ms", "--use-s1", "--val-dataset", "naic2020"],
+            r"--dataset naic2020 has no --use-s1|--val-dataset naic2020 has",
+        ),
+        (["--dataset", "sen12ms", "--use-s1", "--val-root", "x"], r"--val-root belongs to --val-d"),
+    ],
+    ids=["no bands", "bands", "no such flag", "another scheme", "val root"],
+)
+def test_flags_that_do_not_fit_are_errors(tmp_path, words, told):
+    root = make_sen12ms(tmp_path / "sen12ms", SCENES, HELD_OUT)
+    with pytest.raises(ValueError, match=told):
+        run_train(root, tmp_path / "out", "--model", "plain_unet", *words)
+
+
+def test_a_published_dfc_checkpoint_predicts_without_flags(tmp_path):
+    network = build_network("plain_unet", num_classes=9, task="land_cover", in_channels=12)
+    state = network.state_dict()  # named as published
+    options = {"model": "unet", "out_stride": 16, "no_savanna": True, "use_s2lr": False}
+    options |= {name: True for name in ("use_s1", "use_s2hr", "use_s2mr")}
+    folder = tmp_path / "logs" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save({"model_state_dict": state, "step": 7}, folder / "checkpoint_step_7.pth")
+    (folder / "args.pkl").write_bytes(pickle.dumps(argparse.Namespace(**options)))
+    contest = make_dfc2020(tmp_path / "dfc")
+    words = ["--dataset", "dfc2020", "--checkpoints", folder / "checkpoint_step_7.pth"]
+    metrics = run_test(contest, tmp_path / "out", *words)
+    assert np.array(metrics["confusion"]).shape == (9, 9)
+    with pytest.raises(ValueError, match=r"was trained for .*; choose another checkpoint"):
+        run_test(contest, tmp_path / "other", *words, "--use-s1")

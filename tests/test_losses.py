@@ -3,19 +3,24 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from utils.inference import Normalise
 from utils.losses import (
     SENSEEARTH_CLASS_WEIGHTS,
     Denominators,
     LossTerms,
     Objective,
     change_loss,
+    class_weights,
     dice_loss,
     loss_denominators,
     semantic_loss,
     training_loss,
 )
+from utils.schemes import NAIC2020, SECOND
 from utils.structures import IGNORE_INDEX, Logits, Sample
+from utils.training import forward_backward
 
 K = 6
 
@@ -105,6 +110,96 @@ def test_published_class_weights():
     assert SENSEEARTH_CLASS_WEIGHTS == (2, 1, 2, 2, 1, 1)
 
 
+def test_published_class_weights_are_for_the_classes_of_second_at_two_dates():
+    others = tuple("abcdef")
+    for scheme, pseudo_labels, expected in (
+        (SECOND, False, [2, 1, 2, 2, 1, 1]),
+        (SECOND, True, None),
+        (SECOND._replace(task="land_cover"), False, None),
+        (SECOND._replace(task="land_cover", classes=others), False, None),
+        (SECOND._replace(classes=others), False, None),
+        (SECOND._replace(classes=SECOND.classes[::-1]), False, None),
+        (NAIC2020, False, None),
+    ):
+        found = class_weights(None, scheme, pseudo_labels)
+        assert expected is None if found is None else found.tolist() == expected
+
+
+def test_given_class_weights_are_one_a_class():
+    assert class_weights([1.0] * 8, NAIC2020).tolist() == [1] * 8
+    with pytest.raises(ValueError, match=r"--class-weights has 6 numbers.* 8 classes: water, "):
+        class_weights([1.0] * 6, NAIC2020)
+
+
+def land_cover_batch(seed=0):
+    """One date, with ignored pixels; main and auxiliary logits."""
+    logits, batch = make_batch(seed, batch=4)
+    other, _ = make_batch(seed + 1, batch=4)
+    batch = batch._replace(images=batch.images[:, :1], semantic=batch.semantic[:, :1])
+    return Logits(logits.semantic[:, :1], aux_semantic=other.semantic[:, :1]), batch
+
+
+@pytest.mark.parametrize("weights", [None, SENSEEARTH_CLASS_WEIGHTS])
+def test_a_mean_over_all_pixels_is_that_of_plain_cross_entropy_per_pixel(weights):
+    logits, batch = land_cover_batch()
+    weights = None if weights is None else torch.tensor(weights)
+    assert (batch.semantic == IGNORE_INDEX).any()
+    main, aux = (
+        F.cross_entropy(x[:, 0], batch.semantic[:, 0], weights, ignore_index=255, reduction="none")
+        for x in (logits.semantic, logits.aux_semantic)
+    )
+    terms = training_loss(logits, batch, Objective(weights, mean_over="all"))
+    torch.testing.assert_close(terms.semantic, main.mean())
+    torch.testing.assert_close(terms.aux_semantic, aux.mean())
+    torch.testing.assert_close(terms.total, main.mean() + 0.4 * aux.mean())
+
+
+def test_a_mean_over_labelled_pixels_is_plain_cross_entropy():
+    logits, batch = land_cover_batch()
+    terms = training_loss(logits, batch)
+    for term, x in ((terms.semantic, logits.semantic), (terms.aux_semantic, logits.aux_semantic)):
+        plain = F.cross_entropy(x[:, 0], batch.semantic[:, 0], ignore_index=255)
+        torch.testing.assert_close(term, plain)
+
+
+class Pointwise(torch.nn.Module):
+    """Class logits from each pixel alone, and auxiliary ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.main, self.aux = torch.nn.Conv2d(3, K, 1), torch.nn.Conv2d(3, K, 1)
+
+    def forward(self, images):
+        x = images[:, 0]
+        return Logits(self.main(x)[:, None], aux_semantic=self.aux(x)[:, None])
+
+
+@pytest.mark.parametrize("mean_over", ["labelled", "all"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_batch_in_parts_is_divided_by_the_pixels_of_the_whole(mean_over, parts):
+    torch.manual_seed(0)
+    network, (_, batch) = Pointwise(), land_cover_batch()
+    images = torch.rand(batch.images.shape)
+    batch = batch._replace(images=images)
+    batch.semantic[0] = IGNORE_INDEX  # parts with different numbers of labelled pixels
+    normalise = Normalise.of(NAIC2020)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    objective = Objective(mean_over=mean_over)
+    terms = forward_backward(network, normalise, batch, objective, parts, scaler, None)
+    found = network.main.weight.grad.clone()
+    network.zero_grad()
+    logits = network(normalise(images))
+    losses = [
+        F.cross_entropy(x[:, 0], batch.semantic[:, 0], ignore_index=255, reduction="none").sum()
+        for x in (logits.semantic, logits.aux_semantic)
+    ]
+    count = batch.semantic.numel() if mean_over == "all" else (batch.semantic != 255).sum()
+    total = (losses[0] + 0.4 * losses[1]) / count
+    total.backward()
+    torch.testing.assert_close(terms.total, total.detach())
+    torch.testing.assert_close(found, network.main.weight.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_dates_are_averaged_apart():
     # date 1: one labelled pixel of loss ln6; date 2: two; each date adds its own mean
     logits = torch.zeros(1, 2, K, 1, 2)
@@ -122,15 +217,20 @@ def test_denominators_count_weights_of_labelled_and_known_pixels():
     weighted = loss_denominators(batch, torch.tensor(SENSEEARTH_CLASS_WEIGHTS))
     assert plain.semantic.tolist() == [1, 2] and plain.change.item() == 1
     assert weighted.semantic.tolist() == [2, 1 + 2] and weighted.change.item() == 1
+    for weights in (None, torch.tensor(SENSEEARTH_CLASS_WEIGHTS)):
+        everything = loss_denominators(batch, weights, "all")
+        assert everything.semantic.tolist() == [2, 2] and everything.change.item() == 1
 
 
-def test_all_ignored_tile_gives_zero_loss_with_a_gradient():
+@pytest.mark.parametrize("mean_over", ["labelled", "all"])
+def test_all_ignored_tile_gives_zero_loss_with_a_gradient(mean_over):
     logits, batch = make_batch(batch=1)
     batch = batch._replace(
         semantic=torch.full_like(batch.semantic, IGNORE_INDEX),
         change=torch.full_like(batch.change, IGNORE_INDEX),
     )
-    terms = training_loss(logits, batch, Objective(torch.tensor(SENSEEARTH_CLASS_WEIGHTS)))
+    objective = Objective(torch.tensor(SENSEEARTH_CLASS_WEIGHTS), mean_over=mean_over)
+    terms = training_loss(logits, batch, objective)
     assert [t.item() for t in terms[:3]] == [0, 0, 0] and terms.gate is None
     terms.total.backward()
     assert logits.semantic.grad.eq(0).all() and logits.change.grad.eq(0).all()
@@ -156,19 +256,21 @@ def test_ignored_pixels_have_no_say():
     assert training_loss(logits, batch).total.item() == pytest.approx(before.item(), rel=1e-6)
 
 
-def test_parts_add_up_to_the_whole():
+@pytest.mark.parametrize("mean_over", ["labelled", "all"])
+def test_parts_add_up_to_the_whole(mean_over):
     logits, batch = make_batch(batch=5)
     weights = torch.tensor(SENSEEARTH_CLASS_WEIGHTS)
-    whole = training_loss(logits, batch, Objective(weights))
+    objective = Objective(weights, mean_over=mean_over)
+    whole = training_loss(logits, batch, objective)
     whole.total.backward()
     gradients = [x.grad.clone() for x in (logits.semantic, logits.change)]
     logits.semantic.grad = logits.change.grad = None
-    denominators = loss_denominators(batch, weights)
+    denominators = loss_denominators(batch, weights, mean_over)
     parts = []
     for rows in (slice(0, 2), slice(2, 5)):
         part = Sample(*(field[rows] for field in batch))
         part_logits = Logits(logits.semantic[rows], logits.change[rows])
-        parts.append(training_loss(part_logits, part, Objective(weights), denominators))
+        parts.append(training_loss(part_logits, part, objective, denominators))
         parts[-1].total.backward()
     for values, expected in zip(zip(*parts, strict=True), whole[:3], strict=False):
         assert sum(values).item() == pytest.approx(expected.item(), rel=1e-5)
@@ -176,10 +278,13 @@ def test_parts_add_up_to_the_whole():
         torch.testing.assert_close(x.grad, expected)
 
 
-def test_denominators_of_parts_add_up():
+@pytest.mark.parametrize("mean_over", ["labelled", "all"])
+def test_denominators_of_parts_add_up(mean_over):
     _, batch = make_batch(batch=4)
-    whole = loss_denominators(batch)
-    parts = [loss_denominators(Sample(*(f[i::2] for f in batch))) for i in range(2)]
+    whole = loss_denominators(batch, None, mean_over)
+    parts = [
+        loss_denominators(Sample(*(f[i::2] for f in batch)), None, mean_over) for i in range(2)
+    ]
     for values, expected in zip(zip(*parts, strict=True), whole, strict=True):
         torch.testing.assert_close(sum(values), expected)
     assert isinstance(whole, Denominators)

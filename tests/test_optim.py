@@ -1,12 +1,24 @@
+import copy
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from utils.losses import LossTerms
 from utils.monitor import LossMonitor
-from utils.optim import LR_POLICIES, WeightAverage, build_adam, learning_rate, set_lr
+from utils.optim import (
+    LR_POLICIES,
+    OPTIMIZERS,
+    WeightAverage,
+    build_optimizer,
+    learning_rate,
+    set_lr,
+)
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 class Tiny(nn.Module):
@@ -48,6 +60,38 @@ def test_published_rates_by_epoch(policy, lr, epoch, epochs, expected):
         assert got == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "step", "expected"),
+    [  # published values of NAIC 2020
+        ("naic2020_stage1_d16", 0, 0.01),
+        ("naic2020_stage1_d16", 160_000, 0.0054052786),
+        ("naic2020_stage1_d16", 304_000, 0.0007678950),
+        ("naic2020_stage1_d16", 320_000, 0.0001),
+        ("naic2020_stage2_d8", 0, 0.001),
+        ("naic2020_stage2_d8", 160_000, 0.00058229821),
+        ("naic2020_stage2_d8", 304_000, 0.00016071773),
+        ("naic2020_stage2_d8", 320_000, 0.0001),
+        ("dfc2020_deeplabv3plus", 0, 0.01),
+        ("dfc2020_deeplabv3plus", 320_000, 0.01),
+        ("dfc2020_unet", 320_000, 0.01),
+    ],
+)
+def test_recipes_of_land_cover_have_the_published_rates(recipe, step, expected):
+    given = yaml.safe_load((CONFIGS / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    total = given.get("max_steps", 500_000)
+    rate = learning_rate(
+        given["lr_policy"], given["lr"], step, total, 6000, lr_min=given.get("lr_min", 0)
+    )
+    assert rate == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_lowest_rate_above_the_first_or_of_another_policy_is_an_error():
+    with pytest.raises(ValueError, match=r"--lr-min 0\.01 .*below --lr.*--lr 0\.001"):
+        learning_rate("poly", 1e-3, 0, 100, 1, lr_min=1e-2)
+    with pytest.raises(ValueError, match=r"--lr-min.*got --lr-policy constant"):
+        learning_rate("constant", 1e-3, 0, 100, 1, lr_min=1e-4)
+
+
 def test_every_policy_starts_at_the_given_rate_and_never_rises():
     for policy in LR_POLICIES:
         rates = [learning_rate(policy, 1e-3, step, 30, 5) for step in range(30)]
@@ -55,9 +99,10 @@ def test_every_policy_starts_at_the_given_rate_and_never_rises():
         assert rates[-1] > 0
 
 
-def test_heads_learn_ten_times_as_fast_as_the_backbone():
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_heads_learn_ten_times_as_fast_as_the_backbone(kind):
     network = Tiny()
-    optimizer = build_adam(network, lr=1e-3, weight_decay=1e-4)
+    optimizer = build_optimizer(network, kind, lr=1e-3, weight_decay=1e-4)
     backbone, heads = optimizer.param_groups
     assert backbone["lr"] == 1e-3 and heads["lr"] == pytest.approx(1e-2)
     assert [g["weight_decay"] for g in optimizer.param_groups] == [1e-4, 1e-4]
@@ -68,16 +113,92 @@ def test_heads_learn_ten_times_as_fast_as_the_backbone():
     assert backbone["lr"] == pytest.approx(1e-3 * 0.5**0.9)
 
 
-def test_the_first_adam_step_moves_every_weight_by_its_rate():
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_network_without_a_backbone_learns_at_the_rate_itself(kind):
+    network = Tiny().backbone  # no name in it says "backbone"
+    optimizer = build_optimizer(network, kind, lr=1e-3, weight_decay=0, head_lr_factor=10)
+    (group,) = optimizer.param_groups
+    assert group["lr"] == 1e-3 and len(group["params"]) == 4
+    set_lr(optimizer, 1e-4)
+    assert group["lr"] == 1e-4
+
+
+def steps(network, optimizer, *gradients):
+    """Takes a step with each number as the gradient of every weight."""
+    for gradient in gradients:
+        for p in network.parameters():
+            p.grad = torch.full_like(p, gradient)
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "gradients", "moved"),
+    [
+        ("adam", {}, (0.3,), 1.0),
+        ("sgd", {}, (0.3, 0.2), 0.3 + (0.9 * 0.3 + 0.2)),  # momentum is 0.9
+        ("sgd", {"momentum": 0.5}, (0.3, 0.2), 0.3 + (0.5 * 0.3 + 0.2)),
+        ("sgd", {"momentum": 0.0}, (0.3, 0.2), 0.5),
+        # the mean square is 0.01 * 0.09 after one step, 0.99 times that + 0.01 * 0.04 after two
+        ("rmsprop", {}, (0.3,), 0.3 / 0.03),
+        ("rmsprop", {}, (0.3, 0.2), 10 + 0.2 / 0.001291**0.5),
+        ("rmsprop", {"momentum": 0.5}, (0.3, 0.2), 10 + (0.5 * 10 + 0.2 / 0.001291**0.5)),
+    ],
+)
+def test_the_first_steps_move_every_weight_by_so_many_times_its_rate(
+    kind, options, gradients, moved
+):
     network = Tiny()
     before = [p.detach().clone() for p in network.parameters()]
-    optimizer = build_adam(network, lr=1e-3, weight_decay=0.0)
-    for p in network.parameters():
-        p.grad = torch.full_like(p, 0.3)
-    optimizer.step()
+    steps(network, build_optimizer(network, kind, lr=1e-3, weight_decay=0.0, **options), *gradients)
     for (name, p), old in zip(network.named_parameters(), before, strict=True):
-        rate = 1e-3 if "backbone" in name else 1e-2
-        torch.testing.assert_close(old - p.detach(), torch.full_like(p, rate), rtol=1e-3, atol=1e-6)
+        way = moved * (1e-3 if "backbone" in name else 1e-2)
+        torch.testing.assert_close(old - p.detach(), torch.full_like(p, way), rtol=1e-3, atol=1e-6)
+
+
+def test_weight_decay_pulls_every_weight_towards_zero():
+    network = Tiny()
+    before = [p.detach().clone() for p in network.parameters()]
+    steps(network, build_optimizer(network, "sgd", 1e-2, weight_decay=0.5, head_lr_factor=1), 0.0)
+    for p, old in zip(network.parameters(), before, strict=True):
+        torch.testing.assert_close(p.detach(), old * (1 - 1e-2 * 0.5))
+
+
+def test_a_momentum_for_adam_is_an_error():
+    with pytest.raises(ValueError, match=r"--momentum 0\.9 is of --optimizer sgd and rmsprop"):
+        build_optimizer(Tiny(), "adam", lr=1e-3, weight_decay=0, momentum=0.9)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_an_optimiser_goes_on_from_its_saved_state(kind):
+    first, second = Tiny(), Tiny()
+    one = build_optimizer(first, kind, lr=1e-3, weight_decay=1e-4)
+    steps(first, one, 0.3, -0.1)
+    second.load_state_dict(first.state_dict())
+    two = build_optimizer(second, kind, lr=1e-3, weight_decay=1e-4)
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    steps(first, one, 0.2)
+    steps(second, two, 0.2)
+    torch.testing.assert_close(list(second.parameters()), list(first.parameters()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_first_step_that_overflows_leaves_nothing_behind(kind):
+    torch.use_deterministic_algorithms(True)  # memory that nobody has written is NaN
+    try:
+        network, plain = Tiny(), Tiny()
+        plain.load_state_dict(network.state_dict())
+        optimizer = build_optimizer(network, kind, lr=1e-3, weight_decay=0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0)  # halves it, to 1
+        scaler.scale(torch.zeros(1))
+        for gradient in (float("inf"), 0.3):
+            for p in network.parameters():
+                p.grad = torch.full_like(p, gradient)
+            scaler.step(optimizer)
+            scaler.update()
+        steps(plain, build_optimizer(plain, kind, lr=1e-3, weight_decay=0), 0.3)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(list(network.parameters()), list(plain.parameters()))
 
 
 def moved(network, by):

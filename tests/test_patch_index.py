@@ -31,7 +31,7 @@ def listed(monkeypatch):
 
 
 def ask(root, *folders, **options):
-    return list_patches(root, folders or ("a/s2_1", "a/s2_2"), progress=False, **options)
+    return list_patches(root, folders or ("a/s2_1", "a/s2_2"), **options)
 
 
 def test_ids_are_sorted_and_other_files_left_out(root):

@@ -59,6 +59,28 @@ def test_a_broken_file_is_left_to_rasterio(tmp_path, share):
     assert read_plain(truncate(path, share)) is None
 
 
+def test_tags_may_lie_behind_the_pixels(tmp_path):
+    import rasterio
+
+    image = bands(13, "uint16")
+    path = write_tiff(tmp_path / "a.tif", image)
+    size = path.stat().st_size
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(note="x" * 5000)
+    assert int.from_bytes(path.read_bytes()[4:8], "little") >= size
+    assert np.array_equal(read_plain(path), image)
+
+
+def test_what_is_not_there_is_left_to_rasterio(tmp_path):
+    assert read_plain(tmp_path / "a.tif") is None and read_plain(tmp_path) is None
+
+
+def test_pixels_of_a_compressed_file_are_not_read(tmp_path, monkeypatch):
+    path = write_tiff(tmp_path / "a.tif", bands(13, "uint16"), compress="deflate")
+    monkeypatch.setattr(np, "fromfile", None)
+    assert read_plain(path) is None
+
+
 def test_what_is_no_tiff_is_left_to_rasterio(tmp_path):
     path = write(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
     assert read_plain(path) is None

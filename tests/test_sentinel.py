@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from tiny_data import make_dfc2020, make_sen12ms, write_tiff
+from sentinel_data import make_dfc2020, make_sen12ms
+from tiny_data import write_tiff
 
 from datasets import sentinel
 from datasets.codecs import LabelError
@@ -138,6 +139,11 @@ def test_each_file_is_opened_once(tmp_path, monkeypatch):
     reader = SentinelReader(root, [patch], dfc_scheme(True, True, True, True), "dfc")
     reader.read(0)
     assert [path.parent.name.partition("_")[0] for path in opened] == ["s2", "s1", "dfc"]
+
+
+def test_a_file_that_is_gone_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*a.tif; check --data-root"):
+        read_bands(tmp_path / "a.tif", "s2", [1])
 
 
 def test_labels_with_other_values_are_refused(tmp_path):

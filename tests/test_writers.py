@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.writers import BackgroundWriter, palette_bytes, write_mask, write_probs, zip_masks
+from utils.writers import BackgroundWriter, palette_bytes, write_mask, write_probs, zip_files
 
 PALETTE = ((255, 255, 255), (0, 0, 255), (128, 128, 128), (0, 128, 0))
 
@@ -75,11 +75,12 @@ def test_zip_holds_both_dates_sorted_and_the_same_bytes_each_time(tmp_path):
         for name in ("b.png", "a.png"):
             write_mask(masks / folder / name, some_mask(), PALETTE)
     write_mask(masks / "im1" / "left_over.png", some_mask(), PALETTE)  # of an earlier test
-    assert zip_masks(masks / "submission.zip", masks, ["b", "a"]) == 4
+    files = [f"{date}/{name}.png" for date in ("im2", "im1") for name in ("b", "a")]
+    assert zip_files(masks / "submission.zip", masks, files) == 4
     first = (masks / "submission.zip").read_bytes()
     for path in masks.rglob("*.png"):
         os.utime(path, (10**9, 10**9))
-    assert zip_masks(masks / "submission.zip", masks, ["b", "a"]) == 4
+    assert zip_files(masks / "submission.zip", masks, files) == 4
     assert (masks / "submission.zip").read_bytes() == first
     with zipfile.ZipFile(masks / "submission.zip") as archive:
         assert archive.namelist() == ["im1/a.png", "im1/b.png", "im2/a.png", "im2/b.png"]
@@ -90,7 +91,7 @@ def test_zip_holds_both_dates_sorted_and_the_same_bytes_each_time(tmp_path):
 def test_a_missing_mask_is_an_error_and_leaves_no_archive(tmp_path):
     write_mask(tmp_path / "im1" / "a.png", some_mask(), PALETTE)
     with pytest.raises(FileNotFoundError, match=r"im1/b\.png"):
-        zip_masks(tmp_path / "a.zip", tmp_path, ["a", "b"])
+        zip_files(tmp_path / "a.zip", tmp_path, ["im1/a.png", "im1/b.png"])
     assert [path.name for path in tmp_path.iterdir()] == ["im1"]
 
 

@@ -88,16 +88,18 @@ def write_tiff(
     bands: np.ndarray,
     *,
     left: float = 500000,
+    top: float = 6000000,
+    pixel_m: float = 2,
     crs: str | None = "EPSG:32637",
     **options,
 ) -> Path:
-    """Writes (C, H, W) as a GeoTIFF of 2 m pixels; without `crs` it has no place on earth."""
+    """Writes (C, H, W) as a GeoTIFF; without `crs` it has no place on earth."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     path.parent.mkdir(parents=True, exist_ok=True)
-    transform = rasterio.Affine(2, 0, left, 0, -2, 6000000)
+    transform = rasterio.Affine(pixel_m, 0, left, 0, -pixel_m, top)
     place = {"crs": crs, "transform": transform} if crs else {}
     count, height, width = bands.shape
     shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
@@ -161,90 +163,6 @@ def make_rucode(root: Path, train: int = 3, test: int = 2, size: tuple = (80, 72
             write_tiff(root / f"mask/mask/{name}.tif", change[None])
     lines = ["Id,mask", *(f"{name},2 1" for name in reversed(names[train:]))]
     (root / "sample_submission.csv").write_text("\n".join(lines) + "\n")
-    return root
-
-
-# reflectance of some of DFC2020's classes (0-based) in the 13 bands, and VV and VH in decibel
-SPECTRA = {
-    0: ([300, 250, 400, 250, 700, 1900, 2300, 2500, 2600, 900, 20, 1200, 550], (-9, -15)),
-    5: ([600, 700, 1000, 1100, 1500, 2200, 2500, 2700, 2900, 1000, 20, 2200, 1400], (-12, -19)),
-    6: ([1300, 1500, 1700, 1800, 1900, 2000, 2100, 2200, 2200, 900, 30, 2300, 2100], (-3, -10)),
-    9: ([800, 600, 500, 300, 250, 200, 180, 150, 140, 80, 10, 60, 40], (-20, -24)),
-}
-IGBP = {0: 1, 5: 12, 6: 13, 9: 17}  # stored by SEN12MS for these classes
-
-
-def make_patch(
-    rng: np.random.Generator, size: int, classes: dict = SPECTRA
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sentinel-2 (13, H, W) uint16, Sentinel-1 (2, H, W) float32, classes (H, W) uint8 of 0..9.
-
-    Classes come in blocks of size // 4; VV and VH are noisier than the optical bands.
-    """
-    side = max(1, size // 4)
-    blocks = rng.choice(list(classes), (-(-size // side),) * 2)
-    truth = blocks.repeat(side, 0).repeat(side, 1)[:size, :size].astype(np.uint8)
-    optical, radar = (np.zeros((count, size, size)) for count in (13, 2))
-    for index, (spectrum, decibel) in classes.items():
-        optical[:, truth == index] = np.array(spectrum)[:, None]
-        radar[:, truth == index] = np.array(decibel)[:, None]
-    optical = optical * rng.normal(1, 0.05, optical.shape)
-    radar = radar + rng.normal(0, 3, radar.shape)
-    return optical.clip(0, 65535).astype(np.uint16), radar.astype(np.float32), truth
-
-
-def _write_patch(root: Path, folder: str, name: str, size: int, seed: tuple, label: str | None):
-    """Writes the files of a patch; `folder` and `name` are those of Sentinel-2."""
-    optical, radar, truth = make_patch(np.random.default_rng(seed), size)
-    parent, _, last = folder.rpartition("/")
-
-    def path(kind: str) -> Path:
-        file = f"{name.replace('_s2_', f'_{kind}_')}.tif"
-        return root / parent / last.replace("s2", kind) / file
-
-    write_tiff(path("s2"), optical)
-    write_tiff(path("s1"), radar)
-    if label == "lc":
-        igbp = np.array([IGBP.get(i, 0) for i in range(10)], np.uint8)[truth]
-        write_tiff(path("lc"), np.stack([igbp] * 4))
-    if label == "dfc":
-        write_tiff(path("dfc"), truth[None] + np.uint8(1))
-
-
-def make_sen12ms(
-    root: Path, scenes: dict[str, int] | None = None, held_out: tuple = (), size: int = 32
-) -> Path:
-    """Writes patches of SEN12MS and the list of scenes that are held out.
-
-    `scenes`: patches by scene, such as {"ROIs1158_spring/s2_1": 2}; `held_out`: some of them.
-    """
-    scenes = scenes or {"ROIs1158_spring/s2_1": 2, "ROIs1868_summer/s2_146": 2}
-    for number, (scene, count) in enumerate(scenes.items()):
-        season, _, last = scene.partition("/")
-        for index in range(count):
-            name = f"{season}_{last}_p{index + 1}"
-            _write_patch(root, scene, name, size, (1, number, index), "lc")
-    lines = "".join(scene.replace("/s2_", "/s1_") + "\n" for scene in held_out)
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "SEN12MS_holdOutScenes.txt").write_text(lines)
-    return root
-
-
-def make_dfc2020(root: Path, val: int = 2, test: int = 2, size: int = 32) -> Path:
-    """Writes patches of DFC2020's validation and test parts, labels included."""
-    for folder, count, name in (
-        ("ROIs0000_validation/s2_validation", val, "ROIs0000_validation_s2_0_p{}"),
-        ("ROIs0000_test/s2_0", test, "ROIs0000_test_s2_0_p{}"),
-    ):
-        for index in range(count):
-            _write_patch(root, folder, name.format(index), size, (2, len(name), index), "dfc")
-    return root
-
-
-def make_tiff_dir(root: Path, count: int = 2, size: int = 32) -> Path:
-    """Writes unlabelled patches as s1 and s2."""
-    for index in range(count):
-        _write_patch(root, "s2", f"town_s2_{index}", size, (3, index), None)
     return root
 
 

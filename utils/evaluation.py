@@ -12,7 +12,7 @@ from utils.inference import Predictor, to_device, to_masks
 from utils.log import RunLog
 from utils.metrics import confusion_for, metrics_for, to_json
 from utils.results import example_picture, submit_masks, true_masks
-from utils.structures import Probs, Sample, Scheme
+from utils.structures import Probs, Sample, Scheme, label_size
 from utils.writers import BackgroundWriter
 
 NUM_PICTURES = 4  # validation tiles drawn for TensorBoard
@@ -26,6 +26,7 @@ def evaluate(
     batches: Iterable[Sample],
     scheme: Scheme,
     on_batch: OnBatch | None = None,
+    absent_is_zero: bool = False,
 ) -> dict:
     """Predicts this rank's batches and scores all ranks' together.
 
@@ -34,6 +35,7 @@ def evaluate(
         batches: labelled; each rank its own share.
         scheme: the data set's.
         on_batch: sees each batch with its predictions, to write them, say.
+        absent_is_zero: see `utils.metrics.land_cover_metrics`.
 
     Returns:
         The task's metrics (see utils.metrics), the same on every rank.
@@ -41,14 +43,13 @@ def evaluate(
     confusion = confusion_for(scheme.task, scheme.num_classes, predictor.device)
     for batch in batches:
         batch = to_device(batch, predictor.device)
-        probs = predictor(batch.images)
+        probs = predictor(batch.images, size=label_size(batch))
         masks = to_masks(probs)
         confusion.update(masks, true_masks(batch))
         if on_batch is not None:
             on_batch(batch, probs, masks)
-    return metrics_for(
-        scheme.task, distributed.sum_over_ranks(confusion.counts), scheme.num_classes
-    )
+    counts = distributed.sum_over_ranks(confusion.counts)
+    return metrics_for(scheme.task, counts, scheme.num_classes, absent_is_zero)
 
 
 def validate(
@@ -59,6 +60,7 @@ def validate(
     step: int,
     outdir: Path | str,
     save_mask: bool = False,
+    absent_is_zero: bool = False,
 ) -> dict:
     """Scores the validation tiles; logs, draws some, writes metrics/val.json; returns the metrics.
 
@@ -70,6 +72,7 @@ def validate(
         step: of the training.
         outdir: for `metrics/val.json`.
         save_mask: write masks to `masks/val` too.
+        absent_is_zero: see `utils.metrics.land_cover_metrics`.
     """
     pictures = 0 if log.folder else NUM_PICTURES  # drawn so far
     with BackgroundWriter() as writer:
@@ -85,7 +88,7 @@ def validate(
                 pictures += 1
                 log.picture(batch.name[i], step, example_picture(batch, masks, i, scheme))
 
-        metrics = evaluate(predictor, batches, scheme, on_batch)
+        metrics = evaluate(predictor, batches, scheme, on_batch, absent_is_zero)
     numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
     log.write("val", step, **to_json(numbers))
     if distributed.is_main():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.folding import fold_batch_norm
@@ -21,6 +22,10 @@ class View(NamedTuple):
         """(..., H, W) seen this way."""
         x = x.flip(-1) if self.mirrored else x
         return torch.rot90(x, self.quarter_turns, (-2, -1)) if self.quarter_turns else x
+
+    def size(self, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        """(height, width) seen this way; None stays."""
+        return size[::-1] if size and self.quarter_turns % 2 else size
 
     def undo(self, x: Tensor) -> Tensor:
         """The inverse of `apply`."""
@@ -40,6 +45,8 @@ TTA_VIEWS: dict[str, tuple[View, ...]] = {
         View(False, 2),
     ),
     "d4": tuple(View(mirrored, turns) for mirrored in (False, True) for turns in range(4)),
+    "flip_lr": (View(False, 0), View(True, 0)),  # as published for NAIC 2020
+    "flips": (View(False, 0), View(True, 2), View(True, 0), View(False, 2)),  # also up-down
 }
 
 
@@ -96,12 +103,26 @@ class Member(NamedTuple):
         return cls(torch.compile(copied) if compiled else copied, normalise)
 
 
-def to_probs(logits: Logits) -> Probs:
-    """Softmax over classes, sigmoid of the change scores, all in float32."""
-    semantic = None if logits.semantic is None else logits.semantic.float().softmax(dim=2)
-    change = None if logits.change is None else logits.change.float().sigmoid()
-    gate = None if logits.aux_change is None else logits.aux_change.float().sigmoid()
-    return Probs(semantic, change, gate)
+def to_probs(logits: Logits, size: tuple[int, int] | None = None) -> Probs:
+    """Softmax over classes, sigmoid of the change scores, all in float32.
+
+    `size`: (height, width) that the scores are brought to before; None leaves them as they are.
+    """
+    semantic, change, _, gate = (None if x is None else _resized(x.float(), size) for x in logits)
+    return Probs(
+        None if semantic is None else semantic.softmax(dim=2),
+        None if change is None else change.sigmoid(),
+        None if gate is None else gate.sigmoid(),
+    )
+
+
+def _resized(scores: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """(B, ..., h, w) -> (B, ..., H, W), bilinear."""
+    if size is None or scores.shape[-2:] == tuple(size):
+        return scores
+    maps = scores.flatten(1, -3) if scores.ndim > 3 else scores[:, None]
+    maps = F.interpolate(maps, size, mode="bilinear")
+    return maps.reshape(*scores.shape[:-2], *size)
 
 
 def to_masks(probs: Probs, threshold: float = 0.5) -> Tensor:
@@ -140,10 +161,15 @@ class Predictor:
         self.amp = amp
         self.tta = tta
 
-    def __call__(self, images: Tensor, tta: str | None = None) -> Probs:
-        """Images (B, T, C, H, W) as read -> the mean over members and views."""
+    def __call__(
+        self, images: Tensor, tta: str | None = None, size: tuple[int, int] | None = None
+    ) -> Probs:
+        """Images (B, T, C, H, W) as read -> the mean over members and views.
+
+        `size`: (height, width) of the result; None = that of the images.
+        """
         images = images.to(self.device, non_blocking=True)
-        each = [self.predict_one(member, images, tta) for member in self.members]
+        each = [self.predict_one(member, images, tta, size) for member in self.members]
         return mean_probs(each)
 
     def wait(self) -> None:
@@ -152,15 +178,21 @@ class Predictor:
             torch.cuda.synchronize(self.device)
 
     @torch.no_grad()
-    def predict_one(self, member: Member, images: Tensor, tta: str | None = None) -> Probs:
-        """One member's probabilities, averaged over the views."""
+    def predict_one(
+        self,
+        member: Member,
+        images: Tensor,
+        tta: str | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Probs:
+        """One member's probabilities, averaged over the views; see `__call__`."""
         normalised = member.normalise(images.to(self.device, non_blocking=True))
         views = TTA_VIEWS[self.tta if tta is None else tta]
         sums = Probs()
         for view in views:
             with autocast(self.device, self.amp):
                 logits = member.network(view.apply(normalised))
-            probs = to_probs(logits)
+            probs = to_probs(logits, view.size(size))
             sums = _add(sums, Probs(*(None if p is None else view.undo(p) for p in probs)))
         return Probs(*(None if p is None else p.div_(len(views)) for p in sums))
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utils import distributed
-from utils.structures import IGNORE_INDEX, Logits, Sample
+from utils.schemes import SECOND
+from utils.structures import IGNORE_INDEX, Logits, Sample, Scheme
 
 # water, ground, low vegetation, tree, building, sports field
 SENSEEARTH_CLASS_WEIGHTS = (2.0, 1.0, 2.0, 2.0, 1.0, 1.0)
@@ -16,6 +17,7 @@ SENSEEARTH_CLASS_WEIGHTS = (2.0, 1.0, 2.0, 2.0, 1.0, 1.0)
 
 AUX_WEIGHTS = {"gate": 2.0, "aux_semantic": 0.4}  # as published, where a network has such a head
 CHANGE_LOSSES = ("bce", "dice_bce")
+MEANS_OVER = ("labelled", "all")
 
 
 class Objective(NamedTuple):
@@ -25,6 +27,7 @@ class Objective(NamedTuple):
     change_loss: str = "bce"  # of CHANGE_LOSSES
     changed_weight: float = 2.0  # factor on changed pixels in the cross-entropy, unitless
     aux_weight: float | None = None  # of the auxiliary term; None: AUX_WEIGHTS
+    mean_over: str = "labelled"  # of MEANS_OVER: the pixels that the semantic losses divide by
 
 
 class LossTerms(NamedTuple):
@@ -38,25 +41,25 @@ class LossTerms(NamedTuple):
 
 
 def class_weights(
-    given: Sequence[float] | None, classes: Sequence[str], pseudo_labels: bool = False
+    given: Sequence[float] | None, scheme: Scheme, pseudo_labels: bool = False
 ) -> Tensor | None:
     """(K,) weights: the given ones, or the published ones where they apply; None means all 1.
 
     Args:
         given: --class-weights.
-        classes: names of the K classes.
+        scheme: of the data set; the published weights are for SECOND's classes, at two dates.
         pseudo_labels: trains on them; the published weights are for true labels only.
 
     Raises:
         ValueError: not one weight a class.
     """
     if given is None:
-        published = not pseudo_labels and len(classes) == len(SENSEEARTH_CLASS_WEIGHTS)
-        return torch.tensor(SENSEEARTH_CLASS_WEIGHTS) if published else None
-    if len(given) != len(classes):
+        theirs = (scheme.task, scheme.classes) == (SECOND.task, SECOND.classes)
+        return torch.tensor(SENSEEARTH_CLASS_WEIGHTS) if theirs and not pseudo_labels else None
+    if len(given) != scheme.num_classes:
         raise ValueError(
-            f"--class-weights has {len(given)} numbers, the data set {len(classes)} classes: "
-            f"{', '.join(classes) or 'none'}. Give one a class."
+            f"--class-weights has {len(given)} numbers, the data set {scheme.num_classes} classes: "
+            f"{', '.join(scheme.classes) or 'none'}. Give one a class."
         )
     return torch.tensor(given)
 
@@ -64,20 +67,24 @@ def class_weights(
 class Denominators(NamedTuple):
     """What the losses are divided by; summed over ranks and parts, they make one big batch."""
 
-    semantic: Tensor  # (T,) weight of the labelled pixels of each date
+    semantic: Tensor  # (T,) of each date: weight of the labelled pixels, or number of all pixels
     change: Tensor  # () number of known pixels
 
 
-def loss_denominators(batch: Sample, class_weights: Tensor | None = None) -> Denominators:
+def loss_denominators(
+    batch: Sample, class_weights: Tensor | None = None, mean_over: str = "labelled"
+) -> Denominators:
     """The denominators of a batch, float32 on its device.
 
     Args:
         batch: semantic (B, T, H, W), change (B, H, W).
         class_weights: (K,), unitless; None means all 1.
+        mean_over: of MEANS_OVER; "all" counts every pixel once, padding and ignored ones too.
     """
-    labelled = batch.semantic != IGNORE_INDEX
-    if class_weights is None:
-        weights = labelled.float()
+    if mean_over == "all":
+        weights = torch.ones_like(batch.semantic, dtype=torch.float32)
+    elif class_weights is None:
+        weights = (batch.semantic != IGNORE_INDEX).float()
     else:  # index K stands for ignored pixels
         table = F.pad(class_weights, (0, 1))
         weights = table[batch.semantic.clamp(max=len(class_weights))]
@@ -88,7 +95,7 @@ def loss_denominators(batch: Sample, class_weights: Tensor | None = None) -> Den
 def semantic_loss(
     logits: Tensor, target: Tensor, denominator: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy over labelled pixels, averaged per date, summed over dates.
+    """Cross-entropy of labelled pixels, averaged per date, summed over dates.
 
     Args:
         logits: (B, T, K, H, W) raw scores.
@@ -97,8 +104,9 @@ def semantic_loss(
         weight: (K,) class weights, unitless; None means all 1.
 
     Returns:
-        Scalar in nats: the sum over dates of the weighted mean over that date's labelled pixels;
-        a date without any adds 0 (with a gradient).
+        Scalar in nats: the sum over dates of the weighted mean over that date's labelled pixels,
+        or over all its pixels, the others counting 0; a date without any labelled pixel adds 0
+        (with a gradient).
     """
     per_pixel = F.cross_entropy(
         logits.float().flatten(0, 1),
@@ -171,7 +179,7 @@ def training_loss(
     Reference: SenseEarth 2020 contest, 1st place report; the gate: TFINet.
     """
     if denominators is None:
-        denominators = loss_denominators(batch, objective.class_weights)
+        denominators = loss_denominators(batch, objective.class_weights, objective.mean_over)
     dice = objective.change_loss == "dice_bce"
     semantic = change = gate = aux_semantic = None
     target = (batch.semantic, denominators.semantic, objective.class_weights)

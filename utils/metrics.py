@@ -249,17 +249,18 @@ def land_cover_metrics(counts: Tensor, absent_is_zero: bool = False) -> dict[str
             2020 does; otherwise they are NaN and left out of `miou`.
 
     Returns:
-        aa: mean recall of the classes that occur in the truth. miou. fwiou: IoU weighted by the
-        share of the class in the truth. oa. iou_per_class: K values. confusion.
+        aa: mean recall of the classes that occur in the truth. miou: mean of iou_per_class.
+        miou_present: the same over the classes that occur, in truth or prediction. fwiou: IoU
+        weighted by the share of the class in the truth. oa. iou_per_class: K values. confusion.
     """
     counts = counts.cpu()
     occurrences = counts.sum(1).double()
-    iou_per_class = iou(counts)
-    if absent_is_zero:
-        iou_per_class = iou_per_class.nan_to_num(0.0)
+    present = iou(counts)
+    iou_per_class = present.nan_to_num(0.0) if absent_is_zero else present
     return {
         "aa": float((counts.diagonal() / occurrences).nanmean()),
         "miou": float(iou_per_class.nanmean()),
+        "miou_present": float(present.nanmean()),
         "fwiou": _ratio((occurrences * iou_per_class).nansum(), occurrences.sum()),
         "oa": _ratio(counts.trace(), counts.sum()),
         "iou_per_class": iou_per_class.tolist(),
@@ -276,11 +277,18 @@ def confusion_for(
     return ChangeConfusion(num_classes if task == "semantic_change" else 0, device)
 
 
-def metrics_for(task: str, counts: Tensor, num_classes: int) -> dict[str, float | list]:
-    """The metrics of the task from the counts of `confusion_for(task, num_classes)`."""
+def metrics_for(
+    task: str, counts: Tensor, num_classes: int, absent_is_zero: bool = False
+) -> dict[str, float | list]:
+    """The metrics of the task from the counts of `confusion_for(task, num_classes)`.
+
+    `absent_is_zero`: see `land_cover_metrics`.
+    """
     if task == "semantic_change":
         return semantic_change_metrics(counts, num_classes)
-    return land_cover_metrics(counts) if task == "land_cover" else binary_change_metrics(counts)
+    if task == "land_cover":
+        return land_cover_metrics(counts, absent_is_zero)
+    return binary_change_metrics(counts)
 
 
 def to_json(value: object) -> object:

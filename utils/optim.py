@@ -6,28 +6,93 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
+MOMENTA = {"sgd": 0.9, "rmsprop": 0.0}  # unless --momentum says otherwise; adam takes none
+
 LR_POLICIES = {
-    "poly": "falls at every step to 0, to the power of 0.9",
+    "poly": "falls at every step to --lr-min, to the power of 0.9",
     "linear": "falls every epoch, to lr / (epochs + 1)",
     "step": "times --lr-gamma (0.1) after every third of the epochs",
     "exponential": "times --lr-gamma (0.97) after every epoch",
+    "constant": "stays --lr",
 }
+
+
+def build_optimizer(
+    network: nn.Module,
+    kind: str,
+    lr: float,
+    weight_decay: float,
+    head_lr_factor: float = 10.0,
+    momentum: float | None = None,
+) -> torch.optim.Optimizer:
+    """An optimiser with the groups of `parameter_groups`.
+
+    Args:
+        network: on its device already.
+        kind: a key of OPTIMIZERS.
+        lr: the first rate, of the backbone.
+        weight_decay: L2 penalty, added to the gradient, of every weight.
+        head_lr_factor: times `lr`, of the heads.
+        momentum: 0..1; None means the optimiser's in MOMENTA.
+
+    Raises:
+        ValueError: a momentum for an optimiser that takes none.
+    """
+    if momentum is not None and kind not in MOMENTA:
+        raise ValueError(
+            f"--momentum {momentum} is of --optimizer {' and '.join(MOMENTA)}, got {kind}; leave "
+            "it out"
+        )
+    groups = parameter_groups(network, lr, head_lr_factor)
+    options: dict[str, float | bool] = {"lr": lr, "weight_decay": weight_decay}
+    if kind in MOMENTA:
+        options["momentum"] = MOMENTA[kind] if momentum is None else momentum
+    if kind != "rmsprop":  # which torch has not fused
+        options["fused"] = True
+    optimizer = OPTIMIZERS[kind](groups, **options)
+    if kind == "sgd" and options["momentum"]:
+        _zero_momentum(optimizer)
+    return optimizer
 
 
 def build_adam(
     network: nn.Module, lr: float, weight_decay: float, head_lr_factor: float = 10.0
-) -> torch.optim.Adam:
-    """Adam with two groups: the backbone at `lr`, everything else at `head_lr_factor` times that.
+) -> torch.optim.Optimizer:
+    """`build_optimizer` of kind adam, for callers that do not choose."""
+    return build_optimizer(network, "adam", lr, weight_decay, head_lr_factor)
 
-    Each group keeps its factor in `lr_factor`, which `set_lr` reads.
+
+def parameter_groups(
+    network: nn.Module, lr: float, head_lr_factor: float
+) -> list[dict[str, object]]:
+    """Two groups: the backbone at `lr`, everything else at `head_lr_factor` times that.
+
+    A network without a backbone is one group, at `lr`. Each group keeps its factor in `lr_factor`,
+    which `set_lr` reads.
     """
     backbone = [p for name, p in network.named_parameters() if "backbone" in name]
     heads = [p for name, p in network.named_parameters() if "backbone" not in name]
-    groups = [
+    if not backbone:
+        return [{"params": heads, "lr": lr, "lr_factor": 1.0}]
+    return [
         {"params": backbone, "lr": lr, "lr_factor": 1.0},
         {"params": heads, "lr": lr * head_lr_factor, "lr_factor": head_lr_factor},
     ]
-    return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
+
+
+def _zero_momentum(optimizer: torch.optim.SGD) -> None:
+    """Starts at 0, which is the same; torch would keep what is in memory if fp16 overflows at once.
+
+    (Its fused step makes empty buffers, then skips the step that would have filled them.)
+    """
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
 
 def learning_rate(
@@ -37,6 +102,7 @@ def learning_rate(
     total_steps: int,
     steps_per_epoch: int,
     gamma: float | None = None,
+    lr_min: float = 0.0,
 ) -> float:
     """The rate for the step after `step` steps.
 
@@ -45,11 +111,22 @@ def learning_rate(
         lr: the first rate.
         step: taken so far, from 0.
         total_steps: of the whole run.
-        steps_per_epoch: all policies but poly change once an epoch.
+        steps_per_epoch: linear, step and exponential change once an epoch.
         gamma: of step and exponential; None for their own.
+        lr_min: of poly, which falls to it.
+
+    Raises:
+        ValueError: `lr_min` above `lr`, or for another policy.
     """
+    if lr_min and (policy != "poly" or lr_min > lr):
+        raise ValueError(
+            f"--lr-min {lr_min:g} is where --lr-policy poly ends below --lr, got --lr-policy "
+            f"{policy} and --lr {lr:g}; lower it, or leave it out"
+        )
     if policy == "poly":
-        return lr * (1 - step / total_steps) ** 0.9
+        return (lr - lr_min) * (1 - step / total_steps) ** 0.9 + lr_min
+    if policy == "constant":
+        return lr
     epoch, epochs = step // steps_per_epoch, -(-total_steps // steps_per_epoch)
     if policy == "linear":
         return lr * (1 - epoch / (epochs + 1))

@@ -54,6 +54,22 @@ def add_scene_data_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_sentinel_options(group: argparse._ArgumentGroup) -> None:
+    """Which bands and classes of Sentinel data."""
+    for name, text in (
+        ("s1", "read Sentinel-1 (VV, VH)"),
+        ("s2hr", "read Sentinel-2 at 10 m (B2 B3 B4 B8)"),
+        ("s2mr", "read Sentinel-2 at 20 m (B5 B6 B7 B8A B11 B12)"),
+        ("s2lr", "read Sentinel-2 at 60 m (B1 B9 B10)"),
+    ):
+        group.add_argument(
+            f"--use-{name}", action="store_true", help=f"sen12ms, dfc2020, tiff_dir: {text}"
+        )
+    group.add_argument(
+        "--no-savanna", action="store_true", help="likewise: leave that class out, 9 remain"
+    )
+
+
 def label_coding(given: str | None) -> dict[str, str]:
     """--label-coding for the data sets that know it; nothing if it is not given."""
     return {} if given is None else {"label_coding": given}

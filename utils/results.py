@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
 from torch import Tensor
 
-from utils.figures import comparison, for_tensorboard, heat_map
+from utils.figures import comparison, for_tensorboard
 from utils.files import save_image
-from utils.structures import IGNORE_INDEX, Probs, Sample, Scheme
-from utils.writers import BackgroundWriter, write_mask, write_probs
+from utils.structures import IGNORE_INDEX, Sample, Scheme
+from utils.writers import BackgroundWriter, write_mask
+
+COLOURS = (("red", "green", "blue"), ("B4", "B3", "B2"))  # the latter are Sentinel-2's
 
 
 def true_masks(batch: Sample) -> Tensor:
@@ -42,43 +44,43 @@ def submit_masks(
             writer.submit(write_mask, folder / f"im{date}" / f"{name}.png", mask, scheme.palette)
 
 
-def submit_probs(
-    writer: BackgroundWriter, folder: Path, names: Sequence[str], probs: Probs
-) -> None:
-    """Hands a batch's probabilities to the writer as float16: `folder/<id>.npz`."""
-    halves = [None if p is None else p.half().cpu().numpy() for p in probs[:2]]
-    for i, name in enumerate(names):
-        one = [None if p is None else p[i] for p in halves]
-        writer.submit(write_probs, folder / f"{name}.npz", *one)
-
-
-def submit_gates(
-    writer: BackgroundWriter, folder: Path, names: Sequence[str], probs: Probs
-) -> None:
-    """Hands heat maps of the gate to the writer: `folder/<id>.png`."""
-    for name, gate in zip(names, probs.gate.cpu().numpy(), strict=True):
-        writer.submit(save_image, folder / f"{name}.png", Image.fromarray(heat_map(gate)))
-
-
 def draw(path: Path, *picture: np.ndarray) -> None:
     """Draws and writes one figure (in a writer's thread)."""
     save_image(path, comparison(*picture))
 
 
-def tile_images(images: Tensor) -> np.ndarray:
+def tile_images(
+    images: Tensor, bands: Sequence[str] = (), size: tuple[int, int] | None = None
+) -> np.ndarray:
     """One tile's images (T, C, H, W) as read -> (T, H, W, 3) uint8 to look at.
 
-    The first three bands, or the first as grey; what is not 8 bit is stretched, all dates alike,
-    from its 2nd to its 98th percentile.
+    Red, green and blue where the bands have them, else the first three, or the first as grey; what
+    is not 8 bit is stretched, all dates alike, from its 2nd to its 98th percentile.
+
+    Args:
+        images: of one tile.
+        bands: their names.
+        size: (height, width) to bring them to; None leaves them.
     """
-    images = images[:, : 3 if images.shape[1] >= 3 else 1].permute(0, 2, 3, 1).cpu().numpy()
+    if size is not None and images.shape[-2:] != size:
+        images = F.interpolate(images.float(), size, mode="bilinear").to(images.dtype)
+    images = images[:, shown_bands(images.shape[1], bands)].permute(0, 2, 3, 1).cpu().numpy()
     if images.dtype != np.uint8:
         dark, bright = np.percentile(images, (2, 98))
         images = ((images - dark) / max(bright - dark, 1e-6)).clip(0, 1) * 255
     return np.broadcast_to(images.astype(np.uint8), (*images.shape[:3], 3))
 
 
+def shown_bands(count: int, bands: Sequence[str]) -> list[int]:
+    """Which bands make a picture, by index: three, or one."""
+    for colours in COLOURS:
+        if set(colours) <= set(bands):
+            return [list(bands).index(colour) for colour in colours]
+    return [0, 1, 2] if count >= 3 else [0]
+
+
 def example_picture(batch: Sample, masks: np.ndarray, i: int, scheme: Scheme) -> np.ndarray:
     """Images, prediction and truth of tile i as one picture (3, H, W) uint8."""
     truth = true_masks(batch)[i].cpu().numpy()
-    return for_tensorboard(tile_images(batch.images[i]), masks[i], truth, scheme, batch.name[i])
+    images = tile_images(batch.images[i], scheme.bands, masks.shape[-2:])
+    return for_tensorboard(images, masks[i], truth, scheme, batch.name[i])

@@ -46,6 +46,11 @@ class Sample(NamedTuple):
     change: Tensor  # (H, W) int64: 1 = changed, 0 = unchanged, IGNORE_INDEX where unknown
 
 
+def label_size(batch: Sample) -> tuple[int, int]:
+    """(height, width) of the labels, and of predictions; images may come in another size."""
+    return tuple(batch.change.shape[-2:])
+
+
 class Logits(NamedTuple):
     """What every network returns, in train and in eval; None for a head it does not have."""
 

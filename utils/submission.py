@@ -3,7 +3,7 @@
 import io
 import pickle
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,13 @@ def read_png(data: bytes) -> np.ndarray:
     if pixels.ndim != 2:
         raise ValueError(f"a PNG of {pixels.shape[-1]} bands, where classes have one")
     return pixels
+
+
+def read_masks(folder: Path | str, names: Sequence[str]) -> Iterator[np.ndarray]:
+    """Classes (H, W) uint8 in 0..K-1 of the masks `folder/im1/<id>.png`, which hold 1..K."""
+    for name in names:
+        with Image.open(Path(folder, "im1", f"{name}.png")) as mask:
+            yield np.array(mask) - np.uint8(1)
 
 
 def write_pkl(path: Path | str, pngs: Iterable[bytes]) -> int:

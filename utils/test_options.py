@@ -5,7 +5,7 @@ import argparse
 from utils.cli import Parser, fraction, positive_float, positive_int
 from utils.options import add_tta_option
 
-TILES_ONLY = {"time_limit", "zip"}
+TILES_ONLY = {"time_limit", "zip", "pkl"}
 SCENES_ONLY = {
     "bands",
     "label_coding",
@@ -101,10 +101,22 @@ def add_output_options(parser: Parser) -> None:
         nargs="?",
         const="",
         metavar="FILE",
-        help="pack the masks for submission (bare: OUTDIR/masks/SPLIT.zip)",
+        help="pack the masks for submission (bare: OUTDIR/masks/SPLIT.zip); naic2020: as 16-bit "
+        "results/ID.png",
+    )
+    group.add_argument(
+        "--pkl",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="land cover: a pickled list of PNG files, classes from 0, as NAIC 2020's program "
+        "wrote it (bare: OUTDIR/masks/SPLIT.pkl)",
     )
     group.add_argument(
         "--figures", type=int, default=0, metavar="N", help="pictures of N tiles, evenly chosen"
+    )
+    group.add_argument(
+        "--preview-dir", metavar="DIR", help="a picture of every tile, in this folder"
     )
     group.add_argument(
         "--gate", action="store_true", help="tfinet: the gate as a heat map, OUTDIR/gate/SPLIT"

@@ -5,13 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from utils import distributed
 from utils.inference import Predictor
-from utils.structures import Probs, Sample
+from utils.structures import Probs, Sample, label_size
 
 SPARE_S = 20.0  # of a time limit, as published; for small limits a twentieth of it
 
@@ -106,7 +105,7 @@ def predict_in_time(
         limit_s: seconds from the start of the process to the very end; None for no limit.
     """
     if limit_s is None:
-        yield from ((batch, predictor(batch.images)) for batch in batches)
+        yield from ((batch, predictor(batch.images, size=label_size(batch))) for batch in batches)
         return
     spare_s = min(SPARE_S, limit_s / 20)
     budget = TimeBudget(limit_s - spare_s, len(batches), process_start_s())
@@ -114,11 +113,12 @@ def predict_in_time(
     for k, batch in enumerate(batches):
         plan = budget.begin(k)
         if plan == "both":
-            plain_s, _ = _timed(predictor, batch.images, "none")
-            augmented_s, probs = _timed(predictor, batch.images, predictor.tta)
+            plain_s, _ = _timed(predictor, batch, "none")
+            augmented_s, probs = _timed(predictor, batch, predictor.tta)
             budget.compared(plain_s, augmented_s)
         else:
-            probs = predictor(batch.images, "none" if plan == "none" else predictor.tta)
+            tta = "none" if plan == "none" else predictor.tta
+            probs = predictor(batch.images, tta, label_size(batch))
         augmented += plan != "none"
         yield batch, probs
         budget.end(k)
@@ -129,9 +129,9 @@ def predict_in_time(
         tqdm.write(f"--time-limit {limit_s:g} s: {told}, {took_s:.0f} s so far{over}")
 
 
-def _timed(predictor: Predictor, images: Tensor, tta: str) -> tuple[float, Probs]:
+def _timed(predictor: Predictor, batch: Sample, tta: str) -> tuple[float, Probs]:
     """Seconds until the probabilities are there, and they."""
     start_s = time.monotonic()
-    probs = predictor(images, tta)
+    probs = predictor(batch.images, tta, label_size(batch))
     predictor.wait()
     return time.monotonic() - start_s, probs

@@ -3,8 +3,8 @@
 import argparse
 
 from utils.cli import Parser, fraction, positive_float, positive_int
-from utils.losses import CHANGE_LOSSES
-from utils.optim import LR_POLICIES
+from utils.losses import CHANGE_LOSSES, MEANS_OVER
+from utils.optim import LR_POLICIES, OPTIMIZERS
 from utils.options import OUTPUT_STRIDES, add_tta_option
 
 FUSIONS = ("features", "difference", "concat")
@@ -12,6 +12,15 @@ FUSIONS = ("features", "difference", "concat")
 
 def add_training_data_options(group: argparse._ArgumentGroup) -> None:
     """What training does to its tiles."""
+    group.add_argument(
+        "--val-dataset",
+        metavar="NAME",
+        help="validate on the val part of another data set with the same classes and bands, such "
+        "as dfc2020 with --dataset sen12ms; then all of --dataset trains",
+    )
+    group.add_argument(
+        "--val-root", metavar="DIR", help="folder of --val-dataset (default: its own)"
+    )
     group.add_argument(
         "--use-pseudo-label",
         nargs="?",
@@ -91,8 +100,94 @@ def add_training_model_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_optimisation_options(parser: Parser) -> None:
-    """The training loop."""
-    group = parser.add_argument_group("optimisation")
+    """How it is trained: what takes the steps, what they minimise, and the loop around them."""
+    _add_optimizer_options(parser.add_argument_group("optimiser"))
+    _add_loss_options(parser.add_argument_group("loss"))
+    _add_loop_options(parser.add_argument_group("training loop"))
+
+
+def _add_optimizer_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--optimizer", choices=list(OPTIMIZERS), default="adam", help="what takes the steps"
+    )
+    group.add_argument(
+        "--lr",
+        type=positive_float,
+        default=0.00015,
+        help="of the backbone; of a network without one, of everything",
+    )
+    group.add_argument(
+        "--head-lr-factor",
+        type=positive_float,
+        default=10.0,
+        help="times --lr, for the heads on a backbone",
+    )
+    group.add_argument(
+        "--momentum",
+        type=fraction,
+        help="of --optimizer sgd (default: 0.9) and rmsprop (default: 0)",
+    )
+    group.add_argument(
+        "--weight-decay", type=float, default=1e-4, help="L2 penalty on every weight"
+    )
+    group.add_argument(
+        "--lr-policy",
+        choices=list(LR_POLICIES),
+        default="poly",
+        help="; ".join(f"{name}: {text}" for name, text in LR_POLICIES.items()),
+    )
+    group.add_argument("--lr-gamma", type=fraction, help="of --lr-policy step and exponential")
+    group.add_argument(
+        "--lr-min",
+        type=fraction,
+        default=0.0,
+        metavar="LR",
+        help="where --lr-policy poly ends",
+    )
+    group.add_argument(
+        "--ema",
+        nargs="?",
+        type=fraction,
+        const=0.999,
+        metavar="DECAY",
+        help="validate and save a moving average of the weights (bare: 0.999 a step)",
+    )
+
+
+def _add_loss_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--change-loss",
+        choices=CHANGE_LOSSES,
+        default="bce",
+        help="bce: cross-entropy, changed pixels --changed-weight times; dice_bce: Dice and "
+        "unweighted cross-entropy",
+    )
+    group.add_argument(
+        "--changed-weight", type=positive_float, default=2.0, help="of changed pixels in bce"
+    )
+    group.add_argument(
+        "--class-weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="one weight a class (default: 2 1 2 2 1 1 for SECOND's six, as published; all 1 for "
+        "others and with --use-pseudo-label)",
+    )
+    group.add_argument(
+        "--loss-mean-over",
+        choices=MEANS_OVER,
+        default="labelled",
+        help="what the classes' loss is divided by: labelled pixels, or all, ignored ones and "
+        "padding counting 0",
+    )
+    group.add_argument(
+        "--aux-weight",
+        type=float,
+        help="of the loss of tfinet's gate (default: 2) or of mmseg_*'s auxiliary head (0.4)",
+    )
+
+
+def _add_loop_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--epochs", type=positive_int, default=30, help="passes over the training tiles"
     )
@@ -108,52 +203,6 @@ def add_optimisation_options(parser: Parser) -> None:
         metavar="N",
         help="work through each batch in N parts: less memory, the same loss but for batch norm "
         "and Dice",
-    )
-    group.add_argument("--lr", type=positive_float, default=0.00015, help="of the backbone")
-    group.add_argument(
-        "--head-lr-factor",
-        type=positive_float,
-        default=10.0,
-        help="times --lr, for the heads",
-    )
-    group.add_argument(
-        "--lr-policy",
-        choices=list(LR_POLICIES),
-        default="poly",
-        help="; ".join(f"{name}: {text}" for name, text in LR_POLICIES.items()),
-    )
-    group.add_argument("--lr-gamma", type=fraction, help="of --lr-policy step and exponential")
-    group.add_argument("--weight-decay", type=float, default=1e-4, help="of Adam")
-    group.add_argument(
-        "--change-loss",
-        choices=CHANGE_LOSSES,
-        default="bce",
-        help="bce: cross-entropy, changed pixels --changed-weight times; dice_bce: Dice and "
-        "unweighted cross-entropy",
-    )
-    group.add_argument(
-        "--changed-weight", type=positive_float, default=2.0, help="of changed pixels in bce"
-    )
-    group.add_argument(
-        "--aux-weight",
-        type=float,
-        help="of the loss of tfinet's gate (default: 2) or of mmseg_*'s auxiliary head (0.4)",
-    )
-    group.add_argument(
-        "--class-weights",
-        nargs="+",
-        type=float,
-        metavar="W",
-        help="one weight a class (default: 2 1 2 2 1 1 for six classes, as published; all 1 with "
-        "--use-pseudo-label)",
-    )
-    group.add_argument(
-        "--ema",
-        nargs="?",
-        type=fraction,
-        const=0.999,
-        metavar="DECAY",
-        help="validate and save a moving average of the weights (bare: 0.999 a step)",
     )
     group.add_argument(
         "--sync-bn",

@@ -3,7 +3,7 @@
 import queue
 import threading
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,28 +68,27 @@ def write_probs(
         np.savez(file, **arrays)
 
 
-def zip_masks(zip_path: Path | str, folder: Path | str, names: Sequence[str]) -> int:
-    """Packs the masks of some tiles for submission; the same masks give the same bytes.
+def zip_files(zip_path: Path | str, folder: Path | str, files: Iterable[str]) -> int:
+    """Packs masks for submission; the same masks give the same bytes.
 
     Args:
         zip_path: the archive to write.
-        folder: holds `im1/<id>.png` and, for two dates, `im2/<id>.png`; as in the archive.
-        names: ids.
+        folder: where they are.
+        files: relative to it, such as im1/00001.png; called so in the archive.
 
     Returns:
         The number of files packed.
 
     Raises:
-        FileNotFoundError: a tile has no mask there.
+        FileNotFoundError: a file is not there.
     """
-    folder = Path(folder)
-    dates = [date for date in ("im1", "im2") if (folder / date).is_dir()] or ["im1"]
+    files = sorted(files)
     with atomic_path(zip_path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name in sorted(f"{date}/{name}.png" for date in dates for name in names):
+        for name in files:
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr, entry.create_system = 0o644 << 16, 3  # the same on every system
-            archive.writestr(entry, (folder / name).read_bytes())
-    return len(dates) * len(names)
+            archive.writestr(entry, Path(folder, name).read_bytes())
+    return len(files)
 
 
 class BackgroundWriter:
