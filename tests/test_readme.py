@@ -10,13 +10,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands() -> list[str]:
     """Every `python ...` in a fenced block or between backticks."""
-    blocks = re.findall(r"^```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    text = "\n".join((README, *DOCS))
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    inline = [re.sub(r"\s+", " ", text) for text in re.findall(r"`(python [^`]+)`", README)]
+    inline = [re.sub(r"\s+", " ", found) for found in re.findall(r"`(python [^`]+)`", text)]
     found = [line for line in lines if line.startswith("python ")] + inline
     return sorted({command for command in found if "--help" not in command})
 
@@ -24,7 +26,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_parses(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    if ".json" in command:
+    if re.search(r"train\.py \S+\.json", command):
         pytest.skip("names a file of the original Rucode; see test_rucode_config.py")
     words = shlex.split(command)[1:]
     if words[0] == "-m":

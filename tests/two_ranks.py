@@ -38,6 +38,7 @@ def main(script: str, *words: str) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         run_id="two_ranks",
+        max_restarts=0,
         start_method="fork",
     )
     elastic_launch(config, entry)(list(words))

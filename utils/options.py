@@ -24,7 +24,7 @@ def add_data_options(parser: Parser, datasets: Iterable[str]) -> argparse._Argum
     group.add_argument(
         "--data-root",
         metavar="DIR",
-        help="folder with train/ val/ test/ (default: the data set's own; second: data/dataset)",
+        help="folder of the data set (default: its own; second: data/dataset)",
     )
     group.add_argument(
         "--folders",
@@ -32,7 +32,8 @@ def add_data_options(parser: Parser, datasets: Iterable[str]) -> argparse._Argum
         metavar="KEY=NAME",
         help="other folder names, such as im1=A im2=B train=SECOND_train_set "
         "(keys: train val test im1 im2 label1 label2; binary: label; rucode: images masks "
-        "sample_submission; folder: images labels classes; naic2020: the lists train val test)",
+        "sample_submission; folder: images labels classes; naic2020: the lists train val test; "
+        "sen12ms: holdout_scenes)",
     )
     return group
 
@@ -43,8 +44,8 @@ def add_scene_data_options(group: argparse._ArgumentGroup) -> None:
         "--bands",
         nargs="+",
         metavar="BAND",
-        help="bands to read, by name or number from 1, or grey; binary and rucode (default: all of "
-        "binary's, red green blue of rucode's; grey with --fusion difference)",
+        help="bands to read, by name or number from 1, or grey; binary, folder and rucode "
+        "(default: all there are; red green blue of rucode's; grey with --fusion difference)",
     )
     group.add_argument(
         "--label-coding",
@@ -63,7 +64,9 @@ def add_sentinel_options(group: argparse._ArgumentGroup) -> None:
         ("s2lr", "read Sentinel-2 at 60 m (B1 B9 B10)"),
     ):
         group.add_argument(
-            f"--use-{name}", action="store_true", help=f"sen12ms, dfc2020, tiff_dir: {text}"
+            f"--use-{name}",
+            action=argparse.BooleanOptionalAction,
+            help=f"sen12ms, dfc2020, tiff_dir: {text}",
         )
     group.add_argument(
         "--no-savanna", action="store_true", help="likewise: leave that class out, 9 remain"
@@ -83,7 +86,7 @@ def add_split_option(group: argparse._ArgumentGroup) -> None:
         help="which tiles validate: every10th of train/, hash10 (10 %% by a hash of the id), "
         "official (a labelled val/), or a text file of ids; binary and rucode also leave_out:ID "
         "(a scene) and area[:SHARE] (the bottom rows of every scene) (default: every10th; rucode: "
-        "area)",
+        "area; naic2020 and sen12ms: official)",
     )
 
 

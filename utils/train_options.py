@@ -49,7 +49,7 @@ def add_training_data_options(group: argparse._ArgumentGroup) -> None:
         "--orient",
         choices=("six", "turn_flip", "none"),
         help="random flips and turns: six = one of the six published, turn_flip = each half "
-        "of the time, none (default: six; rucode: turn_flip)",
+        "of the time, none (default: six; rucode: turn_flip; naic2020 and Sentinel data: none)",
     )
     group.add_argument("--swap-dates", action="store_true", help="exchange the dates at random")
     group.add_argument(
