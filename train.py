@@ -36,7 +36,7 @@ from utils.inference import Member, Normalise, Predictor, to_device
 from utils.log import RunLog, read_options
 from utils.losses import Objective, class_weights
 from utils.monitor import LossMonitor
-from utils.optim import WeightAverage, build_optimizer, learning_rate, set_lr
+from utils.optim import WeightAverage, build_optimizer, check_flags, learning_rate, set_lr
 from utils.precision import pick_amp
 from utils.rucode_config import read_rucode_config
 from utils.runs import Run, newest_run
@@ -68,6 +68,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     args.backbone = backbone_of(args.model, args.backbone)
+    check_flags(args.optimizer, args.momentum, args.lr_policy, args.lr, args.lr_min, args.lr_gamma)
     if args.resume is None:
         return args
     args.resume = str(Path(args.resume) if args.resume else newest_run(args.outdir, args.name))

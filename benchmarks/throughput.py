@@ -27,7 +27,7 @@ from utils.cli import Parser, positive_int, run
 from utils.files import write_json
 from utils.inference import Member, Normalise, Predictor
 from utils.losses import SENSEEARTH_CLASS_WEIGHTS, Objective
-from utils.optim import build_adam
+from utils.optim import build_optimizer
 from utils.precision import AMP_CHOICES, pick_amp
 from utils.schemes import SECOND
 from utils.structures import IGNORE_INDEX, Sample
@@ -204,7 +204,7 @@ def our_training(args: argparse.Namespace) -> Callable:
     """A step of train.py."""
     network, batch = fresh_network(args).train(), random_batch(args)
     network = network.to(memory_format=torch.channels_last)
-    optimizer = build_adam(network, lr=1e-4, weight_decay=1e-4)
+    optimizer = build_optimizer(network, "adam", lr=1e-4, weight_decay=1e-4)
     normalise, weights = Normalise.of(SECOND), torch.tensor(SENSEEARTH_CLASS_WEIGHTS)
     amp = pick_amp(args.amp, CPU)
     scaler = torch.amp.GradScaler("cpu", enabled=amp == torch.float16)

@@ -230,11 +230,13 @@ def find_checkpoints(outdir: Path | str) -> list[Path]:
 def load_matching(network: nn.Module, path: Path | str) -> str:
     """Loads the entries of a file that fit in name and shape (--pretrain-from); says what it did.
 
+    Of a run's `last.pth` with --ema these are the averaged weights, as in `load_network`.
+
     Raises:
         FileNotFoundError, ValueError: see `read_file`; or hardly anything fits.
     """
     content = read_file(path)
-    state = state_dict_of(content)
+    state = content["ema"]["weights"] if content.get("ema") else state_dict_of(content)
     own = network.state_dict()
     model = next(name for name, kind in NETWORKS.items() if type(network) is kind)
     if "recipe" not in content and model in LAYOUTS:

@@ -9,9 +9,8 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
-from test_distributed import run_alone
+from test_distributed import run_alone, torchrun
 from tiny_data import make_binary, make_rucode, truncate
-from two_ranks import two_ranks
 
 import test as script
 import train
@@ -212,7 +211,7 @@ def test_two_processes_predict_scenes_as_one_does(rucode, tmp_path):
     words += ["--tta", "none", "--tile-px", "32", "--split", "train", "--score", "--save-probs"]
     words += ["--threshold", "auto", "--test-batch-size", "1"]  # else batches mix scenes
     outputs = {}
-    for name, run in (("one", run_alone), ("two", two_ranks)):
+    for name, run in (("one", run_alone), ("two", torchrun)):
         rle = tmp_path / name / "rle.csv"
         run("test.py", *words, "--outdir", tmp_path / name, "--rle", rle)
         files = (p for p in (tmp_path / name).rglob("*") if p.is_file())

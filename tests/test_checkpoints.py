@@ -287,6 +287,8 @@ def test_averaged_weights_are_preferred_where_a_checkpoint_has_them(tmp_path):
     save_checkpoint(tmp_path / "c.pth", network.state_dict(), recipe, ema=None)
     state = load_network(tmp_path / "b.pth")[0].state_dict()
     torch.testing.assert_close(state, averaged, rtol=0, atol=0)
+    load_matching(fresh := network_of(recipe), tmp_path / "b.pth")  # --pretrain-from
+    torch.testing.assert_close(fresh.state_dict(), averaged, rtol=0, atol=0)
     state = load_network(tmp_path / "c.pth")[0].state_dict()
     torch.testing.assert_close(state, network.state_dict(), rtol=0, atol=0)
 

@@ -167,7 +167,7 @@ def test_bare_ema_has_a_usual_decay():
     [
         (("--bathc-size", 4), ("--bathc-size", "--batch-size")),
         (("--batch-siz", 4), ("--batch-siz", "--batch-size")),  # no silent abbreviations
-        (("--use-s1",), ("--use-s1",)),
+        (("--use-s3",), ("--use-s3",)),
         (("stray",), ("'stray'",)),
         (("--batch-size", 0), ("--batch-size", "at least 1")),
         (("--batch-size", "many"), ("--batch-size", "many")),

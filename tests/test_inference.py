@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from utils.inference import (
@@ -76,7 +77,7 @@ def test_every_view_is_undone(name):
 
 def test_views_are_all_different():
     x = torch.arange(9).view(3, 3)
-    for name, count in (("none", 1), ("flip_rot", 6), ("d4", 8)):
+    for name, count in (("none", 1), ("flip_rot", 6), ("d4", 8), ("flip_lr", 2), ("flips", 4)):
         assert len({tuple(v.apply(x).flatten().tolist()) for v in TTA_VIEWS[name]}) == count
 
 
@@ -92,6 +93,13 @@ def test_the_six_published_views_by_hand():
     }
     ours = {tuple(map(tuple, view.apply(x).tolist())) for view in TTA_VIEWS["flip_rot"]}
     assert ours == published
+
+
+def test_the_flips_published_for_naic_by_hand():
+    x = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    left_right, up_down, both = x.flip(1), x.flip(0), x.flip(0, 1)
+    for name, views in (("flip_lr", [x, left_right]), ("flips", [x, up_down, left_right, both])):
+        assert [view.apply(x).tolist() for view in TTA_VIEWS[name]] == [v.tolist() for v in views]
 
 
 def test_a_view_works_on_the_last_two_axes_alone():
@@ -120,6 +128,27 @@ def test_tta_is_the_mean_of_views_one_by_one(tta, size):
         each.append([view.undo(logits.semantic.softmax(2)), view.undo(logits.change.sigmoid())])
     expected = Probs(*(torch.stack(values).mean(0) for values in zip(*each, strict=True)))
     assert_same(Predictor([member(network)], CPU, tta=tta)(images), expected)
+
+
+@pytest.mark.parametrize("tta", ["none", "flips", "flip_rot"])
+def test_scores_are_resized_before_they_become_probabilities(tta):
+    images, size = make_images(8, 12), (5, 6)
+    network = Slanted().eval()
+    semantic, change = [], []
+    for view in TTA_VIEWS[tta]:
+        turned = size if view.quarter_turns % 2 == 0 else size[::-1]
+        with torch.no_grad():
+            logits = network(view.apply(Normalise.of(SECOND)(images)))
+        for date in (0, 1):
+            scores = F.interpolate(logits.semantic[:, date], turned, mode="bilinear")
+            semantic.append(view.undo(scores.softmax(1)))
+        scores = F.interpolate(logits.change[:, None], turned, mode="bilinear")
+        change.append(view.undo(scores[:, 0].sigmoid()))
+    dates = [torch.stack(semantic[date::2]).mean(0) for date in (0, 1)]
+    expected = Probs(torch.stack(dates, 1), torch.stack(change).mean(0))
+    probs = Predictor([member(network)], CPU, tta=tta)(images, size=size)
+    assert probs.semantic.shape == (2, 2, K, *size) and probs.change.shape == (2, *size)
+    assert_same(probs, expected)
 
 
 def test_a_call_can_choose_other_views_than_the_predictors_own():

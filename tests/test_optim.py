@@ -14,6 +14,7 @@ from utils.optim import (
     OPTIMIZERS,
     WeightAverage,
     build_optimizer,
+    check_flags,
     learning_rate,
     set_lr,
 )
@@ -83,13 +84,6 @@ def test_recipes_of_land_cover_have_the_published_rates(recipe, step, expected):
         given["lr_policy"], given["lr"], step, total, 6000, lr_min=given.get("lr_min", 0)
     )
     assert rate == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_lowest_rate_above_the_first_or_of_another_policy_is_an_error():
-    with pytest.raises(ValueError, match=r"--lr-min 0\.01 .*below --lr.*--lr 0\.001"):
-        learning_rate("poly", 1e-3, 0, 100, 1, lr_min=1e-2)
-    with pytest.raises(ValueError, match=r"--lr-min.*got --lr-policy constant"):
-        learning_rate("constant", 1e-3, 0, 100, 1, lr_min=1e-4)
 
 
 def test_every_policy_starts_at_the_given_rate_and_never_rises():
@@ -163,9 +157,20 @@ def test_weight_decay_pulls_every_weight_towards_zero():
         torch.testing.assert_close(p.detach(), old * (1 - 1e-2 * 0.5))
 
 
-def test_a_momentum_for_adam_is_an_error():
-    with pytest.raises(ValueError, match=r"--momentum 0\.9 is of --optimizer sgd and rmsprop"):
-        build_optimizer(Tiny(), "adam", lr=1e-3, weight_decay=0, momentum=0.9)
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"momentum": 0.9}, r"--momentum 0\.9 is of --optimizer sgd and rmsprop, got adam"),
+        ({"lr_min": 1e-2}, r"--lr-min 0\.01 .*below --lr.*--lr 0\.001"),
+        ({"lr_min": 1e-4, "policy": "constant"}, r"--lr-min.*got --lr-policy constant"),
+        ({"gamma": 0.5}, r"--lr-gamma 0\.5 is of --lr-policy step and exponential, got poly"),
+    ],
+)
+def test_flags_without_effect_are_errors(flags, told):
+    usual = {"kind": "adam", "momentum": None, "policy": "poly", "lr": 1e-3, "lr_min": 0.0}
+    check_flags(**usual, gamma=None)
+    with pytest.raises(ValueError, match=told):
+        check_flags(**{**usual, "gamma": None, **flags})
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)

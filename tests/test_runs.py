@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from utils.optim import build_adam
+from utils.optim import build_optimizer
 from utils.runs import Run
 from utils.state_files import read_file
 
@@ -14,7 +14,8 @@ def new_run(folder, **more) -> Run:
 
 def parts():
     network = nn.Sequential(nn.Linear(2, 1))
-    return network, build_adam(network, 1e-3, 0.0), torch.amp.GradScaler("cpu", enabled=False)
+    optimizer = build_optimizer(network, "adam", 1e-3, 0.0)
+    return network, optimizer, torch.amp.GradScaler("cpu", enabled=False)
 
 
 def names(folder) -> list[str]:

@@ -22,6 +22,32 @@ LR_POLICIES = {
 }
 
 
+def check_flags(
+    kind: str, momentum: float | None, policy: str, lr: float, lr_min: float, gamma: float | None
+) -> None:
+    """Refuses what would have no effect; arguments as of the functions below.
+
+    Raises:
+        ValueError: a momentum for an optimiser that takes none, `lr_min` above `lr` or for another
+            policy than poly, or `gamma` for another than step and exponential.
+    """
+    if momentum is not None and kind not in MOMENTA:
+        raise ValueError(
+            f"--momentum {momentum} is of --optimizer {' and '.join(MOMENTA)}, got {kind}; leave "
+            "it out"
+        )
+    if lr_min and (policy != "poly" or lr_min > lr):
+        raise ValueError(
+            f"--lr-min {lr_min:g} is where --lr-policy poly ends below --lr, got --lr-policy "
+            f"{policy} and --lr {lr:g}; lower it, or leave it out"
+        )
+    if gamma is not None and policy not in ("step", "exponential"):
+        raise ValueError(
+            f"--lr-gamma {gamma:g} is of --lr-policy step and exponential, got {policy}; leave it "
+            "out"
+        )
+
+
 def build_optimizer(
     network: nn.Module,
     kind: str,
@@ -39,15 +65,7 @@ def build_optimizer(
         weight_decay: L2 penalty, added to the gradient, of every weight.
         head_lr_factor: times `lr`, of the heads.
         momentum: 0..1; None means the optimiser's in MOMENTA.
-
-    Raises:
-        ValueError: a momentum for an optimiser that takes none.
     """
-    if momentum is not None and kind not in MOMENTA:
-        raise ValueError(
-            f"--momentum {momentum} is of --optimizer {' and '.join(MOMENTA)}, got {kind}; leave "
-            "it out"
-        )
     groups = parameter_groups(network, lr, head_lr_factor)
     options: dict[str, float | bool] = {"lr": lr, "weight_decay": weight_decay}
     if kind in MOMENTA:
@@ -58,13 +76,6 @@ def build_optimizer(
     if kind == "sgd" and options["momentum"]:
         _zero_momentum(optimizer)
     return optimizer
-
-
-def build_adam(
-    network: nn.Module, lr: float, weight_decay: float, head_lr_factor: float = 10.0
-) -> torch.optim.Optimizer:
-    """`build_optimizer` of kind adam, for callers that do not choose."""
-    return build_optimizer(network, "adam", lr, weight_decay, head_lr_factor)
 
 
 def parameter_groups(
@@ -114,15 +125,7 @@ def learning_rate(
         steps_per_epoch: linear, step and exponential change once an epoch.
         gamma: of step and exponential; None for their own.
         lr_min: of poly, which falls to it.
-
-    Raises:
-        ValueError: `lr_min` above `lr`, or for another policy.
     """
-    if lr_min and (policy != "poly" or lr_min > lr):
-        raise ValueError(
-            f"--lr-min {lr_min:g} is where --lr-policy poly ends below --lr, got --lr-policy "
-            f"{policy} and --lr {lr:g}; lower it, or leave it out"
-        )
     if policy == "poly":
         return (lr - lr_min) * (1 - step / total_steps) ** 0.9 + lr_min
     if policy == "constant":

@@ -16,7 +16,7 @@ def add_training_data_options(group: argparse._ArgumentGroup) -> None:
         "--val-dataset",
         metavar="NAME",
         help="validate on the val part of another data set with the same classes and bands, such "
-        "as dfc2020 with --dataset sen12ms; then all of --dataset trains",
+        "as dfc2020 with --dataset sen12ms; then the whole of --dataset's train part trains",
     )
     group.add_argument(
         "--val-root", metavar="DIR", help="folder of --val-dataset (default: its own)"

@@ -38,7 +38,7 @@ def forward_backward(
     amp: torch.dtype | None,
 ) -> LossTerms:
     """Gradients of one batch, worked through in parts; its losses over all ranks' pixels."""
-    denominators = loss_denominators(batch, objective.class_weights)
+    denominators = loss_denominators(batch, objective.class_weights, objective.mean_over)
     packed = distributed.sum_over_ranks(torch.cat([d.flatten() for d in denominators]))
     denominators = Denominators(packed[:-1], packed[-1])
     terms, tiles = [], len(batch.images)
