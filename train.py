@@ -55,7 +55,7 @@ def build_parser() -> Parser:
     options.add_split_option(data)
     options.add_scene_data_options(data)
     options.add_sentinel_options(data)
-    train_options.add_training_data_options(data)
+    train_options.add_training_data_options(data, DATASETS)
     model = options.add_model_options(parser, NETWORKS, BACKBONES)
     train_options.add_training_model_options(model)
     train_options.add_optimisation_options(parser)

@@ -131,7 +131,7 @@ class LandCoverDataset(Dataset):
             sample = self.augment(sample, np.random.default_rng((self.seed, epoch, index)))
         return Sample(
             name=sample.name,
-            images=torch.from_numpy(np.array(sample.images, order="C")),
+            images=torch.from_numpy(np.require(sample.images, requirements=["C", "W"])),
             semantic=torch.from_numpy(sample.semantic.astype(np.int64, order="C")),
             change=torch.from_numpy(sample.change.astype(np.int64, order="C")),
         )

@@ -1,8 +1,9 @@
 """The groups of flags of train.py."""
 
 import argparse
+from collections.abc import Iterable
 
-from utils.cli import Parser, fraction, positive_float, positive_int
+from utils.cli import Parser, fraction, one_of, positive_float, positive_int
 from utils.losses import CHANGE_LOSSES, MEANS_OVER
 from utils.optim import LR_POLICIES, OPTIMIZERS
 from utils.options import OUTPUT_STRIDES, add_tta_option
@@ -10,10 +11,11 @@ from utils.options import OUTPUT_STRIDES, add_tta_option
 FUSIONS = ("features", "difference", "concat")
 
 
-def add_training_data_options(group: argparse._ArgumentGroup) -> None:
+def add_training_data_options(group: argparse._ArgumentGroup, datasets: Iterable[str]) -> None:
     """What training does to its tiles."""
     group.add_argument(
         "--val-dataset",
+        type=one_of("data set", list(datasets)),
         metavar="NAME",
         help="validate on the val part of another data set with the same classes and bands, such "
         "as dfc2020 with --dataset sen12ms; then the whole of --dataset's train part trains",
