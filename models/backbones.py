@@ -88,6 +88,8 @@ class Backbone(nn.Module):
         self.merged_stride = self.strides[-1]
         self.fine = next((i for i, stride in enumerate(self.strides) if stride >= 4), 0)
         self.channels_last = str(getattr(body, "output_fmt", "NCHW")).endswith("NHWC")
+        if any(map(_cuts_patches, body.modules())):  # which drop, or refuse, what is no whole patch
+            self.size_multiple = self.strides[-1]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, C, H, W) normalised -> maps (N, channels[i], H / strides[i], W / strides[i])."""
@@ -103,6 +105,13 @@ class Backbone(nn.Module):
         for module in self.body.modules():
             if isinstance(module, nn.BatchNorm2d) and self.fine_tuning_momentum is not None:
                 module.momentum = self.fine_tuning_momentum
+
+
+def _cuts_patches(module: nn.Module) -> bool:
+    """Whether it is a convolution whose windows neither overlap nor reach beyond the edges."""
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.kernel_size == module.stride and max(module.stride) > 1
 
 
 class HRNetBackbone(Backbone):

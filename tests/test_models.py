@@ -496,3 +496,15 @@ def test_every_backbone_of_the_table_is_known_to_timm():
     import timm
 
     assert all(timm.is_model(entry.timm_name) for entry in BACKBONES.values())
+
+
+@pytest.mark.parametrize(("name", "backbone"), [("unet", "convnext_atto"), ("fcn", "swin_tiny")])
+def test_backbones_of_patches_see_images_of_any_size(name, backbone):
+    network = build(name, backbone, task="land_cover")
+    for height, width in ((24, 40), (41, 50)):
+        images = make_batch(1, dates=1, height=height, width=width).images
+        logits = predict(network, images)
+        assert shapes_of(logits)[0] == (1, 1, K, height, width)
+        seen = images.clone()
+        seen[..., -1, -1] += 10  # the corner that would be no whole patch
+        assert (predict(network, seen).semantic - logits.semantic).abs().max() > 0
