@@ -22,7 +22,7 @@ demo: $(VENV)/.done
 		--outdir $(OUT) --epochs $(EPOCHS)
 
 test: $(VENV)/.done
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/.done
 	$(BIN)/ruff check .

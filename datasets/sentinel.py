@@ -5,7 +5,6 @@ decibel. Only the bands that a network takes are read, each file is opened once:
 as bytes, others by rasterio.
 """
 
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from datasets.codecs import LabelError, refuse_unknown
 from datasets.land_cover import Patch, Size, refuse_sizes, unlabelled
 from datasets.plain_tiff import read_plain
 from datasets.rasters import decoding
+from utils.gdal import rasterio
 from utils.schemes import DFC_CLASSES, S1_BANDS, S2_BANDS
 from utils.structures import IGNORE_INDEX, Scheme
 
@@ -276,15 +276,5 @@ def open_tiff(path: Path | str) -> Any:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no {path}; check --data-root")
-    rasterio = _rasterio()
-    with decoding(path), rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-        return rasterio.open(path, driver="GTiff", sharing=False)
-
-
-@lru_cache(maxsize=1)
-def _rasterio() -> Any:
-    import rasterio  # slow to import, and other data sets do not need it
-
-    # patches without a place on earth are no news here
-    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
-    return rasterio
+    with decoding(path), rasterio().Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        return rasterio().open(path, driver="GTiff", sharing=False)
