@@ -63,10 +63,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.min_confidence and args.rule != "mean":
         parser.error("--min-confidence needs --rule mean; votes have no confidence")
-    if DATASETS[args.dataset].task != "semantic_change":
+    task = DATASETS[args.dataset].task
+    if task != "semantic_change":
         parser.error(
-            f"--dataset {args.dataset} has no land-cover classes to label unchanged pixels with; "
-            "choose from "
+            f"--dataset {args.dataset} is for {task.replace('_', ' ')}: only "
+            "where classes change are there unchanged pixels to label; choose from "
             + ", ".join(n for n, e in DATASETS.items() if e.task == "semantic_change")
         )
     return args

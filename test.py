@@ -69,10 +69,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"--{name.replace('_', '-')} is for data sets of {'tiles' if scenes else 'scenes'}, "
             f"--dataset {args.dataset} is none; leave it out"
         )
+    if args.bands is not None and not DATASETS[args.dataset].chooses_bands:
+        parser.error(f"--dataset {args.dataset} has no --bands to choose from; leave it out")
     if args.pkl is not None and not has_one_png(args.dataset):
         parser.error(
             f"--pkl is for land cover in PNG masks, not --dataset {args.dataset}; leave it out"
         )
+    if DATASETS[args.dataset].task == "land_cover" and "threshold" in parser.given(argv):
+        parser.error(f"--threshold is for change, --dataset {args.dataset} has none; leave it out")
     if args.test_batch_size is None:
         args.test_batch_size = 4 if scenes else 16
     if args.threshold == "auto" and not scenes:
@@ -102,6 +106,7 @@ def main(argv: list[str] | None = None) -> None:
             split = trained_split(paths[0]) or DATASETS[args.dataset].split
             test_scenes(args, groups, args.val_split or split)
         else:
+            refuse_several(paths, groups)
             test_tiles(args, *groups[0])
 
 
@@ -119,6 +124,16 @@ def load_groups(
     ]
 
 
+def refuse_several(paths: list[Path], groups: list[tuple[Scheme, Predictor]]) -> None:
+    """Raises ValueError if the networks read tiles in several ways."""
+    if len(groups) > 1:
+        ways = "; ".join(f"{' '.join(s.bands)} ({len(s.classes)} classes)" for s, _ in groups)
+        raise ValueError(
+            f"{', '.join(map(str, paths))} read other bands or know other classes: {ways}. Only "
+            "networks that are alike are averaged; choose some with --checkpoints"
+        )
+
+
 def scheme_to_read(args: argparse.Namespace, path: Path, hint: Published | None) -> Scheme:
     """How a network's images are to be read: as it was trained, or else as the data set says."""
     if reads_as_trained(args.dataset, vars(args)):
@@ -132,6 +147,12 @@ def scheme_to_read(args: argparse.Namespace, path: Path, hint: Published | None)
             )
         if own is not None:
             return own
+        if DATASETS[args.dataset].scheme_options:
+            raise ValueError(
+                f"{path} does not say which bands and classes it has, and no args.pkl lies beside "
+                "it; say so with --use-s1, --use-s2hr, --use-s2mr, --use-s2lr, --no-savanna, and "
+                "which network it is with --model and --backbone"
+            )
     folders = parse_folders(args.folders)
     return find_scheme(
         args.dataset, args.data_root, folders=folders, bands=args.bands, flags=vars(args)
@@ -168,7 +189,8 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
         world=distributed.world(),
         num_workers=args.num_workers,
     )
-    if distributed.is_main() and any(folder.glob("im1/*.png")):
+    written = "im1/*.png" if entry.labels is None else "*.tif"
+    if distributed.is_main() and any(folder.glob(written)):
         print(f"replacing masks of an earlier test in {folder}")
     confusion = confusion_for(scheme.task, scheme.num_classes, device)
     unit = "pair" if scheme.num_dates == 2 else "tile"
@@ -199,10 +221,10 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
         if args.score:
             metrics = metrics_for(scheme.task, counts, scheme.num_classes, entry.absent_is_zero)
         if args.zip is not None:
-            path = Path(args.zip or folder.with_suffix(".zip"))
+            path = Path(args.zip or folder.parent / f"{folder.name}.zip")
             print(f"{pack(entry, path, folder, tiles.names)} masks packed in {path}")
         if args.pkl is not None:
-            path = Path(args.pkl or folder.with_suffix(".pkl"))
+            path = Path(args.pkl or folder.parent / f"{folder.name}.pkl")
             print(f"{write_pkl(path, map(to_png, read_masks(folder, tiles.names)))} PNG in {path}")
         finish(args, part, folder, tiles.names, metrics)
 

@@ -44,7 +44,10 @@ from utils.structures import Scheme
 from utils.training import endless, forward_backward, is_due
 
 # what may differ when a run goes on: nothing that changes its numbers
-FREE_ON_RESUME = {"resume", "config", "device", "num_workers", "compile", "save_every", "log_every"}
+FREE_ON_RESUME = {
+    *("resume", "config", "device", "num_workers", "compile"),
+    *("save_every", "keep_every", "log_every"),
+}
 
 
 def build_parser() -> Parser:
@@ -69,6 +72,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.backbone = backbone_of(args.model, args.backbone)
     check_flags(args.optimizer, args.momentum, args.lr_policy, args.lr, args.lr_min, args.lr_gamma)
+    if DATASETS[args.dataset].task == "land_cover":
+        for name in parser.given(argv) & train_options.CHANGE_ONLY:
+            parser.error(
+                f"--{name.replace('_', '-')} is for change, --dataset {args.dataset} has one date; "
+                "leave it out"
+            )
     if args.resume is None:
         return args
     args.resume = str(Path(args.resume) if args.resume else newest_run(args.outdir, args.name))
@@ -192,6 +201,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             done = done or saved.is_stale(args.early_stop)
         if saves or done:
             saved.save_last(network, optimizer, scaler, ema, step)
+        if is_due(step, args.keep_every):
+            saved.keep_step(network, ema, step)
         if done:
             break
     bar.close()
@@ -251,14 +262,14 @@ def build_network(
 
 def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     """--load-from: one validation pass over a checkpoint, ours or a published one."""
-    scheme = None
-    if reads_as_trained(args.dataset, vars(args)):
-        scheme = trained_scheme(args.load_from)
+    own = trained_scheme(args.load_from)
+    scheme = own if reads_as_trained(args.dataset, vars(args)) else None
     scheme = scheme or scheme_of_data(args)
     check_data(args, scheme)
     val_batches = build_val_loader(args, scheme)
-    published = Published(args.model, args.backbone, args.lightweight, args.output_stride)
-    members = load_ensemble([args.load_from], device, scheme, [published])
+    hint = Published(args.model, args.backbone, args.lightweight, args.output_stride)
+    # a file that says what it is needs no hint
+    members = load_ensemble([args.load_from], device, scheme, [None if own else hint])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     validate(
         predictor,

@@ -48,6 +48,7 @@ class DatasetEntry(NamedTuple):
     split: str = "every10th"  # unless --split says otherwise
     orient: str = "six"  # unless --orient says otherwise
     scenes: bool = False  # images of any size, predicted in windows
+    chooses_bands: bool = False  # --bands picks some of its images'
     indexed: bool = False  # so many files that `build` takes index_dir, where their names are kept
     absent_is_zero: bool = False  # a class that never occurs counts as IoU 0 in its published mIoU
     labels: LabelFiles | None = None  # of predictions; None: palette PNGs
@@ -130,6 +131,7 @@ DATASETS = {
         "binary_change",
         "folders A B label, images of any size and bands",
         scenes=True,
+        chooses_bands=True,
         training_options={"positive_crops": 0.0, "samples_per_image": 1},
     ),
     "rucode": DatasetEntry(
@@ -142,6 +144,7 @@ DATASETS = {
         split="area",
         orient="turn_flip",
         scenes=True,
+        chooses_bands=True,
         training_options={"positive_crops": 0.7, "samples_per_image": 100},
     ),
     "folder": DatasetEntry(
@@ -151,6 +154,8 @@ DATASETS = {
         "data/dataset",
         "land_cover",
         "folders images labels of one date, classes.yaml",
+        chooses_bands=True,
+        training_options={"samples_per_image": 1},
     ),
     "naic2020": DatasetEntry(
         build_naic2020,
@@ -239,7 +244,7 @@ def reads_as_trained(name: str, flags: Mapping[str, Any]) -> bool:
     """
     entry = get_entry(name)
     return bool(
-        (entry.scenes and flags.get("bands") is None)
+        (entry.chooses_bands and flags.get("bands") is None)
         or (entry.scheme_options and not _scheme_flags(flags))
     )
 

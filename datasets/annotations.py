@@ -16,33 +16,42 @@ SEED = 1996  # of the published split
 NUM_EVAL = 5000  # entries that validate
 
 
-def annotate(image_dir: Path | str, mask_dir: Path | str | None = None) -> list[dict]:
+def annotate(
+    image_dir: Path | str, mask_dir: Path | str | None = None, image_ext: str | None = None
+) -> list[dict]:
     """The entries of a folder of images, sorted by file name.
 
     Args:
         image_dir: holds them.
         mask_dir: holds the labels, as many and of the same names up to the extension.
+        image_ext: of the images that are taken, such as .tif; None = any that is known.
 
     Raises:
         FileNotFoundError: no images.
         DataError: images without a label or labels without an image.
     """
-    images = list_images(image_dir)
+    images = [path for path in list_images(image_dir) if path.endswith(image_ext or "")]
     if not images:
-        raise FileNotFoundError(f"no images in {image_dir} (expected *.tif or *.png)")
+        expected = f"*{image_ext}" if image_ext else "*.tif or *.png"
+        raise FileNotFoundError(f"no images in {image_dir} (expected {expected})")
     if mask_dir is None:
         return [{"filename": path} for path in images]
-    masks = list_images(mask_dir)
-    stems = [{os.path.splitext(os.path.basename(path))[0] for path in p} for p in (images, masks)]
-    lonely = [(mask_dir, stem) for stem in sorted(stems[0] - stems[1])]
-    lonely += [(image_dir, stem) for stem in sorted(stems[1] - stems[0])]
+    all_masks = list_images(mask_dir)
+    masks = {_stem(path): path for path in all_masks}
+    stems = {_stem(path) for path in images}
+    lonely = [(mask_dir, stem) for stem in sorted(stems - masks.keys())]
+    lonely += [(image_dir, stem) for stem in sorted(masks.keys() - stems)]
     problems = [Problem("missing mate", str(Path(where, f"{stem}.*"))) for where, stem in lonely]
-    if len(images) != len(masks) and not problems:
-        problems = [Problem("same id twice", f"{image_dir} or {mask_dir}")]
+    if len(stems) < len(images) or len(masks) < len(all_masks):
+        problems.append(Problem("same id twice", f"{image_dir} or {mask_dir}"))
     if problems:
         raise DataError(image_dir, problems)
-    pairs = zip(images, masks, strict=True)
-    return [{"filename": image, "ann": {"seg_map": mask}} for image, mask in pairs]
+    return [{"filename": path, "ann": {"seg_map": masks[_stem(path)]}} for path in images]
+
+
+def _stem(path: str) -> str:
+    """What stands before the last dot of a file's name."""
+    return os.path.splitext(os.path.basename(path))[0]
 
 
 def list_images(folder: Path | str) -> list[str]:

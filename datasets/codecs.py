@@ -139,9 +139,13 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """(height, width) in pixels, from the header alone where PIL knows the format."""
-    with decoding(path), _open(path) as image:
-        return image.height, image.width
+    """(height, width) in pixels, from the header alone."""
+    with decoding(path):
+        if Path(path).suffix.lower() in (".tif", ".tiff"):  # PIL does not know them all
+            with rasterio().open(path) as file:
+                return file.shape
+        with _open(path) as image:
+            return image.height, image.width
 
 
 def find_coding(paths: Iterable[Path], coding: str = "auto") -> str:

@@ -64,7 +64,7 @@ def _bands(path: Path, bands: Sequence[str | int] | None) -> tuple[tuple[str, ..
     raster = open_raster(path)
     if bands is not None:
         names = band_names(bands)
-    elif raster.dtype == np.uint8 and raster.count == 3:
+    elif raster.dtype == np.uint8 and raster.count == (4 if _has_alpha(path) else 3):
         names = RGB
     else:
         names = band_names(range(1, raster.count + 1))
@@ -74,6 +74,11 @@ def _bands(path: Path, bands: Sequence[str | int] | None) -> tuple[tuple[str, ..
             f"pass numbers in 1..{raster.count}"
         )
     return names, raster.dtype == np.uint8 and names == RGB
+
+
+def _has_alpha(path: Path) -> bool:
+    """Whether a fourth band is transparency, not infrared."""
+    return path.suffix.lower() in (".png", ".bmp") and open_raster(path).count == 4
 
 
 def build_folder(

@@ -66,6 +66,7 @@ class LandCoverDataset(Dataset):
         cache: "ram" keeps what is read in memory shared by all workers; None reads files anew.
         augment: random changes. Their chance depends on (seed, epoch, index) only.
         seed: at least 0.
+        samples_per_image: items of each image, for crops: the first so many are of the first.
 
     Attributes:
         names: ids, in order.
@@ -86,6 +87,7 @@ class LandCoverDataset(Dataset):
         cache: str | None = None,
         augment: Augment | None = None,
         seed: int = 0,
+        samples_per_image: int = 1,
     ):
         if cache not in (None, "ram"):
             raise ValueError(f"--cache {cache!r} is not known; choose ram, or leave it out")
@@ -96,13 +98,16 @@ class LandCoverDataset(Dataset):
             raise ValueError(f"no patches in the part {part!r} of {path}; pass --data-root")
         if len(self._index) < len(self.names):
             raise ValueError(f"the part {part!r} of {path} has the same id twice; rename one file")
+        if samples_per_image > 1 and (augment is None or augment.crop_size is None):
+            raise ValueError("--samples-per-image is for crops; pass --crop-size too")
         self.augment, self.seed, self.epoch = augment, seed, 0
+        self.samples_per_image = samples_per_image
         kinds = [reader.kind(i) for i in range(len(self.names))] if cache else []
         self.cache = RamCache(*zip(*kinds, strict=True)) if cache else None
         self._sizes: list[tuple[Size, Size]] | None = None
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.names) * self.samples_per_image
 
     @property
     def tile_sizes(self) -> list[tuple[Size, Size]] | None:
@@ -124,9 +129,10 @@ class LandCoverDataset(Dataset):
         epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
         if not 0 <= index < len(self):
             raise IndexError(f"patch {index} of {len(self)} in {self.path}")
-        image, classes = self._arrays(index)
+        patch = index // self.samples_per_image
+        image, classes = self._arrays(patch)
         everywhere = np.ones(classes.shape, np.uint8)
-        sample = Sample(self.names[index], image[None], classes[None], everywhere)
+        sample = Sample(self.names[patch], image[None], classes[None], everywhere)
         if self.augment is not None:
             sample = self.augment(sample, np.random.default_rng((self.seed, epoch, index)))
         return Sample(

@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils.structures import Sample
 
+USUAL_PX = 512  # side of the tiles that batch sizes are thought for
+
 
 class EpochBatches(Sampler):
     """Shuffled batches of one rank; the whole of them is the same for any number of ranks.
@@ -103,11 +105,13 @@ def eval_loader(
 ) -> DataLoader:
     """Every tile once, in order: rank r reads the tiles [r::world]; none is counted twice.
 
-    Where the data set knows the sizes of its tiles (`tile_sizes`), a batch holds one size only.
+    Where the data set knows the sizes of its tiles (`tile_sizes`), a batch holds one size only, and
+    fewer tiles of more than USUAL_PX, so that it needs no more memory than of that size.
 
     Args:
         dataset: indexed with (epoch, index).
-        batch_size: tiles at a time, all ranks together (each takes its share, at least 1).
+        batch_size: tiles of USUAL_PX at a time, all ranks together (each takes its share, at
+            least 1).
         indices: the tiles to read, in order; None reads all.
         rank: this process, 0..world-1.
         world: number of processes; ranks may get different numbers of batches, or none.
@@ -124,7 +128,7 @@ def eval_loader(
     keys = [(0, index) for index in indices[rank::world]]
     sizes = getattr(dataset, "tile_sizes", None)
     runs = itertools.groupby(keys, key=lambda key: sizes[key[1]] if sizes else None)
-    batches = [list(batch) for _, run in runs for batch in _batched(run, share)]
+    batches = [list(batch) for size, run in runs for batch in _batched(run, _fewer(share, size))]
     return _loader(dataset, batches, num_workers, pin_memory)
 
 
@@ -144,6 +148,14 @@ def collate(samples: Sequence[Sample]) -> Sample:
         )
     names, *tensors = zip(*samples, strict=True)
     return Sample(list(names), *(torch.stack(values) for values in tensors))
+
+
+def _fewer(share: int, size: tuple | None) -> int:
+    """Tiles of a size at a time; `size` is (height, width), or a pair of those, image's first."""
+    if size is None:
+        return share
+    height, width = size[0] if isinstance(size[0], tuple) else size
+    return max(1, min(share, share * USUAL_PX**2 // (height * width)))
 
 
 def _batched(items: Iterable, size: int) -> Iterator[tuple]:

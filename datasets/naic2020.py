@@ -165,9 +165,10 @@ def read_naic_label(path: Path) -> np.ndarray:
     stored, coded = read_stored(path)
     if coded:
         raise LabelError(f"{path}: colours, where a label has one band of 100, 200, ..., 800")
-    classes = naic_classes(stored)
     num = NAIC2020.num_classes
-    refuse_unknown(path, stored, classes, num, f"0..{(num + 1) * CODE - 1}")
+    past = (num + 1) * CODE
+    classes = np.where(stored < past, naic_classes(stored), np.uint8(num))
+    refuse_unknown(path, stored, classes, num, f"0..{past - 1}")
     return classes
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from datasets.annotations import NUM_EVAL, SEED, annotate, list_images, read_entries, split
 from datasets.codecs import LabelError, read_stored
-from datasets.layout import refuse_existing
+from datasets.layout import DataError, Problem, refuse_existing
 from utils.files import save_image, write_json
 from utils.structures import IGNORE_INDEX
 from utils.submission import read_pkl, read_png, write_zip
@@ -35,6 +35,8 @@ def gid_classes(colours: np.ndarray) -> np.ndarray:
 def convert_gid(mask_dir: Path, out: Path, *, overwrite: bool, dry_run: bool) -> int:
     """Writes the colour masks of GID as index PNG; returns how many."""
     jobs = {Path(path): out / f"{Path(path).stem}.png" for path in list_images(mask_dir)}
+    if len(set(jobs.values())) < len(jobs):
+        raise DataError(mask_dir, [Problem("same id twice", str(mask_dir))])
     if not jobs:
         raise FileNotFoundError(f"no masks in {mask_dir} (expected *.tif or *.png)")
     if not overwrite:
@@ -74,11 +76,12 @@ def _add_annotate(steps: argparse._SubParsersAction) -> None:
     parser.add_argument("image_dir", metavar="IMAGES", type=Path, help="folder of *.tif")
     parser.add_argument("--mask-dir", metavar="DIR", type=Path, help="folder of their labels")
     parser.add_argument("--save-path", metavar="JSON", type=Path, help="list to write")
+    parser.add_argument("--image-ext", metavar="EXT", help="images with this extension only")
     parser.set_defaults(run=_annotate)
 
 
 def _annotate(args: argparse.Namespace) -> None:
-    entries = annotate(args.image_dir, args.mask_dir)
+    entries = annotate(args.image_dir, args.mask_dir, args.image_ext)
     print(f"{len(entries)} image {'pairs' if args.mask_dir else 'files'}")
     if args.save_path is not None:
         write_json(args.save_path, entries)

@@ -39,6 +39,7 @@ def list_patches(
     """
     kept = _load(index_dir, root)
     times = {folder: _changed(Path(root, folder)) for folder in folders}
+    kept |= {folder: (None, "") for folder in folders if times[folder] is None}
     stale = [folder for folder in folders if kept.get(folder, (-1, ""))[0] != times[folder]]
     if stale:
         now = time.time_ns()

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from datasets import DATASETS, build_dataset, check_dataset, compose, naic2020_s
 from datasets.checks import check_pairs
 from datasets.codecs import read_image, read_label
 from datasets.layout import FIELDS, KEYS, find_files, list_pairs, parse_folders
-from utils.cli import run
+from utils.cli import run, with_dashes
 from utils.files import atomic_path
 from utils.schemes import SECOND
 from utils.writers import write_mask
@@ -134,7 +135,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     compose.add_command(commands)
     sparse.add_command(commands)
     naic2020_steps.add_command(commands)
-    return parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    return parser.parse_args([with_dashes(word) for word in words])
 
 
 def _add_folders(group: argparse._ArgumentGroup) -> None:

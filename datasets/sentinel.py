@@ -5,7 +5,9 @@ decibel. Only the bands that a network takes are read, each file is opened once:
 as bytes, others by rasterio.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,7 +126,8 @@ class SentinelReader:
         """See Reader; labelled patches are all alike (256 x 256 as published)."""
         if self.labelled:
             return None
-        return [(self.stored_size(i),) * 2 for i in range(len(self.names))]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return [(size,) * 2 for size in pool.map(self.stored_size, range(len(self.names)))]
 
 
 def chosen_bands(scheme: Scheme) -> dict[str, list[int]]:
@@ -162,6 +165,11 @@ def read_bands(path: Path, kind: str, numbers: Sequence[int]) -> np.ndarray:
         OSError: the file cannot be decoded.
     """
     stored = _read(path, numbers, kind)
+    if kind == "s2" and stored.dtype.kind == "f":
+        raise ValueError(
+            f"{path}: floating-point values, where Sentinel-2 comes as digital numbers (whole, "
+            f"{S2_MOST} = reflectance 1); multiply and store them as 16-bit integers"
+        )
     return scale_s2(stored) if kind == "s2" else scale_s1(stored)
 
 

@@ -125,7 +125,8 @@ def read_holdout(path: Path) -> set[str]:
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no {path}, which says which scenes of SEN12MS are held out. Copy it there "
-            "from the SEN12MS toolbox, or pass --folders holdout_scenes=FILE."
+            "from the SEN12MS toolbox, or pass --folders holdout_scenes=FILE (absolute, or under "
+            "--data-root)."
         )
     scenes = set()
     for line in read_lines(path):

@@ -88,12 +88,19 @@ def build_val_loader(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
 
 def check_data(args: argparse.Namespace, scheme: Scheme) -> None:
     """Looks at every file that training reads; DataError or FileNotFoundError if one is bad."""
+    if args.val_dataset is not None and args.split not in (None, "official"):
+        raise ValueError(
+            f"--split {args.split} and --val-dataset {args.val_dataset} both say what validates; "
+            "leave one out"
+        )
     if args.val_dataset is None and args.val_root is not None:
         raise ValueError("--val-root belongs to --val-dataset; pass both, or neither")
-    if args.save_mask and validation_entry(args).scenes:
+    entry = validation_entry(args)
+    if args.save_mask and (entry.scenes or entry.labels is not None):
+        why = "validates windows of scenes" if entry.scenes else "has GeoTIFFs for labels"
         raise ValueError(
-            f"--save-mask writes whole tiles, --dataset {args.dataset} validates windows of "
-            "scenes; leave it out, and let test.py --split write their masks"
+            f"--save-mask writes palette PNGs of whole tiles, --dataset {args.dataset} {why}; "
+            "leave it out, and let test.py --split write predictions"
         )
     if distributed.is_main():
         common = {

@@ -116,7 +116,8 @@ def load_network(
     Args:
         path: one of our checkpoints, or a published state dict.
         device: where to put it.
-        published: for a published file, what it is; None if its args.pkl or args.json is there.
+        published: for a published file, what it is; its args.pkl or args.json, if there is one,
+            comes first.
         scheme: for a published file, the data set it was trained on; not read without `published`.
 
     Raises:
@@ -136,8 +137,10 @@ def load_network(
         if content.get("ema"):
             state = content["ema"]["weights"]
     else:
-        if published is None:
-            published, scheme = _description_beside(path, content)
+        own, own_scheme = _description_beside(path, content)
+        if own is not None:
+            _refuse_contradiction(path, own, published)
+            published, scheme = own, own_scheme
         if published is None or scheme is None:
             raise ValueError(
                 f"{path} is a bare state dict: say what it is with --model, --backbone and, for "
@@ -164,6 +167,20 @@ def _description_beside(
     """What the args.pkl or args.json near a file of the DFC2020 baseline says of it, if any."""
     args = find_args(path) if "model_state_dict" in content else None
     return (None, None) if args is None else described_by_args(read_args(args), args)
+
+
+def _refuse_contradiction(path: Path | str, own: Published, given: Published | None) -> None:
+    """Raises ValueError if the command line says that a file is another network than it says."""
+    if given is not None and (given.model, given.backbone) != (own.model, own.backbone):
+        raise ValueError(
+            f"--model {given.model} --backbone {given.backbone}: {find_args(path)} says that "
+            f"{path} is {own.model} on {own.backbone or 'no backbone'}; leave them out"
+        )
+    if given is not None and given.output_stride not in (None, own.output_stride):
+        raise ValueError(
+            f"--output-stride {given.output_stride}: {find_args(path)} says {own.output_stride}; "
+            "leave it out"
+        )
 
 
 def load_ensemble(
@@ -193,7 +210,8 @@ def load_ensemble(
             if getattr(own, field) != getattr(scheme, field):
                 raise ValueError(
                     f"{path} was trained for {field} {getattr(own, field)}, the data set has "
-                    f"{getattr(scheme, field)}; choose another checkpoint (--checkpoints)"
+                    f"{getattr(scheme, field)}; choose another checkpoint (--checkpoints), or "
+                    "leave out the flags that choose bands and classes: it says them itself"
                 )
         members.append(Member.fast(network, Normalise.of(own).to(device), compiled))
     return members

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from models import NETWORKS
+from models.siamese import Network
 from utils.schemes import NAIC2020, SECOND, change_scheme, dfc_scheme
 from utils.structures import Scheme
 
@@ -104,7 +105,8 @@ def described(
 ) -> list[Published | None]:
     """The command line's --model and --backbone, pair by pair, for each of `count` checkpoints.
 
-    One pair stands for all; without any they are None. Networks without a backbone take none.
+    One pair stands for all; without any they are None. Networks without a backbone take none, and
+    those that were published with a single one need not name it.
 
     Raises:
         ValueError: only one of them, different numbers of them, or an option of theirs alone.
@@ -116,6 +118,9 @@ def described(
                 "what they are: leave it out"
             )
     models, backbones = list(models or ()), list(backbones or ())
+    usual = [NETWORKS[model].usual_backbone for model in models]
+    if not backbones and Network.usual_backbone not in usual:
+        backbones = [name for name in usual if name is not None]
     takes_one = [NETWORKS[model].usual_backbone is not None for model in models]
     if sum(takes_one) != len(backbones):
         raise ValueError(

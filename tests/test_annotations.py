@@ -32,6 +32,23 @@ def test_entries_are_sorted_by_file_name(tmp_path):
     assert annotate(root / "image_A")[0] == {"filename": str(root / "image_A/1.tif")}
 
 
+def test_labels_are_found_by_stem_whatever_the_order_of_the_names(tmp_path):
+    names = ("x", "x.s", "x.q", "x-1")  # sorted with .tif and with .png they differ
+    for name in names:
+        for folder, suffix in (("image", "tif"), ("label", "png")):
+            path = tmp_path / folder / f"{name}.{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    entries = annotate(tmp_path / "image", tmp_path / "label")
+    stems = [
+        [os.path.basename(p)[:-4] for p in (e["filename"], e["ann"]["seg_map"])] for e in entries
+    ]
+    assert len(stems) == 4 and all(image == label for image, label in stems)
+    assert annotate(tmp_path / "image", image_ext=".tif")[0].keys() == {"filename"}
+    with pytest.raises(FileNotFoundError, match=r"no images in .* \(expected \*\.jpg\)"):
+        annotate(tmp_path / "image", image_ext=".jpg")
+
+
 def test_images_and_labels_must_match(tmp_path):
     root = make_naic2020(tmp_path, train=3)
     (root / "train/label/2.png").rename(root / "train/label/7.png")

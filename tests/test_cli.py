@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import train
 from datasets import DATASETS
@@ -272,6 +273,23 @@ def test_an_expected_error_is_one_message_and_status_1(error, capsys, monkeypatc
     message = capsys.readouterr().err
     assert stopped.value.code == 1
     assert "error: what, rule, remedy" in message and "Traceback" not in message
+
+
+def test_an_error_of_a_reading_process_is_told_without_its_traceback(capsys, monkeypatch):
+    monkeypatch.delenv(TRACEBACK, raising=False)
+
+    class Broken(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise ValueError("a.tif: 12 band(s)\nwhere 13 are needed")
+
+    with pytest.raises(SystemExit):
+        run(lambda: list(torch.utils.data.DataLoader(Broken(), num_workers=1)))
+    message = capsys.readouterr().err
+    assert "error: a.tif: 12 band(s)\nwhere 13 are needed\n" in message
+    assert "Traceback" not in message and "worker" not in message
 
 
 def test_the_traceback_can_be_asked_for(capsys, monkeypatch):

@@ -130,3 +130,16 @@ def test_a_split_is_of_train_and_val(tmp_path):
     assert [p.name for p in split_patches(patches, "every10th", "val")] == ["0"]
     with pytest.raises(ValueError, match="makes train and val, not 'test'"):
         split_patches(patches, "every10th", "test")
+
+
+def test_several_crops_of_each_image(tmp_path):
+    augment = Augment(orient="none", crop_size=8)
+    one, three = (folder(tmp_path / str(n), augment=augment, samples_per_image=n) for n in (1, 3))
+    assert len(three) == 3 * len(one) == 3 * len(three.names)
+    crops = [three[(0, i)] for i in range(len(three))]
+    assert [crop.name for crop in crops] == [name for name in three.names for _ in range(3)]
+    assert not torch.equal(crops[0].images, crops[1].images)  # of one image, elsewhere
+    with pytest.raises(IndexError):
+        three[len(three)]
+    with pytest.raises(ValueError, match=r"--samples-per-image .*--crop-size"):
+        folder(tmp_path / "x", samples_per_image=2)

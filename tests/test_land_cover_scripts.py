@@ -10,13 +10,15 @@ import pytest
 import torch
 from PIL import Image
 from sentinel_data import make_dfc2020, make_sen12ms, make_tiff_dir
-from tiny_data import make_folder, make_naic2020
+from tiny_data import make_folder, make_naic2020, write, write_tiff
 
 import test as script
 import train
 from datasets import prepare
 from models import build_network
-from models.checkpoints import load_network
+from models.checkpoints import load_network, make_recipe
+from utils.schemes import dfc_scheme
+from utils.state_files import save_checkpoint
 from utils.submission import read_pkl, read_png
 
 SCENES = {"ROIs1158_spring/s2_1": 4, "ROIs1868_summer/s2_146": 2}
@@ -195,3 +197,77 @@ def test_a_published_dfc_checkpoint_predicts_without_flags(tmp_path):
     assert np.array(metrics["confusion"]).shape == (9, 9)
     with pytest.raises(ValueError, match=r"was trained for .*; choose another checkpoint"):
         run_test(contest, tmp_path / "other", *words, "--use-s1")
+    contradiction = ["--model", "dfc_deeplabv3plus"]
+    with pytest.raises(ValueError, match=r"args\.pkl says that .* is plain_unet on no backbone"):
+        run_test(contest, tmp_path / "other", *words, *contradiction)
+    # --load-from validates once: what the file says comes before the usual --model
+    words = ["--dataset", "dfc2020", "--load-from", folder / "checkpoint_step_7.pth"]
+    run_train(contest, tmp_path / "once", *words)
+    assert (tmp_path / "once" / "metrics" / "val.json").exists()
+    (folder / "args.pkl").unlink()
+    with pytest.raises(ValueError, match=r"step_7\.pth does not say which bands .*--use-s1"):
+        run_test(
+            contest,
+            tmp_path / "other",
+            "--dataset",
+            "dfc2020",
+            *contradiction,
+            "--checkpoints",
+            folder / "checkpoint_step_7.pth",
+        )
+
+
+def test_networks_that_read_tiles_differently_are_not_averaged(tmp_path):
+    contest = make_dfc2020(tmp_path / "dfc")
+    for index in (False, True):
+        scheme = dfc_scheme(s1=not index, s2hr=index, s2mr=False, s2lr=False)
+        save_untrained(tmp_path / f"{int(index)}.pth", scheme)
+    paths = [tmp_path / "0.pth", tmp_path / "1.pth"]
+    with pytest.raises(ValueError, match=r"0\.pth, .*1\.pth read other bands .*: VV VH .*; B2 B3"):
+        run_test(contest, tmp_path / "out", "--dataset", "dfc2020", "--checkpoints", *paths)
+
+
+def save_untrained(path, scheme) -> None:
+    where = {"model": "fcn", "backbone": "resnet18"}
+    network = build_network(
+        "fcn",
+        "resnet18",
+        num_classes=scheme.num_classes,
+        task="land_cover",
+        in_channels=len(scheme.bands),
+    )
+    save_checkpoint(path, network.state_dict(), make_recipe(scheme, **where))
+
+
+def test_bands_of_a_folder_are_remembered_and_may_be_said_again(tmp_path):
+    root = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        write_tiff(root / "images" / f"{i}.tif", rng.integers(0, 999, (4, 32, 32)).astype("uint16"))
+        write(root / "labels" / f"{i}.png", rng.integers(0, 2, (32, 32)).astype(np.uint8))
+    (root / "classes.yaml").write_text("[dry, wet]")
+    words = ["--dataset", "folder", "--model", "fcn", "--backbone", "resnet18"]
+    run_train(root, tmp_path / "out", *words, "--bands", "4", "1", "--keep-every", "1")
+    (path,) = (tmp_path / "out" / "models").iterdir()
+    assert load_network(path)[1]["bands"] == ["band4", "band1"]
+    kept = sorted(p.name for p in (tmp_path / "out" / "runs" / "run").glob("step_*.pth"))
+    assert kept == ["step_1.pth", "step_2.pth"]
+    metrics = run_test(root, tmp_path / "out", "--dataset", "folder")
+    same = run_test(root, tmp_path / "out", "--dataset", "folder", "--bands", "4", "1")
+    assert metrics == same
+    with pytest.raises(ValueError, match=r"was trained for bands"):
+        run_test(root, tmp_path / "out", "--dataset", "folder", "--bands", "2", "1")
+
+
+def test_flags_for_change_are_refused_for_one_date(tmp_path, capsys):
+    root = make_folder(tmp_path / "data")
+    for words in (["--swap-dates"], ["--changed-weight", "3"], ["--change-loss", "dice_bce"]):
+        with pytest.raises(SystemExit):
+            run_train(root, tmp_path / "out", "--dataset", "folder", *words)
+        assert f"{words[0]} is for change, --dataset folder has one date" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run_test(root, tmp_path / "out", "--dataset", "folder", "--threshold", "0.9")
+    assert "--threshold is for change" in capsys.readouterr().err
+    sentinel = make_sen12ms(tmp_path / "sen12ms", SCENES, HELD_OUT)
+    with pytest.raises(ValueError, match=r"--save-mask .*sen12ms has GeoTIFFs.*test\.py --split"):
+        run_train(sentinel, tmp_path / "out", "--dataset", "sen12ms", "--use-s1", "--save-mask")

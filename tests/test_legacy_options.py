@@ -164,3 +164,12 @@ def test_options_are_found_beside_a_checkpoint_and_beside_its_folder(tmp_path):
     for path in places:  # each goes before those above
         path.touch()
         assert find_args(checkpoint) == path
+
+
+def test_values_nested_ever_deeper_are_refused_at_once(tmp_path):
+    value = "x"
+    for _ in range(60):  # a walk over all of it would visit 2 to the power of 60 values
+        value = (value, value)
+    refused(write(tmp_path / "args.pkl", argparse.Namespace(a=value)))
+    shallow = argparse.Namespace(a=[[1, 2], {"b": (3, None)}])
+    assert read_args_pkl(write(tmp_path / "args.pkl", shallow)) == vars(shallow)

@@ -102,6 +102,16 @@ def test_evaluation_reads_every_tile_once_on_any_number_of_ranks(world, batch_si
     assert sorted(names) == [str(index) for index in range(7)]
 
 
+@pytest.mark.parametrize("side", [512, 1024, 1536, 6000])
+def test_large_tiles_come_fewer_at_a_time(side):
+    tiles = Counted(9)
+    for sizes in ([(side, side)] * 9, [((side, side), (7, 7))] * 9):
+        tiles.tile_sizes = sizes
+        found = [len(batch) for batch in eval_loader(tiles, 9).batch_sampler]
+        assert sum(found) == 9
+        assert max(found) == {512: 9, 1024: 2, 1536: 1, 6000: 1}[side]
+
+
 def test_tiles_of_different_sizes_are_named_with_the_remedy():
     with pytest.raises(ValueError, match=r"0 3x4x4, 1 3x8x8.*--crop-size.*batch size of 1"):
         collate([Counted(2, [4, 8])[0, index] for index in (0, 1)])

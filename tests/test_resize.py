@@ -40,6 +40,25 @@ def test_halves_are_rounded_up_and_nothing_is_smoothed():
     assert resize_image(row, (1, 2)).tolist() == [[[15, 50]]]
 
 
+def test_fixed_point_rounds_as_opencv_does():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (1, 3, 3), dtype=np.uint8)
+    # made with cv2.resize(image[0], (7, 5)); plain rounding differs at 2 places
+    expected = [
+        [95, 100, 115, 130, 157, 185, 194],
+        [144, 146, 153, 161, 182, 203, 210],
+        [217, 216, 211, 207, 219, 231, 235],
+        [96, 108, 144, 181, 152, 123, 114],
+        [15, 36, 99, 163, 107, 52, 33],
+    ]
+    assert resize_image(image, (5, 7))[0].tolist() == expected
+
+
+def test_an_exact_half_is_the_mean_of_four():
+    image = np.array([[[0, 1, 10, 20], [2, 4, 30, 41]]], np.uint8)
+    assert resize_image(image, (1, 2)).tolist() == [[[2, 25]]]  # (7 + 2) // 4, (101 + 2) // 4
+
+
 def test_the_same_size_changes_nothing():
     image = np.random.default_rng(0).integers(0, 256, (3, 7, 5)).astype(np.uint8)
     assert resize_image(image, (7, 5)) is image

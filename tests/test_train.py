@@ -184,6 +184,8 @@ def interrupt_at(step: int, monkeypatch):
         (4, ()),  # in the middle of epoch 2: goes on from the end of epoch 1
         (6, ("--save-every", 3, "--log-every", 2, "--ema", 0.9, "--swap-dates")),  # from step 3
         (5, ("--accumulate", 2, "--val-every", 3, "--jitter", 0.2, "--dropout", 0.5)),
+        (4, ("--optimizer", "sgd", "--lr-min", 1e-5, "--loss-mean-over", "all")),
+        (4, ("--optimizer", "rmsprop", "--momentum", 0.5, "--lr-policy", "constant")),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, monkeypatch, stop, options):

@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 
     def _words(self, argv: Sequence[str] | None) -> list[str]:
         """The config's options as words, then the command line's."""
-        words = [_with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
+        words = [with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
         if self._read_json and words and words[0].endswith(".json"):  # `train.py config.json`
             words = ["--config", *words]
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -150,7 +150,7 @@ class Parser(argparse.ArgumentParser):
         return words
 
 
-def _with_dashes(word: str) -> str:
+def with_dashes(word: str) -> str:
     """--batch_size=8 -> --batch-size=8; values are left alone."""
     if not word.startswith("--"):
         return word
@@ -181,12 +181,20 @@ def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         else:
-            print(f"\n{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+            print(f"\n{Path(sys.argv[0]).name}: error: {_text_of(error)}", file=sys.stderr)
             print(f"({TRACEBACK}=1 in the environment shows where)", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as error:
         print(f"\ninterrupted {error or if_interrupted}".rstrip(), file=sys.stderr)
         sys.exit(130)
+
+
+def _text_of(error: Exception) -> str:
+    """What an error says; of one out of a process that reads data, without that one's traceback."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    return text.rpartition(f"\n{type(error).__name__}: ")[2].strip()
 
 
 def positive_int(text: str) -> int:

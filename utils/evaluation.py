@@ -49,6 +49,11 @@ def evaluate(
         if on_batch is not None:
             on_batch(batch, probs, masks)
     counts = distributed.sum_over_ranks(confusion.counts)
+    if not counts.any():
+        raise ValueError(
+            "no pixel of the validation labels has a class, so nothing can be scored; look at the "
+            "values of the labels, and at what is said to be not labelled (255, --folders)"
+        )
     return metrics_for(scheme.task, counts, scheme.num_classes, absent_is_zero)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 1_000_000  # of a file of options; real ones have about a thousand
+MAX_DEPTH = 3  # of lists in lists
+MAX_ITEMS = 1000  # of a list
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -57,12 +59,14 @@ def _plain_options(options: dict) -> dict[str, Any]:
     return dict(options)
 
 
-def _is_plain(value: object) -> bool:
-    if type(value) in (list, tuple):
-        return all(map(_is_plain, value))
-    if type(value) is dict:
-        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
-    return type(value) in PLAIN
+def _is_plain(value: object, depth: int = 0) -> bool:
+    """Whether it is a plain value, or a container of those; deep nesting takes ever longer."""
+    if type(value) in PLAIN:
+        return True
+    if type(value) not in (list, tuple, dict) or depth == MAX_DEPTH or len(value) > MAX_ITEMS:
+        return False
+    items = [*value, *value.values()] if type(value) is dict else value
+    return all(_is_plain(item, depth + 1) for item in items)
 
 
 def read_args(path: Path | str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def add_sentinel_options(group: argparse._ArgumentGroup) -> None:
     ):
         group.add_argument(
             f"--use-{name}",
-            action=argparse.BooleanOptionalAction,
+            action="store_true",
             help=f"sen12ms, dfc2020, tiff_dir: {text}",
         )
     group.add_argument(

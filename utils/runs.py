@@ -122,6 +122,13 @@ class Run:
                     Path(path).unlink(missing_ok=True)
             self._superseded.clear()
 
+    def keep_step(self, network: nn.Module, ema: Any, step: int) -> None:
+        """Writes the weights that would validate now as `step_<n>.pth`, which stays."""
+        if distributed.is_main():
+            weights = network.state_dict() if ema is None else ema.state
+            path = self.folder / f"step_{step}.pth"
+            save_checkpoint(path, weights, self.recipe, run=self.name, step=step)
+
     def _free_path(self, score: float) -> Path:
         """models/<model>_<backbone>_<score>.pth, numbered if another run has that name."""
         stem = f"{self.stem}_{100 * score:.2f}"

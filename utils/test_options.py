@@ -7,7 +7,6 @@ from utils.options import add_tta_option
 
 TILES_ONLY = {"time_limit", "zip", "pkl"}
 SCENES_ONLY = {
-    "bands",
     "label_coding",
     "tile_px",
     "overlap_px",
@@ -75,7 +74,8 @@ def add_prediction_options(parser: Parser) -> None:
     group.add_argument(
         "--test-batch-size",
         type=positive_int,
-        help="tiles, or windows of scenes, at a time (default: 16 tiles, 4 windows)",
+        help="tiles, or windows of scenes, at a time; fewer of those larger than 512 px (default: "
+        "16 tiles, 4 windows)",
     )
     group.add_argument(
         "--time-limit",

@@ -8,6 +8,7 @@ from utils.losses import CHANGE_LOSSES, MEANS_OVER
 from utils.optim import LR_POLICIES, OPTIMIZERS
 from utils.options import OUTPUT_STRIDES, add_tta_option
 
+CHANGE_ONLY = {"swap_dates", "change_loss", "changed_weight"}  # without effect on one date
 FUSIONS = ("features", "difference", "concat")
 
 
@@ -45,7 +46,7 @@ def add_training_data_options(group: argparse._ArgumentGroup, datasets: Iterable
         "--samples-per-image",
         type=positive_int,
         metavar="N",
-        help="crops of each image an epoch; binary (default: 1) and rucode (100)",
+        help="crops of each image an epoch; binary and folder (default: 1), rucode (100)",
     )
     group.add_argument(
         "--orient",
@@ -220,6 +221,12 @@ def _add_loop_options(group: argparse._ArgumentGroup) -> None:
         type=positive_int,
         metavar="STEPS",
         help="save last.pth (default: each epoch)",
+    )
+    group.add_argument(
+        "--keep-every",
+        type=positive_int,
+        metavar="STEPS",
+        help="keep the weights of these steps for good, as step_N.pth in the run's folder",
     )
     group.add_argument(
         "--early-stop",
