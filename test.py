@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets import (
@@ -36,6 +37,7 @@ from utils.precision import pick_amp
 from utils.results import draw, tile_images, true_masks
 from utils.rle import write_submission
 from utils.scenes import ChangeOutput
+from utils.schemes import S1_BANDS, S2_BANDS
 from utils.structures import Scheme
 from utils.submission import read_masks, to_png, write_pkl
 from utils.tile_outputs import TileOutputs
@@ -145,6 +147,12 @@ def scheme_to_read(args: argparse.Namespace, path: Path, hint: Published | None)
                 f"{path} was trained for {own.task}, --dataset {args.dataset} is for "
                 f"{DATASETS[args.dataset].task}; choose another checkpoint (--checkpoints)"
             )
+        foreign = own is not None and not reads(args.dataset, own)
+        if foreign:
+            raise ValueError(
+                f"{path} was trained on {' '.join(own.bands)}, which --dataset {args.dataset} does "
+                "not have; choose another checkpoint (--checkpoints), or another --outdir"
+            )
         if own is not None:
             return own
         if DATASETS[args.dataset].scheme_options:
@@ -157,6 +165,12 @@ def scheme_to_read(args: argparse.Namespace, path: Path, hint: Published | None)
     return find_scheme(
         args.dataset, args.data_root, folders=folders, bands=args.bands, flags=vars(args)
     )
+
+
+def reads(dataset: str, scheme: Scheme) -> bool:
+    """Whether a data set may have the bands of a scheme."""
+    sentinel = set(scheme.bands) <= {*S2_BANDS, *S1_BANDS}
+    return sentinel or not DATASETS[dataset].scheme_options
 
 
 def load_predictor(
@@ -189,8 +203,7 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
         world=distributed.world(),
         num_workers=args.num_workers,
     )
-    written = "im1/*.png" if entry.labels is None else "*.tif"
-    if distributed.is_main() and any(folder.glob(written)):
+    if distributed.is_main() and any(folder.rglob("*.*")):
         print(f"replacing masks of an earlier test in {folder}")
     confusion = confusion_for(scheme.task, scheme.num_classes, device)
     unit = "pair" if scheme.num_dates == 2 else "tile"
@@ -218,25 +231,30 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
     distributed.barrier()
     if distributed.is_main():
         metrics = None
+        if args.score and not counts.any():
+            raise ValueError(
+                f"--score: no pixel of the labels of {tiles.path} has a class, so there is nothing "
+                f"to score; the masks are in {folder}"
+            )
         if args.score:
             metrics = metrics_for(scheme.task, counts, scheme.num_classes, entry.absent_is_zero)
         if args.zip is not None:
             path = Path(args.zip or folder.parent / f"{folder.name}.zip")
-            print(f"{pack(entry, path, folder, tiles.names)} masks packed in {path}")
+            print(f"{pack(entry, path, folder, tiles)} masks packed in {path}")
         if args.pkl is not None:
             path = Path(args.pkl or folder.parent / f"{folder.name}.pkl")
             print(f"{write_pkl(path, map(to_png, read_masks(folder, tiles.names)))} PNG in {path}")
-        finish(args, part, folder, tiles.names, metrics)
+        finish(args, part, folder, tiles.names, metrics, scheme)
 
 
-def pack(entry: DatasetEntry, path: Path, folder: Path, names: list[str]) -> int:
-    """Packs the masks of some tiles for submission; returns the number of files."""
+def pack(entry: DatasetEntry, path: Path, folder: Path, tiles: Dataset) -> int:
+    """Packs the masks of tiles for submission; returns the number of files."""
     if entry.zip is not None:
-        return entry.zip(path, folder, names)
+        return entry.zip(path, folder, tiles.names)
     if entry.labels is not None:
-        return zip_files(path, folder, map(entry.labels.name, names))
+        return zip_files(path, folder, (entry.labels.name(tiles.patch_of(n)) for n in tiles.names))
     dates = ("im1",) if entry.task != "semantic_change" else ("im1", "im2")
-    return zip_files(path, folder, (f"{date}/{name}.png" for date in dates for name in names))
+    return zip_files(path, folder, (f"{date}/{name}.png" for date in dates for name in tiles.names))
 
 
 def test_scenes(
@@ -287,7 +305,7 @@ def test_scenes(
         if args.rle is not None:
             write_submission(args.rle, itertools.chain(*texts), scenes.names)
             print(f"run lengths in {args.rle}")
-        finish(args, part, folder, scenes.names, metrics, "scene(s)")
+        finish(args, part, folder, scenes.names, metrics, scheme, "scene(s)")
 
 
 def choose_threshold(
@@ -342,6 +360,7 @@ def finish(
     folder: Path,
     names: list[str],
     metrics: dict | None,
+    scheme: Scheme,
     what: str = "tiles",
 ) -> None:
     """Writes the scores, and says where everything lies."""
@@ -354,7 +373,7 @@ def finish(
         print(f"heat maps of the gate in {Path(args.outdir, 'gate', part)}")
     if metrics is not None:
         path = Path(args.outdir, "metrics", f"{part}.json")
-        write_json(path, to_json(metrics))
+        write_json(path, to_json({**metrics, "classes": scheme.classes}))
         if "threshold" in metrics:
             print(f"at threshold {metrics['threshold']:g}:")
         numbers = {k: v for k, v in metrics.items() if isinstance(v, float) and k != "threshold"}

@@ -39,7 +39,7 @@ from utils.monitor import LossMonitor
 from utils.optim import WeightAverage, build_optimizer, check_flags, learning_rate, set_lr
 from utils.precision import pick_amp
 from utils.rucode_config import read_rucode_config
-from utils.runs import Run, newest_run
+from utils.runs import Run, find_run
 from utils.structures import Scheme
 from utils.training import endless, forward_backward, is_due
 
@@ -80,7 +80,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             )
     if args.resume is None:
         return args
-    args.resume = str(Path(args.resume) if args.resume else newest_run(args.outdir, args.name))
+    args.resume = str(find_run(args.resume, args.outdir, args.name))
     given = parser.given(argv)
     for key, value in read_options(Path(args.resume).parent).items():
         if key in ("name", "outdir"):  # the run's own, however it was found
@@ -147,7 +147,10 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     unit = "pair" if scheme.num_dates == 2 else "tile"
     bar = tqdm(**sizes, unit=unit, disable=not distributed.is_main())
     if step >= total_steps or saved.is_stale(args.early_stop):
-        raise ValueError(f"--resume: {saved.folder} is complete after {step} steps")
+        raise ValueError(
+            f"--resume: {saved.folder} is complete after {step} steps; to train on, start a new "
+            f"run with --pretrain-from {saved.folder / 'last.pth'}"
+        )
     network.train()
     for batch in endless(train_batches, start_step=step):
         torch.manual_seed(args.seed + 1_000_003 * step + distributed.rank())  # dropout

@@ -1,7 +1,6 @@
 """Data sets by name. To add one: a file with build, check and scheme functions, a line here."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,7 +20,14 @@ from datasets.dfc2020 import (
     sentinel_scheme,
     write_dfc_label,
 )
-from datasets.folder import build_folder, check_folder, folder_scheme
+from datasets.folder import (
+    build_folder,
+    check_folder,
+    folder_mask_name,
+    folder_scheme,
+    write_folder_mask,
+)
+from datasets.land_cover import Patch
 from datasets.naic2020 import build_naic2020, check_naic2020, naic2020_scheme, zip_naic
 from datasets.rucode import build_rucode, check_rucode, rucode_scheme
 from datasets.second import build_second
@@ -32,7 +38,7 @@ from utils.structures import Scheme
 class LabelFiles(NamedTuple):
     """How predictions are written where the usual palette PNGs are not what is asked for."""
 
-    name: Callable[[str], str]  # id -> file name
+    name: Callable[[Patch], str]  # of the file, relative to the folder of the masks
     write: Callable[..., None]  # (path, mask (H, W) of 1..K, scheme, patch)
 
 
@@ -101,7 +107,7 @@ def _sentinel_entry(build, check, name: str, root: str, about: str, split: str) 
         orient="none",
         indexed=True,
         absent_is_zero=True,
-        labels=LabelFiles(partial(dfc_label_name, dataset=name), write_dfc_label),
+        labels=LabelFiles(lambda patch: dfc_label_name(patch.name, name), write_dfc_label),
         scheme_options=SENTINEL_GROUPS,
     )
 
@@ -155,6 +161,7 @@ DATASETS = {
         "land_cover",
         "folders images labels of one date, classes.yaml",
         chooses_bands=True,
+        labels=LabelFiles(folder_mask_name, write_folder_mask),
         training_options={"samples_per_image": 1},
     ),
     "naic2020": DatasetEntry(

@@ -65,13 +65,25 @@ def read_class_file(path: Path | str) -> ClassFile:
             "--folders classes=FILE."
         )
     try:
-        content = yaml.safe_load(Path(path).read_text("utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
-    try:
+        content = yaml.load(Path(path).read_text("utf-8"), _UniqueKeys)  # a SafeLoader
         return parse_classes(content)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML ({error}). Write it so: {FORM}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error}. Write it so: {FORM}") from error
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses what YAML forbids and its loader takes: the same key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} twice; every class has its own name")
+        return super().construct_mapping(node, deep)
 
 
 def parse_classes(content: Any) -> ClassFile:

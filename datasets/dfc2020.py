@@ -16,7 +16,7 @@ from datasets.layout import DataError, Problem
 from datasets.patch_index import SUFFIX
 from datasets.sentinel import SentinelReader, mate_name, open_tiff, refuse_bands, to_dfc_labels
 from datasets.sentinel_files import DFC_SCENES, find_patches
-from utils.geotiff import StripWriter
+from utils.geotiff import write_in_place_of
 from utils.schemes import DFC_CLASSES, WHITE, dfc_scheme
 from utils.structures import Scheme
 
@@ -69,11 +69,7 @@ def write_dfc_label(path: Path | str, mask: np.ndarray, scheme: Scheme, patch: P
         patch: the image that was predicted, for its CRS and transform.
     """
     labels = to_dfc_labels(mask - np.uint8(1), scheme.num_classes)
-    with open_tiff(patch.images[0]) as image:
-        place = {"crs": image.crs, "transform": image.transform}
-    palette = (WHITE, *DFC_CLASSES.values())
-    with StripWriter(path, *labels.shape, "uint8", palette=palette, **place) as out:
-        out.write(0, labels)
+    write_in_place_of(path, labels, (WHITE, *DFC_CLASSES.values()), patch.images[0])
 
 
 def build_sen12ms(root: Path | str, part: str, **options) -> LandCoverDataset:

@@ -19,9 +19,12 @@ from datasets.land_cover import LandCoverDataset, Patch, split_patches
 from datasets.layout import PARTS, DataError, Problem, find_files, match_files
 from datasets.rasters import open_raster
 from datasets.splits import RULES
+from utils.geotiff import write_in_place_of
 from utils.schemes import WHITE
 from utils.structures import Scheme
+from utils.writers import write_mask
 
+TIFF = (".tif", ".tiff")
 FIELDS = ("images", "labels")  # also what --folders calls them
 CLASSES = "classes.yaml"
 
@@ -170,6 +173,27 @@ def check_folder(
     )
 
 
+def folder_mask_name(patch: Patch) -> str:
+    """File of a prediction: a GeoTIFF where the image is a TIFF, else a PNG."""
+    geotiff = patch.images[0].suffix.lower() in TIFF
+    return f"im1/{patch.name}{'.tif' if geotiff else '.png'}"
+
+
+def write_folder_mask(path: Path, mask: np.ndarray, scheme: Scheme, patch: Patch) -> None:
+    """Writes a prediction, 1..K = class, see `folder_mask_name`; in the place of its image.
+
+    Args:
+        path: the file, .tif or .png.
+        mask: (H, W) uint8, 1..K = class.
+        scheme: its palette.
+        patch: the image that was predicted.
+    """
+    if path.suffix == ".tif":
+        write_in_place_of(path, mask, scheme.palette, patch.images[0])
+    else:
+        write_mask(path, mask, scheme.palette)
+
+
 def list_folder(
     root: Path | str, part: str, folders: Mapping[str, str] | None = None
 ) -> tuple[Path, list[Patch], list[Problem]]:
@@ -242,8 +266,8 @@ def _named(
         return part
     others = ", ".join(rule for rule in RULES if rule != "official")
     raise FileNotFoundError(
-        f"there is no part {part!r} in {root}, which has {', '.join(parts)}. Pass --split with "
-        f"one of {others}, a text file of ids, or a folder that is there."
+        f"there is no part {part!r} in {root}, which has {', '.join(parts)}. Pass a folder that is "
+        f"there as --split (of train.py also {others}, or a text file of ids)."
     )
 
 

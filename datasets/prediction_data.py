@@ -6,6 +6,7 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from datasets import DATASETS, build_dataset, check_dataset
+from datasets.folder import find_parts
 from datasets.layout import parse_folders
 from utils import distributed, options
 from utils.structures import Scheme
@@ -33,9 +34,19 @@ def open_part(args: argparse.Namespace, scheme: Scheme) -> Dataset:
     if distributed.is_main():
         if not first:
             check_dataset(args.dataset, [tiles.part], **check)
+        if args.score and may_have_trained(args):
+            print(f"note: {args.data_root} has no test/; these images may have trained the network")
         print(f"{len(tiles.names)} {'scenes' if entry.scenes else 'tiles'} of {tiles.path}")
     distributed.barrier()
     return tiles
+
+
+def may_have_trained(args: argparse.Namespace) -> bool:
+    """Whether the images to predict are, for want of others, those to train on."""
+    if args.dataset != "folder" or args.split is not None:
+        return False
+    root = args.data_root or DATASETS[args.dataset].root
+    return "test" not in find_parts(root, parse_folders(args.folders))
 
 
 def open_validation(args: argparse.Namespace, scheme: Scheme, split: str) -> Dataset:

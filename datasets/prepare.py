@@ -12,10 +12,20 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from datasets import DATASETS, build_dataset, check_dataset, compose, naic2020_steps, sparse
+from datasets import (
+    DATASETS,
+    build_dataset,
+    check_dataset,
+    compose,
+    find_scheme,
+    naic2020_steps,
+    sparse,
+)
 from datasets.checks import check_pairs
 from datasets.codecs import read_image, read_label
+from datasets.dfc2020 import NOT_CHECKED
 from datasets.layout import FIELDS, KEYS, find_files, list_pairs, parse_folders
+from utils import options
 from utils.cli import run, with_dashes
 from utils.files import atomic_path
 from utils.schemes import SECOND
@@ -118,6 +128,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--dataset", choices=sorted(DATASETS), default="second", help="its layout (default: second)"
     )
     _add_folders(data)
+    options.add_sentinel_options(data)
     check.set_defaults(run=_check_command)
 
     conversion = commands.add_parser(
@@ -150,12 +161,16 @@ def _add_folders(group: argparse._ArgumentGroup) -> None:
 
 
 def _check_command(args: argparse.Namespace) -> None:
-    where = {"root": args.root, "folders": parse_folders(args.folders)}
+    folders = parse_folders(args.folders)
+    scheme = find_scheme(args.dataset, args.root, folders=folders, flags=vars(args))
+    where = {"root": args.root, "folders": folders, "scheme": scheme}
     for part, count in check_dataset(args.dataset, **where).items():
         found = build_dataset(args.dataset, part, **where)
         kind = "with labels" if found.labelled else "without labels"
         what = "image" if DATASETS[args.dataset].task == "land_cover" else "pair"
         print(f"{part}: {count} {what}(s) {kind} in {found.path}, nothing wrong")
+    if DATASETS[args.dataset].indexed:
+        print(NOT_CHECKED)
 
 
 def _convert_command(args: argparse.Namespace) -> None:

@@ -243,7 +243,8 @@ def decoding(path: Path | str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise OSError(f"{path}: {error}") from error
+        told = error.__cause__ or error  # rasterio's own only points at its cause
+        raise OSError(f"{path}: {told}") from error
 
 
 def _open_pil(path: Path | str, indices: bool) -> Raster:

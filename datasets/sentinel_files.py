@@ -106,6 +106,8 @@ def _scenes(dataset: str, root: Path, part: str, folders: Mapping[str, str] | No
         return [DFC_SCENES[part]]
     if part not in ("train", "val", "test", "holdout"):
         raise ValueError(f"SEN12MS has no part {part!r}, only train and holdout")
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}; pass --data-root")
     seasons = [root / season for season in SEASONS if (root / season).is_dir()]
     found = [f"{s.name}/{scene.name}" for s in seasons for scene in s.glob("s2_*")]
     held_out = read_holdout(root / (folders or {}).get("holdout_scenes", HOLDOUT_SCENES))
@@ -133,7 +135,8 @@ def read_holdout(path: Path) -> set[str]:
         season, _, scene = line.strip("/").partition("/")
         if season not in SEASONS or not scene.startswith(("s1_", "s2_")):
             raise ValueError(
-                f"{path}: {line!r} is not of the form {SEASONS[0]}/s1_1; mend the list"
+                f"{path}: {line!r} is no season and scene, such as {SEASONS[0]}/s1_1 (seasons: "
+                f"{', '.join(SEASONS)}); mend the list"
             )
         scenes.add(f"{season}/s2_{scene[3:]}")
     return scenes
@@ -142,7 +145,8 @@ def read_holdout(path: Path) -> set[str]:
 def _nothing(dataset: str, root: Path | str, part: str, scenes: Sequence[str]) -> str:
     if dataset == "sen12ms":
         where = f"{root}/{'|'.join(SEASONS)}/s2_*"
-        why = " that are held out" if part != "train" else " that are not held out"
+        listed = f"by {HOLDOUT_SCENES}"
+        why = f" that are held out {listed}" if part != "train" else f" not held out {listed}"
     else:
         where, why = f"{root}/{scenes[0]}", ""
     return (

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from datasets import (
     DATASETS,
@@ -29,7 +29,10 @@ def scheme_of_data(args: argparse.Namespace) -> Scheme:
     where = {"folders": folders, "bands": bands, "flags": vars(args)}
     scheme = find_scheme(args.dataset, args.data_root, **where)
     if args.val_dataset is not None:
-        other = find_scheme(args.val_dataset, args.val_root, **where)
+        try:
+            other = find_scheme(args.val_dataset, args.val_root, **where)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"--val-dataset {args.val_dataset}: {error}") from error
         for field in ("task", "classes", "bands"):
             if getattr(scheme, field) != getattr(other, field):
                 raise ValueError(
@@ -72,7 +75,19 @@ def build_train_loader(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
         **_where(args, scheme),
         **training_options(args.dataset, vars(args)),
     )
+    refuse_other_sizes(tiles, args)
     return train_loader(tiles, args.batch_size, seed=args.seed, **_sharing(args))
+
+
+def refuse_other_sizes(tiles: Dataset, args: argparse.Namespace) -> None:
+    """Raises ValueError if images of several sizes, as far as they are known, make up a batch."""
+    sizes = {size for size, _ in getattr(tiles, "tile_sizes", None) or ()}
+    if args.crop_size is None and len(sizes) > 1:
+        listed = ", ".join(f"{height} x {width}" for height, width in sorted(sizes)[:4])
+        raise ValueError(
+            f"{tiles.path} has images of {len(sizes)} sizes ({listed} ...), which make no batch; "
+            "pass --crop-size"
+        )
 
 
 def build_val_loader(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
@@ -111,7 +126,10 @@ def check_data(args: argparse.Namespace, scheme: Scheme) -> None:
         }
         check_dataset(args.dataset, _parts_to_check(args), args.data_root, **common)
         if args.val_dataset is not None:
-            check_dataset(args.val_dataset, ["val"], args.val_root, **common)
+            try:
+                check_dataset(args.val_dataset, ["val"], args.val_root, **common)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"--val-dataset, --val-root: {error}") from error
     distributed.barrier()
 
 

@@ -79,6 +79,7 @@ def test_the_first_index_may_be_another():
         ("{classes: [a, b], first: 253}", "first: 253 with 2 classes"),
         ("{classes: [a, b], first: -1}", "first: -1"),
         ("{classes: [a, b], skip: 1}", "skip: only classes, first and ignore"),
+        ("a: [1, 2, 3]\nb: [4, 5, 6]\na: [7, 8, 9]", "a twice; every class has its own name"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, text, message):

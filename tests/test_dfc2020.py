@@ -119,7 +119,7 @@ def test_the_list_must_be_there_and_be_one(tmp_path):
     assert read_holdout(path) == {"ROIs1158_spring/s2_1", "ROIs1868_summer/s2_146"}
     for line in ("s1_1", "ROIs1158_spring/1", "ROIs9_spring/s1_1"):
         path.write_text(line)
-        with pytest.raises(ValueError, match=rf"'{line}' is not of the form ROIs1158_spring/s1_1"):
+        with pytest.raises(ValueError, match=rf"'{line}' is no season and scene, such as ROIs"):
             read_holdout(path)
 
 

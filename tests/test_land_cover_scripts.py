@@ -17,7 +17,7 @@ import train
 from datasets import prepare
 from models import build_network
 from models.checkpoints import load_network, make_recipe
-from utils.schemes import dfc_scheme
+from utils.schemes import NAIC2020, dfc_scheme
 from utils.state_files import save_checkpoint
 from utils.submission import read_pkl, read_png
 
@@ -253,10 +253,47 @@ def test_bands_of_a_folder_are_remembered_and_may_be_said_again(tmp_path):
     kept = sorted(p.name for p in (tmp_path / "out" / "runs" / "run").glob("step_*.pth"))
     assert kept == ["step_1.pth", "step_2.pth"]
     metrics = run_test(root, tmp_path / "out", "--dataset", "folder")
+    assert metrics["classes"] == ["dry", "wet"]
+    mask, *place = read_tiff(tmp_path / "out" / "masks" / "test" / "im1" / "0.tif")
+    assert set(np.unique(mask)) <= {1, 2} and mask.shape == (32, 32)
+    assert place == list(read_tiff(root / "images" / "0.tif")[1:])  # in the place of its image
     same = run_test(root, tmp_path / "out", "--dataset", "folder", "--bands", "4", "1")
     assert metrics == same
     with pytest.raises(ValueError, match=r"was trained for bands"):
         run_test(root, tmp_path / "out", "--dataset", "folder", "--bands", "2", "1")
+
+
+def test_what_cannot_be_trained_or_scored_is_said_at_once(tmp_path):
+    root = make_folder(tmp_path / "data")
+    words = ["--dataset", "folder", "--model", "fcn", "--backbone", "resnet18"]
+    write(root / "images" / "9.png", np.zeros((48, 32, 3), np.uint8))
+    write(root / "labels" / "9.png", np.full((48, 32), 255, np.uint8))
+    with pytest.raises(ValueError, match=r"images of 2 sizes \(32 x 32, 48 x 32 .*--crop-size"):
+        run_train(root, tmp_path / "out", *words)
+    assert not (tmp_path / "out" / "runs").exists()
+    only = tmp_path / "val.txt"
+    only.write_text("9\n")
+    with pytest.raises(ValueError, match=r"no pixel of the validation labels has a class"):
+        run_train(root, tmp_path / "out", *words, "--split", only)
+    with pytest.raises(ValueError, match=r"--val-dataset folder: .*folder has no --use-s1"):
+        sentinel = make_sen12ms(tmp_path / "sen12ms", SCENES, HELD_OUT)
+        run_train(
+            sentinel,
+            tmp_path / "out",
+            "--dataset",
+            "sen12ms",
+            "--use-s1",
+            "--val-dataset",
+            "folder",
+        )
+    save_untrained(tmp_path / "rgb.pth", NAIC2020)
+    contest = make_dfc2020(tmp_path / "dfc")
+    with pytest.raises(
+        ValueError, match=r"rgb\.pth was trained on red green blue, which --dataset"
+    ):
+        run_test(
+            contest, tmp_path / "out", "--dataset", "dfc2020", "--checkpoints", tmp_path / "rgb.pth"
+        )
 
 
 def test_flags_for_change_are_refused_for_one_date(tmp_path, capsys):

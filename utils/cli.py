@@ -120,7 +120,7 @@ class Parser(argparse.ArgumentParser):
             return self._foreign_words(path)
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             self.error(f"--config {path} is not YAML: {error}")
         if not isinstance(values, dict):
             self.error(f"--config {path} must hold `option: value` lines")

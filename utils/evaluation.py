@@ -97,7 +97,9 @@ def validate(
     numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
     log.write("val", step, **to_json(numbers))
     if distributed.is_main():
-        write_json(Path(outdir, "metrics", "val.json"), to_json(metrics))
+        write_json(
+            Path(outdir, "metrics", "val.json"), to_json({**metrics, "classes": scheme.classes})
+        )
         tqdm.write(f"step {step}: {describe(numbers)}")
     return metrics
 

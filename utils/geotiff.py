@@ -185,6 +185,23 @@ class NpzStripWriter(PngStripWriter):
         write_probs(self.path, change=self._raster)
 
 
+def write_in_place_of(
+    path: Path | str, values: np.ndarray, palette: Palette, image: Path | str
+) -> None:
+    """Writes a mask as a GeoTIFF with the CRS and transform of an image.
+
+    Args:
+        path: the file, .tif.
+        values: (H, W) uint8, below len(palette).
+        palette: RGB colours in 0..255.
+        image: a file that GDAL knows, of the same size.
+    """
+    with rasterio().open(image) as file:
+        place = {"crs": file.crs, "transform": file.transform}
+    with StripWriter(path, *values.shape, "uint8", palette=palette, **place) as out:
+        out.write(0, values)
+
+
 STRIP_WRITERS = (StripWriter, PngStripWriter, NpzStripWriter)
 
 

@@ -145,7 +145,23 @@ class Run:
             return False
 
 
-def newest_run(outdir: str, name: str | None) -> Path:
+def find_run(given: str, outdir: str, name: str | None) -> Path:
+    """The `last.pth` of a run: the file or folder that is given, or "" for the newest.
+
+    Raises:
+        FileNotFoundError: there is none, or no args.json beside it.
+    """
+    path = Path(given) if given else _newest_run(outdir, name)
+    path = path / "last.pth" if path.is_dir() else path
+    for file in (path, path.parent / "args.json"):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"--resume {given}: there is no {file}; pass the last.pth of a run in OUTDIR/runs"
+            )
+    return path
+
+
+def _newest_run(outdir: str, name: str | None) -> Path:
     """The `last.pth` written last under OUTDIR/runs."""
     found = sorted(Path(outdir, "runs").glob(f"{name or '*'}/last.pth"), key=os.path.getmtime)
     if not found:

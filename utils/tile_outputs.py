@@ -65,8 +65,8 @@ class TileOutputs:
 
     def _write_labels(self, batch: Sample, masks: np.ndarray) -> None:
         for name, mask in zip(batch.name, masks, strict=True):
-            path = self.masks / self.labels.name(name)
             patch = self.tiles.patch_of(name)
+            path = self.masks / self.labels.name(patch)
             self.writer.submit(self.labels.write, path, mask[0], self.scheme, patch)
 
     def _write_probs(self, batch: Sample, probs: Probs) -> None:
