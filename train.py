@@ -4,7 +4,9 @@ With several GPUs visible it starts one process for each by itself; torchrun wor
 """
 
 import argparse
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -142,6 +144,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
     steps_per_epoch = len(train_batches)
     total_steps = args.max_steps or args.epochs * steps_per_epoch
+    schedule = build_schedule(args, total_steps, steps_per_epoch)
     monitor = LossMonitor()
     sizes = {"total": total_steps * args.batch_size, "initial": step * args.batch_size}
     unit = "pair" if scheme.num_dates == 2 else "tile"
@@ -154,15 +157,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     network.train()
     for batch in endless(train_batches, start_step=step):
         torch.manual_seed(args.seed + 1_000_003 * step + distributed.rank())  # dropout
-        lr = learning_rate(
-            args.lr_policy,
-            args.lr,
-            step,
-            total_steps,
-            steps_per_epoch,
-            args.lr_gamma,
-            args.lr_min,
-        )
+        lr = schedule(step)
         set_lr(optimizer, lr)
         batch = to_device(batch, device)
         terms = forward_backward(
@@ -191,14 +186,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
                 member = Member.fast(network, normalise)
                 predictor = Predictor([member], device, amp, args.tta)
                 metrics = validate(
-                    predictor,
-                    val_batches,
-                    scheme,
-                    saved.log,
-                    step,
-                    args.outdir,
-                    args.save_mask,
-                    validation_entry(args).absent_is_zero,
+                    predictor, val_batches, scheme, saved.log, step, **reporting(args)
                 )
                 saved.keep_best(network, metrics[BEST_BY[scheme.task]])
             done = done or saved.is_stale(args.early_stop)
@@ -220,6 +208,30 @@ def build_objective(args: argparse.Namespace, scheme: Scheme, device: torch.devi
     return Objective(
         weights, args.change_loss, args.changed_weight, args.aux_weight, args.loss_mean_over
     )
+
+
+def build_schedule(
+    args: argparse.Namespace, total_steps: int, steps_per_epoch: int
+) -> Callable[[int], float]:
+    """Steps taken so far -> the learning rate of the next."""
+    return partial(
+        learning_rate,
+        args.lr_policy,
+        args.lr,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        gamma=args.lr_gamma,
+        lr_min=args.lr_min,
+    )
+
+
+def reporting(args: argparse.Namespace) -> dict:
+    """What validation writes, and how it counts."""
+    return {
+        "outdir": args.outdir,
+        "save_mask": args.save_mask,
+        "absent_is_zero": validation_entry(args).absent_is_zero,
+    }
 
 
 def build_network(
@@ -274,16 +286,7 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     # a file that says what it is needs no hint
     members = load_ensemble([args.load_from], device, scheme, [None if own else hint])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-    validate(
-        predictor,
-        val_batches,
-        scheme,
-        RunLog(None),
-        0,
-        args.outdir,
-        args.save_mask,
-        validation_entry(args).absent_is_zero,
-    )
+    validate(predictor, val_batches, scheme, RunLog(None), 0, **reporting(args))
 
 
 if __name__ == "__main__":
