@@ -78,6 +78,7 @@ def test_naic2020_trains_from_its_lists(tmp_path):
         [steps, "annotate", str(images), "--mask-dir", str(masks), "--save-path", str(whole)]
     )
     prepare.main([steps, "split", str(whole), "--num-eval", "2"])
+    write(root / "image_A" / "9.tif", np.full((48, 20, 3), 99, np.uint8))  # of another size
     prepare.main(
         [steps, "annotate", str(root / "image_A"), "--save-path", str(root / "image_A.json")]
     )
@@ -93,7 +94,7 @@ def test_naic2020_trains_from_its_lists(tmp_path):
     entries = json.loads((root / "image_A.json").read_text())
     stems = [entry["filename"].rpartition("/")[2].removesuffix(".tif") for entry in entries]
     preds = [read_png(png) for png in read_pkl(out / "masks" / "test.pkl")]
-    assert [pred.shape for pred in preds] == [(32, 24)] * len(stems)
+    assert [pred.shape for pred in preds] == [(32, 24), (32, 24), (48, 20)]
     with zipfile.ZipFile(out / "masks" / "test.zip") as archive:
         assert archive.namelist() == [f"results/{stem}.png" for stem in stems]
         for stem, pred in zip(stems, preds, strict=True):
@@ -102,6 +103,17 @@ def test_naic2020_trains_from_its_lists(tmp_path):
                 assert np.array_equal(image, (pred.astype(int) + 1) * 100)
             with Image.open(out / "masks" / "test" / "im1" / f"{stem}.png") as mask:
                 assert np.array_equal(mask, pred + 1)
+
+    words = ["--split", "val", "--tta", "flips", "--score", "--save-probs", "--preview-dir"]
+    run_test(root, out, "--dataset", "naic2020", *words, out / "previews", score=False)
+    metrics = json.loads((out / "metrics" / "val.json").read_text())
+    confusion = np.array(metrics["confusion"])
+    assert confusion.sum() == 2 * 32 * 24 and len(metrics["classes"]) == 8
+    assert metrics["oa"] == pytest.approx(confusion.trace() / confusion.sum())
+    probs = sorted((out / "probs" / "val").iterdir())
+    with np.load(probs[0]) as arrays:
+        assert arrays["semantic"].shape == (1, 8, 32, 24)
+    assert [p.stem for p in sorted((out / "previews").iterdir())] == [p.stem for p in probs]
 
 
 def test_pseudo_labels_are_for_changes_only(tmp_path):
