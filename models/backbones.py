@@ -229,9 +229,10 @@ def _undilate_second_convolutions(body: nn.Module) -> None:
 
 @functools.cache
 def has_output_stride(name: str, output_stride: int) -> bool:
-    """Whether timm builds this backbone at `output_stride` (tried once)."""
+    """Whether timm builds this backbone at `output_stride` (tried once, no random number used)."""
     try:
-        backbone = build_backbone(name, output_stride=output_stride)
+        with torch.random.fork_rng(devices=[]):
+            backbone = build_backbone(name, output_stride=output_stride)
     except ValueError:
         return False
     return backbone.strides[-1] == output_stride

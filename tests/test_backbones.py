@@ -364,3 +364,12 @@ def test_a_broken_safetensors_file_is_an_error(tmp_path):
     path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{broken}")
     with pytest.raises(ValueError, match=r"broken\.safetensors"):
         load_pretrained(build_backbone("hrnet_w18_v1"), path)
+
+
+def test_asking_for_an_output_stride_draws_no_random_numbers():
+    has_output_stride.cache_clear()
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    assert has_output_stride("resnet18", 8)  # builds one
+    assert torch.equal(torch.rand(3), expected)
