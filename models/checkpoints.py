@@ -29,6 +29,7 @@ from models.published import (
 from utils.cli import run
 from utils.inference import Member, Normalise
 from utils.legacy_options import find_args, read_args
+from utils.onnx_network import OnnxNetwork, is_onnx, read_recipe
 from utils.state_files import SHOWN_KEYS, load_strictly, read_file, save_checkpoint
 from utils.structures import Scheme
 
@@ -124,16 +125,12 @@ def load_network(
         FileNotFoundError, ValueError: see `read_file`, `load_strictly`, `read_args`; a published
             file that nothing describes.
     """
+    _refuse_exported(path)
     content = read_file(path)
     shown = str
     if "recipe" in content:
         recipe, state = content["recipe"], content["model"]
-        missing = RECIPE_KEYS - recipe.keys()
-        if missing:
-            raise ValueError(
-                f"{path}: its recipe lacks {', '.join(sorted(missing))}; the file is damaged, or "
-                "of another version of this program. Train or convert it again."
-            )
+        _check_recipe(path, recipe)
         if content.get("ema"):
             state = content["ema"]["weights"]
     else:
@@ -159,6 +156,28 @@ def load_network(
     network = network_of(recipe)
     load_strictly(network, state, path, shown)
     return network.to(device).eval(), recipe
+
+
+def _check_recipe(path: Path | str, recipe: Mapping[str, Any]) -> None:
+    missing = RECIPE_KEYS - recipe.keys()
+    if missing:
+        raise ValueError(
+            f"{path}: its recipe lacks {', '.join(sorted(missing))}; the file is damaged, or "
+            "of another version of this program. Train, convert or export it again."
+        )
+
+
+def _refuse_exported(path: Path | str) -> None:
+    if is_onnx(path):
+        raise ValueError(
+            f"{path} is an exported network, whose weights cannot be taken out; pass the "
+            "checkpoint that it was exported from"
+        )
+    if Path(path).suffix.lower() == ".pt2":
+        raise ValueError(
+            f"{path} is a program of torch.export, and reading that could run code; pass the "
+            "checkpoint that it was exported from, or export that as --format onnx"
+        )
 
 
 def _description_beside(
@@ -193,7 +212,7 @@ def load_ensemble(
     """All checkpoints, checked to speak of the same classes and bands as the data set.
 
     Args:
-        paths: at least one.
+        paths: at least one; an exported network (.onnx) is as good as its checkpoint.
         device: where to put them.
         scheme: of the data set.
         published: for bare state dicts, what they are, one for each path.
@@ -204,30 +223,64 @@ def load_ensemble(
     """
     members = []
     for path, hint in zip(paths, published or [None] * len(paths), strict=True):
+        if is_onnx(path):
+            members.append(_load_exported(path, device, scheme, compiled))
+            continue
         network, recipe = load_network(path, device, hint, scheme)
-        own = scheme_of(recipe)
-        for field in ("task", "classes", "bands", "standardise"):
-            if getattr(own, field) != getattr(scheme, field):
-                raise ValueError(
-                    f"{path} was trained for {field} {getattr(own, field)}, the data set has "
-                    f"{getattr(scheme, field)}; choose another checkpoint (--checkpoints), or "
-                    "leave out the flags that choose bands and classes: it says them itself"
-                )
-        members.append(Member.fast(network, Normalise.of(own).to(device), compiled))
+        normalise = Normalise.of(_checked_scheme(path, recipe, scheme))
+        members.append(Member.fast(network, normalise.to(device), compiled))
     return members
+
+
+def _load_exported(
+    path: Path | str, device: torch.device, scheme: Scheme, compiled: bool
+) -> Member:
+    """As `load_ensemble`, one exported network."""
+    if compiled:
+        raise ValueError(f"--compile is for checkpoints, {path} is compiled already; leave it out")
+    network = OnnxNetwork(path, device)
+    own = _checked_scheme(path, network.recipe, scheme)
+    return Member(network, Normalise.of(own).to(device))
+
+
+def _checked_scheme(path: Path | str, recipe: dict[str, Any], scheme: Scheme) -> Scheme:
+    """The scheme in a recipe, if it speaks of the same classes and bands as the data set's."""
+    _check_recipe(path, recipe)
+    own = scheme_of(recipe)
+    for field in ("task", "classes", "bands", "standardise"):
+        if getattr(own, field) != getattr(scheme, field):
+            raise ValueError(
+                f"{path} was trained for {field} {getattr(own, field)}, the data set has "
+                f"{getattr(scheme, field)}; choose another checkpoint (--checkpoints), or leave out "
+                "the flags that choose bands and classes: it says them itself"
+            )
+    return own
+
+
+def _description(path: Path | str) -> dict[str, Any]:
+    """What a file holds; of an exported network its recipe alone.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_file`, `OnnxNetwork`.
+    """
+    if is_onnx(path):
+        return {"recipe": read_recipe(path)}
+    _refuse_exported(path)
+    return read_file(path)
 
 
 def trained_scheme(path: Path | str) -> Scheme | None:
     """The data set scheme of one of our checkpoints, or of one with an args.pkl; else None."""
-    content = read_file(path)
+    content = _description(path)
     if "recipe" in content:
+        _check_recipe(path, content["recipe"])
         return scheme_of(content["recipe"])
     return _description_beside(path, content)[1]
 
 
 def trained_split(path: Path | str) -> str | None:
     """The --split that one of our checkpoints was validated by; None if it does not say."""
-    return read_file(path).get("recipe", {}).get("split")
+    return _description(path).get("recipe", {}).get("split")
 
 
 def find_checkpoints(outdir: Path | str) -> list[Path]:
@@ -253,6 +306,7 @@ def load_matching(network: nn.Module, path: Path | str) -> str:
     Raises:
         FileNotFoundError, ValueError: see `read_file`; or hardly anything fits.
     """
+    _refuse_exported(path)
     content = read_file(path)
     state = content["ema"]["weights"] if content.get("ema") else state_dict_of(content)
     own = network.state_dict()

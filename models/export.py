@@ -1,0 +1,234 @@
+"""Writes a trained network as ONNX or as a torch.export program, for use without this program.
+
+`python -m models.export CHECKPOINT [--out FILE] [--format onnx|torch_export]`. Either file takes
+`images`, float32 (B, T, C, H, W), normalised, of any batch, height and width, and gives the fields
+of Logits that the network has, by name. Its metadata hold the recipe, so that an ONNX file stands
+in for its checkpoint (--checkpoints FILE.onnx).
+"""
+
+import argparse
+import json
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.checkpoints import load_network, scheme_of, trained_scheme
+from models.recording import output_names, record, without_adaptive_pooling
+from utils.cli import positive_int, run
+from utils.files import atomic_path
+from utils.inference import to_probs
+from utils.onnx_network import METADATA, OnnxNetwork, require
+from utils.structures import Logits
+
+SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
+CHECKED_SIZES = ((1, 128, 160), (3, 131, 97))  # batch, height, width; none as recorded with
+TOLERANCE = 1e-3  # of probabilities
+
+
+def write_onnx(
+    program: torch.export.ExportedProgram, path: Path, recipe: dict[str, Any], opset: int | None
+) -> None:
+    """Writes an ONNX file. `opset`: version of its operators; None for torch's choice.
+
+    Raises:
+        ValueError: torch does not write that opset.
+    """
+    import onnx
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deprecations inside the exporter
+        exported = torch.onnx.export(
+            without_adaptive_pooling(program),
+            input_names=["images"],
+            output_names=output_names(program),
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
+    model = exported.model_proto
+    written = next(entry.version for entry in model.opset_import if not entry.domain)
+    if opset not in (None, written):
+        raise ValueError(
+            f"--opset {opset}: torch {torch.__version__} could write opset {written} only; pass "
+            "that, or leave it out"
+        )
+    _describe(model, recipe)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _describe(model: Any, recipe: dict[str, Any]) -> None:
+    """Names the free sizes of an onnx.ModelProto and puts the recipe into its metadata."""
+    for value in (*model.graph.input, *model.graph.output):
+        sizes = value.type.tensor_type.shape.dim
+        for size, name in ((sizes[0], "batch"), (sizes[-2], "height"), (sizes[-1], "width")):
+            size.dim_param = name
+    del model.graph.value_info[:]  # which has the old names; only viewers read it
+    model.producer_name = METADATA
+    model.doc_string = "images: (B, T, C, H, W), normalised: (pixel / scale - mean) / std by band"
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA, metadata(recipe)
+
+
+def metadata(recipe: dict[str, Any]) -> str:
+    """What a file says of itself, as JSON."""
+    return json.dumps({"recipe": recipe, "torch": str(torch.__version__)})
+
+
+def write_program(
+    program: torch.export.ExportedProgram, path: Path, recipe: dict[str, Any]
+) -> None:
+    """Writes a .pt2 file, for `torch.export.load`; the recipe is its extra file twodates.json."""
+    torch.export.save(program, str(path), extra_files={f"{METADATA}.json": metadata(recipe)})
+
+
+def read_program(path: Path) -> Callable[[Tensor], Logits]:
+    """The network in a .pt2 file that this process has written.
+
+    Never for a file of someone else's: torch.export.load may run code that a file holds.
+    """
+    module = torch.export.load(str(path)).module()
+    return lambda images: Logits(**module(images))
+
+
+@torch.no_grad()
+def largest_difference(
+    network: Callable[[Tensor], Logits], other: Callable[[Tensor], Logits], images: Tensor
+) -> float:
+    """Between the probabilities of two networks; NaN where one of them has NaN.
+
+    Raises:
+        ValueError: one has a head that the other has not.
+    """
+    differences = []
+    for name, a, b in zip(
+        Logits._fields, to_probs(network(images)), to_probs(other(images)), strict=False
+    ):
+        if (a is None) != (b is None):
+            raise ValueError(f"only one of the two networks gives {name} scores")
+        if a is not None:
+            differences.append((a - b).abs().max())
+    return float(torch.stack(differences).max())
+
+
+def check(
+    network: Callable[[Tensor], Logits],
+    written: Callable[[Tensor], Logits],
+    dates: int,
+    bands: int,
+) -> None:
+    """Compares a written network with the original on random images, and prints the outcome.
+
+    Raises:
+        ValueError: their probabilities differ by more than TOLERANCE.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for batch, height, width in CHECKED_SIZES:
+        images = torch.randn(batch, dates, bands, height, width, generator=generator)
+        difference = largest_difference(network, written, images)
+        print(f"{batch} x {height} x {width} px: probabilities differ by at most {difference:.1e}")
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"at {height} x {width} px the exported network's probabilities differ from the "
+                f"original's by {difference:.1e}, which must stay below {TOLERANCE:g}; no file is "
+                "written. Try another --format or --opset, or another version of torch."
+            )
+
+
+def export(
+    checkpoint: Path | str, target: Path, file_format: str = "onnx", opset: int | None = None
+) -> None:
+    """Writes a checkpoint in another format, once the file's predictions are seen to be the same.
+
+    Args:
+        checkpoint: one of ours.
+        target: the file to write.
+        file_format: a key of SUFFIXES.
+        opset: of ONNX; None for torch's choice.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_network`; packages are missing, torch cannot
+            export this network, or it predicts otherwise.
+    """
+    network, recipe = load_network(checkpoint)
+    scheme = scheme_of(recipe)
+    dates, bands = scheme.num_dates, len(scheme.bands)
+    with atomic_path(target) as temporary:
+        try:
+            program = record(network, dates, bands)
+            if file_format == "onnx":
+                write_onnx(program, temporary, recipe, opset)
+                check(network, OnnxNetwork(temporary), dates, bands)
+            else:
+                write_program(program, temporary, recipe)
+                check(network, read_program(temporary), dates, bands)
+        except Exception as error:  # torch's exporters fail in as many ways as there are operators
+            if isinstance(error, (ValueError, OSError)):
+                raise
+            raise ValueError(_cannot(recipe, file_format, error)) from error
+
+
+def _cannot(recipe: dict[str, Any], file_format: str, error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    return (
+        f"torch {torch.__version__} cannot export {recipe['model']} on {recipe['backbone']} as "
+        f"{file_format} for images of any size ({type(error).__name__}: {line}); use the "
+        "checkpoint itself, or train with another --backbone"
+    )
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.export",
+        description="Write a trained network as ONNX or as a torch.export program.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="one of ours (.pth)")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="(default: CHECKPOINT with .onnx or .pt2)"
+    )
+    parser.add_argument(
+        "--format",
+        default="onnx",
+        choices=list(SUFFIXES),
+        help="onnx, which also serves as --checkpoints FILE.onnx, or a .pt2 of torch.export "
+        "(default: onnx)",
+    )
+    parser.add_argument(
+        "--opset", type=positive_int, help="version of ONNX's operators (default: torch's choice)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    args = parser.parse_args(argv)
+    if args.opset is not None and args.format != "onnx":
+        parser.error(f"--opset is for --format onnx, not {args.format}; leave it out")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Exports a checkpoint."""
+    args = parse_args(argv)
+    target = args.out or args.checkpoint.with_suffix(SUFFIXES[args.format])
+    if target.suffix != SUFFIXES[args.format]:
+        raise ValueError(
+            f"--out {target}: a file of --format {args.format} ends in {SUFFIXES[args.format]}"
+        )
+    if target.exists() and not args.overwrite:
+        raise ValueError(f"{target} exists; pass --overwrite to replace it")
+    if args.format == "onnx":
+        require("onnx", "onnxscript", "onnxruntime")
+    if trained_scheme(args.checkpoint) is None:
+        raise ValueError(
+            f"{args.checkpoint} does not say which network it is for; convert it first: python -m "
+            f"models.checkpoints convert {args.checkpoint} OUT.pth --model M --backbone B"
+        )
+    export(args.checkpoint, target, args.format, args.opset)
+    print(f"wrote {target} ({os.path.getsize(target) / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,499 @@
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_folders import LOG, make_land_cover_map, make_maps, make_outdir, read, write_checkpoint
+from tiny_data import write, write_tiff
+
+from utils import charts, report
+from utils.colour_vision import smallest_difference
+from utils.colours import SAFE, contrast, ink_on, luminance, ramp, safe_palette
+from utils.report import write_report
+from utils.report_data import collect
+from utils.report_files import bounded, files_by_id, read_bounded, read_classes
+from utils.report_pictures import CHANGED, NO_DATA, NO_VALUE, class_map
+from utils.report_tiles import Picture, Tiles, choose, tile_score, with_coding
+from utils.schemes import NAIC2020, SECOND, WHITE, change_scheme, dfc_scheme
+from utils.structures import Scheme
+
+BINARY = change_scheme(("red", "green", "blue"), "none")
+CSS = (report.TEMPLATES / "report.css").read_text(encoding="utf-8")
+
+
+# --- colours
+
+
+def test_contrast_of_black_and_white_is_21_and_of_equals_1():
+    assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
+    assert contrast((12, 200, 7), (12, 200, 7)) == 1
+    assert luminance((255, 0, 0)) == pytest.approx(0.2126)
+
+
+def test_numbers_in_heat_maps_can_be_read_at_every_shade():
+    for share in np.linspace(0, 1, 101):
+        assert contrast(ramp(share), ink_on(ramp(share))) >= 4.5
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [SECOND, NAIC2020, BINARY, dfc_scheme(True, True, True, True)],
+    ids=["second", "naic2020", "binary", "dfc"],
+)
+def test_safe_palettes_are_told_apart_with_every_colour_vision(scheme):
+    palette = safe_palette(scheme)
+    assert len(palette) == len(scheme.palette) and palette[0] == scheme.palette[0]
+    assert len(set(palette)) == len(palette)
+    assert smallest_difference(np.array(palette[1:])) >= 15
+
+
+def test_all_safe_colours_together_are_told_apart():
+    assert smallest_difference(np.array(list(SAFE.values()))) >= 15
+
+
+def test_water_stays_blue_and_trees_green():
+    palette = dict(zip(("unchanged", *SECOND.classes), safe_palette(SECOND), strict=True))
+    assert palette["water"] == SAFE["blue"] and palette["tree"] == SAFE["green"]
+
+
+def test_more_classes_than_safe_colours_keep_their_own():
+    own = tuple((i, 0, 0) for i in range(20))
+    palette = safe_palette(Scheme("land_cover", tuple(f"c{i}" for i in range(20)), (WHITE, *own)))
+    assert len(palette) == 21 and set(palette) - set(own) >= set(SAFE.values())
+
+
+def tokens(block: str) -> dict[str, tuple[int, ...]]:
+    found = re.findall(r"(--[\w]+): #([0-9a-f]{6});", block)
+    return {name: tuple(bytes.fromhex(value)) for name, value in found}
+
+
+LIGHT = tokens(CSS[: CSS.index("@media")])
+DARK = tokens(CSS[CSS.index("@media (prefers-color-scheme: dark)") : CSS.index("* {")])
+PRINT = tokens(CSS[CSS.index("@media print") :])
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK, PRINT], ids=["light", "dark", "print"])
+def test_text_and_lines_reach_wcag_aa(theme):
+    for ground in ("--paper", "--card"):
+        for ink in ("--ink", "--soft", "--accent"):
+            assert contrast(theme[ink], theme[ground]) >= 4.5, (ink, ground)
+        for line in ("--edge", "--s1", "--s2", "--s3"):
+            assert contrast(theme[line], theme[ground]) >= 3, (line, ground)
+    assert contrast((255, 255, 255), (20, 22, 26)) >= 4.5  # tags on pictures
+    assert contrast((31, 99, 176), (255, 255, 255)) >= 3  # focus of the divider
+
+
+def test_right_and_wrong_are_told_apart_with_every_colour_vision():
+    colours = [LIGHT[name] for name in ("--hit", "--missed", "--alarm", "--confused")]
+    assert smallest_difference(np.array(colours)) >= 15
+
+
+# --- charts
+
+
+def parsed(svg: str) -> ET.Element:
+    return ET.fromstring(svg)
+
+
+def test_matrix_has_a_cell_for_every_pair_and_escapes_names():
+    table = charts.Matrix(
+        ["<a>", "b"], ["<a>", "b"], [[0, 1], [0.5, None]], [["", "9"], ["5", "0"]],
+        [["h"] * 2] * 2, "from", "to",
+    )  # fmt: skip
+    root = parsed(charts.matrix(table, 'a "title"'))
+    assert root.get("aria-label") == 'a "title"'
+    assert len(root.findall("rect")) == 3  # None is no cell
+    assert [t.text for t in root.findall("text[@class='cell']")] == ["9", "5"]
+    assert "<a>" in [t.text for t in root.findall("text")]
+
+
+def test_flows_are_as_thick_as_their_amounts():
+    amounts = [[0, 30], [10, 0]]
+    root = parsed(charts.flows(["x", "y"], amounts, "t", str))
+    nodes = [float(rect.get("height")) for rect in root.findall("rect")]
+    assert len(nodes) == 4
+    assert nodes[0] == pytest.approx(3 * nodes[1], abs=0.3)  # x sends 30, y 10
+    assert nodes[2] == pytest.approx(nodes[1], abs=0.1)  # x gets 10
+    hints = [path.find("title").text for path in root.findall("path")]
+    assert hints == ["x → y: 30", "y → x: 10"]
+    paths = [list(map(float, re.findall(r"-?[\d.]+", p.get("d")))) for p in root.findall("path")]
+    assert [p[8] - p[7] for p in paths] == pytest.approx([nodes[0], nodes[1]], abs=0.3)
+
+
+def test_flow_chart_of_nothing_is_no_error():
+    assert parsed(charts.flows(["x"], [[0]], "t", str)).findall("path") == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0.31, 0.35), (3, 3), (0, 0), (-2, 5), (1e-6, 3e-6), (0, 536)]
+)
+def test_ticks_are_few_even_and_span_the_values(low, high):
+    ticks = charts._ticks(low, high, 4)
+    assert ticks[0] <= low and ticks[-1] >= high and 2 <= len(ticks) <= 6
+    steps = np.diff(ticks)
+    assert (steps > 0).all() and np.allclose(steps, steps[0])
+
+
+def test_curves_leave_out_what_is_no_number_and_need_a_point():
+    series = [charts.Series("loss", [(0, 1.0), (1, float("nan")), (2, None), (3, 0.5)])]
+    path = parsed(charts.curves(series, "t")).findall("path[@class='curve s1']")[-1]
+    assert path.get("d").count("L") == 1
+    assert charts.curves([charts.Series("loss", [(0, None)])], "t") == ""
+
+
+# --- files and tiles
+
+
+def test_pictures_are_read_no_larger_than_asked(tmp_path):
+    path = write(tmp_path / "a.png", np.zeros((30, 90), np.uint8))
+    assert read_bounded(path, 45).shape == (1, 15, 45)
+    assert read_bounded(path, 500).shape == (1, 30, 90)
+    assert bounded((10000, 1), 100) == (100, 1)
+
+
+def test_smooth_reading_averages_and_plain_reading_keeps_classes(tmp_path):
+    pixels = np.tile(np.array([[0, 200]], np.uint8), (4, 2))
+    path = write(tmp_path / "a.png", pixels)
+    assert (read_bounded(path, 2, smooth=True) == 100).all()
+    assert set(np.unique(read_bounded(path, 2))) <= {0, 200}
+
+
+def test_labels_are_read_as_indices_as_colours_and_in_any_order_of_the_palette(tmp_path):
+    mask = np.array([[0, 1, 2], [3, 4, 6]], np.uint8)
+    colours = np.array(SECOND.palette, np.uint8)[mask]
+    other = Image.fromarray(colours).quantize(6)  # optimisers number colours as they come
+    other.save(tmp_path / "p.png")
+    paths = [write(tmp_path / "l.png", mask), write(tmp_path / "c.png", colours)]
+    for path in [*paths, tmp_path / "p.png"]:
+        assert (read_classes(path, 99, SECOND.palette) == mask).all(), path
+
+
+def test_values_that_are_no_class_count_as_not_labelled(tmp_path):
+    path = write(tmp_path / "l.png", np.array([[0, 9, 255]], np.uint8))
+    assert read_classes(path, 99, SECOND.palette).tolist() == [[0, 255, 255]]
+
+
+def test_change_labels_of_0_and_255_and_of_0_1_and_255(tmp_path):
+    from utils.report_files import Sources
+    from utils.report_tiles import read_truth
+
+    for stored, meant in (([0, 255], [0, 1]), ([0, 1, 255], [0, 1, 255])):
+        path = write(tmp_path / f"{len(stored)}.png", np.array([stored], np.uint8))
+        sources = with_coding(Sources(({}, {}), ({"a": path},)))
+        assert read_truth(sources, "a", 99, BINARY).tolist() == [[meant]]
+
+
+def test_score_of_a_tile_by_hand():
+    truth = np.array([[[1, 1, 0, 0]], [[2, 2, 0, 0]]])
+    pred = np.array([[[1, 0, 0, 3]], [[2, 0, 0, 3]]])
+    # pixels and dates: right 2, changed in truth 4, in prediction 4
+    assert tile_score(pred, truth, SECOND) == pytest.approx(2 * 2 / (4 + 4))
+    assert tile_score(truth, truth, SECOND) == 1
+    assert tile_score(pred, truth[..., :2], SECOND) is None
+
+
+def test_tiles_with_hardly_any_change_are_not_ranked():
+    truth = np.zeros((1, 20, 20), np.uint8)
+    truth[0, 0, :3] = 1  # of 400: 0.75 %
+    assert tile_score(truth, truth, BINARY) is None
+
+
+def test_worst_and_best_are_chosen():
+    names = [f"t{i}" for i in range(10)]
+    tiles = Tiles("test", names, ({},), False)
+    scores = {name: i / 10 for i, name in enumerate(names)}
+    chosen = choose(tiles, scores, 4)
+    assert chosen == [("t9", "best"), ("t8", "best"), ("t0", "worst"), ("t1", "worst")]
+    assert [name for name, _ in choose(tiles, {}, 2)] == ["t0", "t5"]
+    assert len({name for name, _ in choose(tiles, scores, 99)}) == 10
+
+
+def test_hidden_files_and_others_are_no_masks(tmp_path):
+    for name in (".a.png", "b.png", "c.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert list(files_by_id(tmp_path)) == ["b"]
+
+
+# --- class maps
+
+
+def test_class_map_holds_both_dates_change_and_truth():
+    pred = np.array([[[0, 1, 3, 255]], [[0, 2, 3, 255]]], np.uint8)
+    truth = np.array([[[0, 1, 255, 2]], [[0, 6, 255, 1]]], np.uint8)
+    pixels, third = class_map(Picture("a", None, pred, truth), SECOND)
+    assert third == "truth"
+    assert pixels[0, :, 0].tolist() == [0, CHANGED + 1, CHANGED + 3, NO_DATA]
+    assert pixels[0, :, 1].tolist() == [0, 2, 3, 0]
+    # codes: unchanged; 1 + 0 * 6 + 5; not labelled; 1 + 1 * 6 + 0
+    assert pixels[0, :, 2].tolist() == [0, 6, NO_VALUE, 7]
+
+
+def test_class_map_holds_probabilities_where_there_is_no_truth():
+    probability = np.array([[0.0, 0.5, 1.0, np.nan]], np.float32)
+    pred = np.array([[[0, 0, 1, 255]]], np.uint8)
+    pixels, third = class_map(Picture("a", None, pred, probability=probability), BINARY)
+    assert third == "probability" and pixels[0, :, 2].tolist() == [0, 125, 250, NO_VALUE]
+
+
+# --- folders
+
+
+class Page(HTMLParser):
+    """Headings, references to anything outside, and tags that were not closed."""
+
+    VOID = ("meta", "link", "img", "input", "br")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.outside, self.words, self.tags = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for key, value in attrs:
+            if key in ("src", "href", "action") and not value.startswith(("data:", "#")):
+                self.outside.append(value)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.words.append(text)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(path) -> Page:
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == [] and page.outside == []
+    assert "url(" not in text and "@import" not in text
+    return page
+
+
+def embedded(path) -> dict:
+    text = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+
+
+@pytest.fixture(scope="module")
+def outdir(tmp_path_factory):
+    return make_outdir(tmp_path_factory.mktemp("report"))
+
+
+def test_page_of_an_outdir_shows_all_there_is(outdir, tmp_path):
+    path = write_report(outdir, tmp_path / "page.html", images=4)
+    page = page_of(path)
+    for words in (
+        "Predictions of test", "Validation", "Training", "best Score 35.00 % at step 40",
+        "From what to what", "IoU of each class", "Networks and options",
+        "pspnet_resnet18_35.00.pth", "low vegetation", "of 6 tiles",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert page.tags.count("svg") == 7  # grip, matrix, flow, 2 confusions, loss, score
+    tiles = embedded(path)["parts"][0]
+    assert [tile["verdict"] for tile in tiles] == ["best", "best", "worst", "worst"]
+    assert {tiles[2]["name"], tiles[3]["name"]} == {"00000", "00001"}
+    assert tiles[0]["score"] == 1 and tiles[2]["score"] < 0.9
+
+
+def test_sums_are_those_of_the_masks(outdir):
+    amounts = collect(outdir, 2, 99).parts[0].amounts
+    masks = np.stack(
+        [
+            [read(outdir / "masks/test" / f"im{d}" / f"{i:05d}.png") for d in (1, 2)]
+            for i in range(6)
+        ]
+    ).astype(int)  # (6, 2, 32, 32)
+    assert amounts.total == 6 * 32 * 32
+    assert amounts.transitions.sum() == (masks[:, 0] > 0).sum()
+    assert amounts.transitions[2, 4] == ((masks[:, 0] == 3) & (masks[:, 1] == 5)).sum() > 0
+
+
+def test_page_lies_in_the_folder_unless_told(outdir):
+    path = write_report(outdir, images=1)
+    assert path == outdir / "report.html" and path.exists()
+    path.unlink()
+
+
+def test_page_of_one_run_has_its_curves_and_no_masks(outdir, tmp_path):
+    page = page_of(write_report(outdir / "runs" / "one", tmp_path / "run.html"))
+    assert "Training" in page.text and "Validation" in page.text
+    assert "Predictions" not in page.text
+
+
+def test_page_of_one_run_leaves_out_scores_of_another(outdir, tmp_path):
+    report = collect(outdir / "runs" / "one", 1, 99)
+    assert [part.name for part in report.parts] == ["val"]  # its last line of the log
+    log = outdir / "runs" / "one" / "log.jsonl"
+    text = log.read_text(encoding="utf-8")
+    log.write_text(text.replace(str(LOG[-1]["score"]), "0.99"), encoding="utf-8")
+    assert collect(outdir / "runs" / "one", 1, 99).parts == []
+    log.write_text(text, encoding="utf-8")
+
+
+def test_page_of_a_folder_of_masks(outdir, tmp_path):
+    page = page_of(write_report(outdir / "masks" / "test", tmp_path / "masks.html"))
+    assert "Predictions of test" in page.text and "Training" not in page.text
+
+
+def test_classes_are_known_without_checkpoint_by_the_palette(tmp_path):
+    outdir = make_outdir(tmp_path, tiles=2)
+    for path in outdir.glob("models/*"):
+        path.unlink()
+    assert collect(outdir, 1, 99).scheme == SECOND
+
+
+def test_without_images_figures_are_shown_and_the_remedy_said(tmp_path):
+    outdir = make_outdir(tmp_path, tiles=2)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    write(outdir / "figures" / "test" / "00001.png", np.zeros((20, 30, 3), np.uint8))
+    path = write_report(outdir)
+    page = page_of(path)
+    assert "--data-root" in page.text and page.tags.count("img") == 3  # two of the viewer
+    assert embedded(path)["parts"][0][0]["before"] is None
+    moved = write_report(outdir, data_root=tmp_path / "moved")
+    assert embedded(moved)["parts"][0][0]["before"].startswith("data:image/jpeg;base64,")
+
+
+def test_pseudo_labels_are_shown_with_their_numbers(tmp_path):
+    outdir = make_outdir(tmp_path, tiles=2)
+    write_mask_folder = outdir / "masks" / "train"
+    (outdir / "masks" / "test").rename(write_mask_folder)
+    record = {"checkpoints": ["a.pth of 2026-01-01 00:00:00"], "rule": "vote"}
+    (write_mask_folder / "labelling.json").write_text(json.dumps(record))
+    numbers = {
+        "tiles": 2, "rule": "vote", "share_labelled": 0.585, "teacher_agreement": 0.5,
+        "share_per_class": [0.1, 0.2, 0.1, 0.1, 0.08, 0.005], "accuracy": None,
+        "accuracy_per_class": [0.9, None, 0.5, 0.5, 0.5, 0.5],
+    }  # fmt: skip
+    (outdir / "metrics" / "pseudo_labels.json").write_text(json.dumps(numbers))
+    page = page_of(write_report(outdir))
+    for words in ("Pseudo-labels", "58.5 %", "90.0 % right", "a.pth of 2026-01-01"):
+        assert words in page.text, words
+    assert "From what to what" not in page.text
+
+
+def test_checkpoints_and_options_of_a_test_are_listed(tmp_path):
+    outdir = make_outdir(tmp_path, tiles=2)
+    record = {"checkpoints": ["best_of_all.pth"], "options": {"tta": "flip_rot"}}
+    (outdir / "masks" / "test" / "test.json").write_text(json.dumps(record))
+    page = page_of(write_report(outdir))
+    for words in ("best_of_all.pth", "Prediction of test", "flip_rot"):
+        assert words in page.text, words
+
+
+def test_choice_of_a_threshold_is_shown(tmp_path):
+    outdir = make_outdir(tmp_path, tiles=2)
+    curve = [{"recall": 0.2, "precision": 0.9}, {"recall": 0.9, "precision": 0.3}]
+    best = {"threshold": 0.4, "recall": 0.6, "precision": 0.7, "f1": 0.65, "iou": 0.5}
+    result = {**best, "curve": curve, "average_precision": 0.6}
+    (outdir / "metrics" / "threshold.json").write_text(json.dumps(result))
+    page = page_of(write_report(outdir))
+    assert "Choice of the threshold" in page.text and page.tags.count("img") == 3
+
+
+def test_names_cannot_break_out_of_the_page(tmp_path):
+    evil = "</script><img src=x onerror=alert(1)>"
+    scheme = SECOND._replace(classes=(evil, *SECOND.classes[1:]))
+    outdir = make_outdir(tmp_path, tiles=2)
+    write_checkpoint(next(outdir.glob("models/*")), scheme)
+    path = write_report(outdir)
+    page = page_of(path)
+    assert evil in page.text and embedded(path)["classes"][0] == evil
+    assert page.tags.count("img") == 2 and "<img src=x" not in path.read_text(encoding="utf-8")
+
+
+def test_folders_of_nothing_are_an_error_that_says_what_to_pass(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--outdir"):
+        write_report(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="holds neither runs, metrics nor masks"):
+        write_report(tmp_path)
+    write(tmp_path / "photo.png", np.zeros((9, 9, 3), np.uint8))  # no mask
+    with pytest.raises(FileNotFoundError, match="holds neither runs, metrics nor masks"):
+        write_report(tmp_path)
+
+
+# --- maps
+
+
+def test_page_of_a_map_has_hectares_and_its_images(tmp_path):
+    out = make_maps(tmp_path / "town", tmp_path / "in")
+    path = write_report(out)
+    page = page_of(path)
+    assert "25.6 %" in page.text  # 600 of 39 * 60 pixels
+    assert "6 ha" in page.text and "from water to building" in page.text
+    tile = embedded(path)["parts"][0][0]
+    assert tile["third"] == "probability" and tile["after"].startswith("data:image/jpeg")
+
+
+def test_date_2_is_warped_to_the_map(tmp_path):
+    make_maps(tmp_path / "town", tmp_path / "in")
+    picture = collect(tmp_path / "town", 1, 99).parts[0].pictures[0]
+    assert picture.images.shape == (2, 40, 60, 3)
+    assert (picture.images[0, :10] == 200).all() and (picture.images[0, 10:] == 60).all()
+    assert (picture.images[1, 1:-1, 1:-1] == 90).all()  # unwarped, it would end 100 m too early
+
+
+def test_gaps_in_images_of_any_depth_do_not_spoil_the_rest(tmp_path):
+    make_maps(tmp_path / "town", tmp_path / "in")
+    deep = np.tile(np.linspace(1000, 3000, 60, dtype=np.float32), (1, 40, 1))
+    deep[:, :20] = -9999
+    place = {"left": 500000, "top": 5000000, "crs": "EPSG:32633"}
+    write_tiff(tmp_path / "in" / "before.tif", deep, pixel_m=10, nodata=-9999, **place)
+    image = collect(tmp_path / "town", 1, 99).parts[0].pictures[0].images[0]
+    assert (image[:20] < 10).all() and image[30, 0].max() < 10 and image[30, 59].min() > 245
+
+
+def test_large_maps_are_shown_small_and_counted_whole(tmp_path):
+    make_maps(tmp_path / "town", tmp_path / "in")
+    part = collect(tmp_path / "town", 1, 30).parts[0]
+    assert part.pictures[0].pred.shape == (2, 20, 30) and part.pictures[0].step == 2
+    assert part.amounts.transitions[0, 4] == pytest.approx(6.0)
+    assert part.amounts.total == pytest.approx(39 * 60 / 100)
+
+
+def test_classes_everywhere_are_told_from_change(tmp_path):
+    make_maps(tmp_path / "town", tmp_path / "in", everywhere=True)
+    picture = collect(tmp_path / "town", 1, 99).parts[0].pictures[0]
+    pixels, _ = class_map(picture, SECOND)
+    assert pixels[0, 0].tolist()[:2] == [CHANGED + 1, 5] and pixels[20, 0].tolist()[:2] == [2, 2]
+
+
+def test_map_without_its_images_says_so(tmp_path):
+    make_maps(tmp_path / "town", tmp_path / "in")
+    (tmp_path / "in" / "after.tif").unlink()
+    assert "after.tif not found" in page_of(write_report(tmp_path / "town")).text
+
+
+def test_folder_of_several_maps_has_a_part_for_each(tmp_path):
+    for name in ("east", "west"):
+        make_maps(tmp_path / "out" / name, tmp_path / f"in_{name}")
+    report = collect(tmp_path / "out", 1, 99)
+    assert [part.title for part in report.parts] == ["east", "west"]
+
+
+def test_page_of_a_land_cover_map_counts_classes(tmp_path):
+    path = write_report(make_land_cover_map(tmp_path / "town", tmp_path / "in"))
+    page = page_of(path)
+    assert "How much of what" in page.text and "50.0 %" in page.text
+    assert "400 pixels" in page.text and "From what to what" not in page.text
+    assert embedded(path)["parts"][0][0]["after"] is None
+
+
+# --- command line
+
+
+def test_command_line(outdir, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    report.main([str(outdir), "--out", str(page), "--images", "1"])
+    assert str(page) in capsys.readouterr().out
+    assert len(embedded(page)["parts"][0]) == 1

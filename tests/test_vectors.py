@@ -1,0 +1,292 @@
+import json
+import warnings
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from rasterio.transform import from_origin
+
+from utils import vector_files, vectors
+from utils.gdal import rasterio
+from utils.schemes import SECOND, change_scheme
+from utils.summary import write_summary
+from utils.transitions import pair, palette
+from utils.vector_files import geopackage
+from utils.vectors import write_vectors
+
+geopandas = pytest.importorskip("geopandas")
+pytest.importorskip("pyogrio")
+shapely = pytest.importorskip("shapely")
+
+BINARY = change_scheme(("red", "green", "blue"), "none")
+UTM, DEGREES = (
+    (32633, from_origin(500_000, 5_000_000, 10, 10)),
+    (4326, from_origin(15, 48, 1e-4, 1e-4)),
+)
+BOTH = ("gpkg", "geojson")
+
+
+def write(path, values, where=UTM, nodata=255, dtype="uint8"):
+    values = np.array(values, dtype)
+    epsg, transform = where
+    with rasterio().open(
+        path,
+        "w",
+        driver="GTiff",
+        height=values.shape[0],
+        width=values.shape[1],
+        count=1,
+        dtype=dtype,
+        crs=None if epsg is None else f"EPSG:{epsg}",
+        transform=transform,
+        nodata=nodata,
+    ) as file:
+        file.write(values, 1)
+    return path
+
+
+def maps(folder, codes, probs=None, where=UTM):
+    """The two rasters of a map."""
+    probs = np.full(np.shape(codes), 0.75) if probs is None else probs
+    return (
+        write(folder / "transition.tif", codes, where),
+        write(folder / "probability.tif", probs, where, float("nan"), "float32"),
+    )
+
+
+def read(folder, name="changes.gpkg"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # a second layer would be one
+        return geopandas.read_file(folder / name)
+
+
+def random_codes(seed=0, side=40, block=3):
+    rng = np.random.default_rng(seed)
+    small = rng.integers(1, 37, (side // block + 1,) * 2) * (
+        rng.random((side // block + 1,) * 2) < 0.6
+    )
+    codes = small.repeat(block, 0).repeat(block, 1)[:side, :side]
+    codes[rng.random(codes.shape) < 0.05] = 8
+    codes[:2, :9] = 255
+    return codes
+
+
+def comparable(frame):
+    frame = frame.assign(wkt=frame.geometry.normalize().to_wkt())
+    columns = ["from", "to", "code", "area_m2", "area_ha", "probability", "wkt"]
+    return frame[columns].sort_values(["wkt"]).reset_index(drop=True)
+
+
+def test_known_blocks_become_known_polygons(tmp_path):
+    codes = np.zeros((6, 8), int)
+    codes[1:3, 1:4], codes[3:5, 3:4], codes[5, 7], codes[0] = 2, 8, 36, 255
+    probs = np.full(codes.shape, 0.5)
+    probs[1, 1:4] = 0.8  # of the 6 pixels of code 2
+    probs[5, 7] = np.nan
+    found = write_vectors(tmp_path, *maps(tmp_path, codes, probs), SECOND, formats=BOTH)
+    assert found == {
+        "polygons": 3,
+        "area_m2": 900.0,
+        "dropped": 0,
+        "files": ["changes.gpkg", "changes.geojson", "changes.qml"],
+    }
+    frame = read(tmp_path).set_index("code").sort_index()
+    assert frame.crs.to_epsg() == 32633
+    assert list(frame["from"]) == ["water", "ground", "sports field"]
+    assert list(frame["to"]) == ["ground", "ground", "sports field"]
+    assert list(frame["area_m2"]) == [600, 200, 100] == list(frame.area)
+    assert list(frame["area_ha"]) == [0.06, 0.02, 0.01]
+    assert frame["probability"][2] == pytest.approx(0.65) and np.isnan(frame["probability"][36])
+    assert frame.geometry[2].bounds == (500_010, 4_999_970, 500_040, 4_999_990)
+
+
+def test_holes_are_kept_and_diagonal_neighbours_are_two(tmp_path):
+    codes = np.zeros((6, 6), int)
+    codes[:5, :5], codes[1:4, 1:4], codes[2, 2], codes[5, 5] = 3, 0, 5, 3
+    write_vectors(tmp_path, *maps(tmp_path, codes), SECOND)
+    frame = read(tmp_path)
+    assert frame.is_valid.all() and sorted(frame["area_m2"]) == [100, 100, 1600]
+    ring = frame.geometry[frame["area_m2"] == 1600].iloc[0]
+    assert len(ring.interiors) == 1 and ring.area == 1600
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_strips_give_the_same_as_one_block(tmp_path, rows):
+    paths = maps(tmp_path, random_codes(), np.random.default_rng(1).random((40, 40)))
+    write_vectors(tmp_path, *paths, SECOND, rows=1000)
+    whole = comparable(read(tmp_path))
+    write_vectors(tmp_path, *paths, SECOND, rows=rows, overwrite=True)
+    strips = comparable(read(tmp_path))
+    assert len(whole) > 100
+    geopandas.pd.testing.assert_frame_equal(strips, whole, check_exact=False, rtol=1e-12)
+    assert list(strips["wkt"]) == list(whole["wkt"])
+
+
+@pytest.mark.parametrize("where", [UTM, DEGREES, (2263, from_origin(1e6, 2e5, 30, 30))])
+def test_areas_add_up_to_the_summary(tmp_path, where):
+    paths = maps(tmp_path, random_codes(), where=where)
+    found = write_vectors(tmp_path, *paths, SECOND, rows=7)
+    hectares = np.array(write_summary(tmp_path, paths[0], SECOND)["matrix"]["hectares"])
+    frame = read(tmp_path)
+    assert frame["area_ha"].sum() == pytest.approx(hectares[1:, 1:].sum(), rel=1e-9)
+    assert found["area_m2"] == pytest.approx(frame["area_m2"].sum())
+    for code, area_ha in frame.groupby("code")["area_ha"].sum().items():
+        assert area_ha == pytest.approx(hectares[pair(code, 6)], rel=1e-9)
+    assert not frame.union_all().area < frame.area.sum() * (1 - 1e-9)  # none lies on another
+
+
+def test_areas_in_degrees_are_those_of_the_geodesic_polygons(tmp_path):
+    from pyproj import Geod
+
+    codes = random_codes()
+    write_vectors(tmp_path, *maps(tmp_path, codes, where=DEGREES), SECOND)
+    frame, geod = read(tmp_path), Geod(ellps="WGS84")
+    expected = [abs(geod.geometry_area_perimeter(polygon)[0]) for polygon in frame.geometry]
+    np.testing.assert_allclose(frame["area_m2"], expected, rtol=1e-3)
+
+
+def test_geojson_is_in_degrees_counter_clockwise_and_has_the_same_fields(tmp_path):
+    where = (32633, rasterio().Affine(10, 0, 5e5, 0, 10, 5e6))  # rows from south to north
+    write_vectors(tmp_path, *maps(tmp_path, random_codes(), where=where), SECOND, formats=BOTH)
+    text = json.loads((tmp_path / "changes.geojson").read_text(encoding="utf-8"))
+    assert set(text) == {"type", "name", "features"}
+    rings = [feature["geometry"]["coordinates"] for feature in text["features"]]
+    for shell, *holes in rings:
+        assert shapely.LinearRing(shell).is_ccw
+        assert not any(shapely.LinearRing(hole).is_ccw for hole in holes)
+    assert all(-180 <= lon <= 180 and abs(lat - 45.15) < 0.1 for lon, lat in rings[0][0])
+    there, here = read(tmp_path, "changes.geojson"), read(tmp_path)
+    assert there.crs.to_epsg() == 4326
+    for column in ("from", "to", "code", "area_m2", "area_ha", "probability"):
+        assert list(there[column]) == list(here[column])
+    back = there.to_crs(32633)
+    assert (back.geometry.symmetric_difference(here.geometry).area < 0.01 * here.area).all()
+
+
+def test_binary_change_has_code_1_and_no_classes(tmp_path):
+    codes, probs = maps(tmp_path, [[1, 0, 255], [1, 0, 1]])
+    write_vectors(tmp_path, codes, probs, BINARY, formats=BOTH)
+    for name in ("changes.gpkg", "changes.geojson"):
+        frame = read(tmp_path, name)
+        assert list(frame["code"]) == [1, 1] and frame[["from", "to"]].isna().all().all()
+
+
+def test_small_ones_are_left_out_and_counted(tmp_path):
+    codes = [[1, 1, 0, 2, 0, 3], [1, 0, 0, 2, 0, 0]]
+    paths = maps(tmp_path, codes)
+    found = write_vectors(tmp_path, *paths, SECOND, min_area_m2=200)
+    assert (found["polygons"], found["dropped"], found["area_m2"]) == (2, 1, 500)
+    assert sorted(read(tmp_path)["area_m2"]) == [200, 300]
+
+
+@pytest.mark.parametrize("rows", [5, 100])
+@pytest.mark.parametrize("waiting", [2**24, 200])
+def test_simplified_neighbours_share_their_borders(tmp_path, monkeypatch, rows, waiting):
+    monkeypatch.setattr(vectors, "WAITING_CORNERS", waiting)
+    paths = maps(tmp_path, random_codes(3, side=60, block=5))
+    write_vectors(tmp_path, *paths, SECOND, rows=rows)
+    plain = read(tmp_path)
+    write_vectors(tmp_path, *paths, SECOND, rows=rows, simplify_m=12, overwrite=True)
+    simple = read(tmp_path)
+    assert simple.is_valid.all() and len(simple) == len(plain)
+    assert simple.union_all().area == pytest.approx(simple.area.sum(), rel=1e-9)  # no overlap
+    assert abs(simple.area.sum() / plain.area.sum() - 1) < 0.1
+    assert simple["area_m2"].sum() == plain["area_m2"].sum() == plain.area.sum()  # of the pixels
+    assert simple.length.sum() < plain.length.sum()
+
+
+def test_simplified_without_coverages_each_polygon_is_by_itself(tmp_path, monkeypatch):
+    monkeypatch.delattr(shapely, "coverage_simplify")
+    paths = maps(tmp_path, random_codes(3, side=60, block=5))
+    write_vectors(tmp_path, *paths, SECOND, simplify_m=12)
+    assert read(tmp_path).is_valid.all()
+
+
+def test_a_map_without_change_makes_an_empty_layer(tmp_path):
+    found = write_vectors(tmp_path, *maps(tmp_path, [[0, 255]]), SECOND, formats=BOTH)
+    assert (found["polygons"], found["area_m2"]) == (0, 0)
+    assert len(read(tmp_path)) == 0 and read(tmp_path).crs.to_epsg() == 32633
+    assert json.loads((tmp_path / "changes.geojson").read_text())["features"] == []
+
+
+def test_style_has_every_code_with_its_colour(tmp_path):
+    write_vectors(tmp_path, *maps(tmp_path, [[2, 0]]), SECOND)
+    root = ElementTree.fromstring((tmp_path / "changes.qml").read_text(encoding="utf-8"))
+    symbols = {s.get("name"): s for s in root.iter("symbol")}
+    colours = {}
+    for category in root.iter("category"):
+        options = symbols[category.get("symbol")].iter("Option")
+        colours[int(category.get("value"))] = {o.get("name"): o.get("value") for o in options}[
+            "color"
+        ]
+    expected = {code: "{},{},{},255".format(*rgb) for code, rgb in enumerate(palette(SECOND))}
+    assert colours == {code: text for code, text in expected.items() if code}
+
+
+def test_without_a_crs_areas_are_empty_and_the_rest_is_there(tmp_path):
+    paths = maps(tmp_path, [[2, 2], [0, 3]], where=(None, from_origin(0, 2, 1, 1)))
+    found = write_vectors(tmp_path, *paths, SECOND)
+    frame = read(tmp_path)
+    assert found["area_m2"] is None and frame.crs is None
+    assert frame["area_m2"].isna().all() and sorted(frame["code"]) == [2, 3]
+    for options in ({"min_area_m2": 5}, {"simplify_m": 5}, {"formats": BOTH}):
+        with pytest.raises(ValueError, match=r"has no CRS\. Give the images one"):
+            write_vectors(tmp_path, *paths, SECOND, overwrite=True, **options)
+
+
+def test_without_probabilities_the_field_is_empty(tmp_path):
+    codes, _ = maps(tmp_path, [[2, 2]])
+    write_vectors(tmp_path, codes, None, SECOND)
+    assert read(tmp_path)["probability"].isna().all()
+
+
+def test_files_that_exist_stay_unless_told_otherwise(tmp_path):
+    paths = maps(tmp_path, [[2, 2]])
+    write_vectors(tmp_path, *paths, SECOND)
+    before = (tmp_path / "changes.gpkg").read_bytes()
+    with pytest.raises(ValueError, match=r"changes\.gpkg exists; pass --overwrite"):
+        write_vectors(tmp_path, *paths, SECOND)
+    assert (tmp_path / "changes.gpkg").read_bytes() == before
+    write_vectors(tmp_path, *paths, SECOND, overwrite=True)
+    assert len(read(tmp_path)) == 1
+
+
+def test_bad_inputs_leave_no_files(tmp_path):
+    codes, probs = maps(tmp_path, [[2, 77]])
+    small = write(tmp_path / "small.tif", [[0.5]], dtype="float32", nodata=None)
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="holds 77, but codes of 6 classes"):
+        write_vectors(out, codes, probs, SECOND, formats=BOTH)
+    with pytest.raises(ValueError, match="one grid"):
+        write_vectors(out, codes, small, SECOND)
+    with pytest.raises(ValueError, match="--vector shp: choose from gpkg, geojson"):
+        write_vectors(out, codes, probs, SECOND, formats=("shp",))
+    assert list(out.iterdir()) == []
+
+
+def test_a_missing_package_is_named_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(vectors.PACKAGES, "gpkg", ("shapely", "no_such_package"))
+    with pytest.raises(ValueError, match="needs no_such_package: pip install no_such_package, or"):
+        write_vectors(tmp_path / "out", "a.tif", "b.tif", SECOND)
+    vectors.check_packages(("geojson",))
+
+
+def test_a_geopackage_that_lost_polygons_is_an_error(tmp_path, monkeypatch):
+    polygons = vectors.Polygons(
+        np.array([shapely.box(0, 0, 1, 1)]), np.array([1], np.int32), np.ones(1), np.ones(1)
+    )
+    written = []
+
+    def only_the_first(path, polygons, crs, scheme, append=True):
+        if not written:
+            real(path, polygons, crs, scheme, append)
+        written.append(len(polygons.code))
+
+    real = vector_files._append_layer
+    monkeypatch.setattr(vector_files, "_append_layer", only_the_first)
+    with (
+        pytest.raises(OSError, match=r"could not write changes\.gpkg .*0 of 1 polygons.*disk full"),
+        geopackage(tmp_path / "changes.gpkg", None, None, SECOND) as append,
+    ):
+        append(polygons)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,181 @@
+"""How many square metres each pixel of a map covers on the ground.
+
+On a plane (projected CRS) a pixel has the area of its sides, in any linear unit; in degrees the
+exact area of its zone of the ellipsoid, row by row. A plane that stretches areas by more than 1 %
+at the map's place (Web Mercator, a UTM zone far away) is corrected by its own scale.
+"""
+
+import math
+import re
+
+import numpy as np
+
+PLANE, ELLIPSOID, CORRECTED = "plane", "ellipsoid", "plane, corrected by its scale"
+MAX_STRETCH = 0.01  # of areas, that a plane may have; UTM has 0.1 % within its zone
+NUM_COLUMNS = 17  # at which the scale of a plane is computed; linear between them
+WGS84 = (6378137.0, 1 / 298.257223563)
+M2_PER_HA = 10_000
+
+
+class PixelAreas:
+    """Areas of the pixels of one raster.
+
+    Args:
+        crs: as rasterio gives it; None for none.
+        transform: likewise, from (column, row) of pixel corners to coordinates.
+        height: rows.
+        width: columns.
+
+    Attributes:
+        method: PLANE, ELLIPSOID or CORRECTED; None without a CRS, where areas are not known.
+
+    Raises:
+        ValueError: a geographic CRS without an ellipsoid, or pixels without extent.
+    """
+
+    def __init__(self, crs: object, transform: object, height: int, width: int):
+        self.crs, self.transform, self.height, self.width = crs, transform, height, width
+        self.method: str | None = None
+        self._plane_area = abs(transform.determinant)  # square metres or radians, below
+        if not self._plane_area > 0:
+            raise ValueError(f"transform {tuple(transform)[:6]}: pixels have no extent")
+        if not crs:
+            return
+        self._unit = crs.units_factor[1]  # metres or radians
+        self._plane_area *= self._unit**2
+        if crs.is_geographic:
+            self.method, self._ellipsoid = ELLIPSOID, ellipsoid(crs)
+        else:
+            self.method = CORRECTED if self._stretches() else PLANE
+
+    def strip(self, top: int, rows: int) -> np.ndarray:
+        """Square metres of each pixel of rows `top` and on.
+
+        Returns:
+            float64 (rows, 1) where all pixels of a row are equal, else (rows, width); NaN without
+            a CRS.
+        """
+        if self.method is None:
+            return np.full((rows, 1), np.nan)
+        if self.method == PLANE:
+            return np.full((rows, 1), self._plane_area)
+        if self.method == CORRECTED:
+            return self._corrected(top, rows)
+        turned = bool(self.transform.b or self.transform.d)
+        return self._turned_zones(top, rows) if turned else self._zones(top, rows)
+
+    def middle(self) -> float:
+        """Square metres of the pixel in the middle of the map; NaN without a CRS."""
+        row = self.strip(self.height // 2, 1)[0]
+        return float(row[len(row) // 2])
+
+    def _zones(self, top: int, rows: int) -> np.ndarray:
+        """Exact: between two parallels and two meridians."""
+        edges = self.transform.f + self.transform.e * np.arange(top, top + rows + 1)
+        from_equator = zone_area(edges * self._unit, *self._ellipsoid)
+        longitudes = abs(self.transform.a) * self._unit
+        return longitudes * np.abs(np.diff(from_equator))[:, None]
+
+    def _turned_zones(self, top: int, rows: int) -> np.ndarray:
+        """For rows that do not follow parallels: by the latitude of each pixel's middle."""
+        row, column = np.mgrid[top : top + rows, 0 : self.width] + 0.5
+        _, latitudes = _coordinates(self.transform, column, row)
+        return self._plane_area * density(latitudes * self._unit, *self._ellipsoid)
+
+    def _stretches(self) -> bool:
+        """Whether the plane is wrong about areas somewhere on the map."""
+        rows = {0, self.height // 2, self.height - 1}
+        try:
+            true = np.concatenate([self._nodes(row, 1)[1][0] for row in rows])
+        except Exception:  # GDAL has an error of its own where a CRS knows no latitudes
+            return False
+        stretch = np.abs(true[np.isfinite(true)] / self._plane_area - 1)
+        return bool((stretch > MAX_STRETCH).any())
+
+    def _corrected(self, top: int, rows: int) -> np.ndarray:
+        columns, areas = self._nodes(top, rows)
+        middles = np.arange(self.width) + 0.5
+        return np.stack([np.interp(middles, columns, row) for row in areas])
+
+    def _nodes(self, top: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Columns (N,), and true areas (rows, N) of pixels around them."""
+        columns = np.linspace(0.5, self.width - 0.5, NUM_COLUMNS if self.width > 1 else 1)
+        column, row = np.meshgrid(columns, np.arange(top, top + rows) + 0.5)
+        east, west = self._radians(column + 0.5, row), self._radians(column - 0.5, row)
+        south, north = self._radians(column, row + 0.5), self._radians(column, row - 0.5)
+        across, down = _short_way(east - west), _short_way(south - north)
+        spanned = np.abs(across[0] * down[1] - across[1] * down[0])  # square radians
+        latitudes = (north[1] + south[1]) / 2
+        return columns, spanned * density(latitudes, *WGS84)
+
+    def _radians(self, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """(2, ...): longitude and latitude."""
+        from rasterio.warp import transform  # slow to import
+
+        x, y = _coordinates(self.transform, column, row)
+        there = transform(self.crs, "EPSG:4326", x.ravel(), y.ravel())
+        return np.radians(np.array(there)).reshape(2, *np.shape(column))
+
+
+def check_grids(one: object, other: object) -> None:
+    """Raises ValueError unless two open rasters lie on one grid."""
+    if (one.crs, one.transform, one.shape) != (other.crs, other.transform, other.shape):
+        raise ValueError(
+            f"{one.name} and {other.name} do not lie on one grid (CRS, transform, size); both must "
+            "be of one map"
+        )
+
+
+def zone_area(latitude: np.ndarray, radius: float, flattening: float) -> np.ndarray:
+    """Square metres from the equator to a parallel, 1 radian wide; negative in the south.
+
+    Args:
+        latitude: radians; beyond a pole it counts as the pole.
+        radius: of the equator, metres.
+        flattening: of the ellipsoid, 0 for a sphere.
+
+    Reference: Snyder 1987, "Map Projections - A Working Manual", eq. 3-12.
+    """
+    sine = np.sin(np.clip(latitude, -math.pi / 2, math.pi / 2))
+    if flattening <= 0:
+        return radius**2 * sine
+    e = math.sqrt(flattening * (2 - flattening))
+    q = (1 - e**2) * (sine / (1 - (e * sine) ** 2) + np.arctanh(e * sine) / e)
+    return radius**2 * q / 2
+
+
+def density(latitude: np.ndarray, radius: float, flattening: float) -> np.ndarray:
+    """Square metres of one square radian (longitude x latitude) at a latitude: d zone_area."""
+    e2 = flattening * (2 - flattening)
+    curved = (1 - e2) / (1 - e2 * np.sin(latitude) ** 2) ** 2
+    return radius**2 * curved * np.clip(np.cos(latitude), 0, None)
+
+
+def ellipsoid(crs: object) -> tuple[float, float]:
+    """(radius of the equator in metres, flattening) of a CRS.
+
+    Raises:
+        ValueError: the CRS names none.
+    """
+    number = r"([-+.\deE]+)"
+    found = re.search(rf'(?:SPHEROID|ELLIPSOID)\["[^"]*",\s*{number},\s*{number}', crs.to_wkt())
+    if not found:
+        raise ValueError(
+            f"{crs}: no ellipsoid, so areas in degrees have no size on the ground; warp the images "
+            "to a projected CRS (gdalwarp -t_srs)"
+        )
+    radius, inverse = float(found[1]), float(found[2])
+    return radius, 1 / inverse if inverse else 0.0
+
+
+def _coordinates(
+    transform: object, column: np.ndarray, row: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    t = transform
+    return t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
+
+
+def _short_way(difference: np.ndarray) -> np.ndarray:
+    """(2, ...) differences of longitude and latitude, across the date line where that is near."""
+    longitude = (difference[0] + math.pi) % (2 * math.pi) - math.pi
+    return np.stack([longitude, difference[1]])

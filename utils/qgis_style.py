@@ -1,0 +1,130 @@
+"""Styles that QGIS 3 finds beside a layer (same name, .qml): colours and names of classes.
+
+One beside a GeoPackage counts, from QGIS 3.8 on, where that holds a single layer.
+"""
+
+from collections.abc import Sequence
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+Rgb = tuple[int, int, int]
+
+DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+VERSION = "3.16.0"  # of QGIS, that the files are made for; later ones read them too
+OUTLINE = {"outline_color": "35,35,35,255", "outline_width": "0.1", "outline_width_unit": "MM"}
+
+
+def raster_style(
+    names: Sequence[str], palette: Sequence[Rgb], transparent: Sequence[int] = (0,)
+) -> str:
+    """A paletted style, as the text of a .qml.
+
+    Args:
+        names: of the values 0, 1, ...; a value with an empty name is left out.
+        palette: RGB of the values, in 0..255.
+        transparent: values that let what lies below shine through.
+
+    Raises:
+        ValueError: not as many colours as names.
+    """
+    _check(names, palette)
+    root = _root()
+    pipe = SubElement(root, "pipe")
+    renderer = SubElement(
+        pipe,
+        "rasterrenderer",
+        type="paletted",
+        band="1",
+        opacity="1",
+        alphaBand="-1",
+        nodataColor="",
+    )
+    SubElement(renderer, "rasterTransparency")
+    entries = SubElement(renderer, "colorPalette")
+    for value, (name, colour) in enumerate(zip(names, palette, strict=True)):
+        if name:
+            alpha = "0" if value in transparent else "255"
+            SubElement(
+                entries,
+                "paletteEntry",
+                value=str(value),
+                label=name,
+                color=_hex(colour),
+                alpha=alpha,
+            )
+    SubElement(pipe, "brightnesscontrast", brightness="0", contrast="0")
+    SubElement(pipe, "huesaturation", saturation="0", grayscaleMode="0", colorizeOn="0")
+    SubElement(pipe, "rasterresampler", maxOversampling="2")
+    SubElement(root, "blendMode").text = "0"
+    return _text(root)
+
+
+def vector_style(field: str, names: Sequence[str], palette: Sequence[Rgb], first: int = 0) -> str:
+    """A categorised style of polygons, as the text of a .qml.
+
+    Args:
+        field: whose values decide.
+        names: of the values `first`, `first` + 1, ...
+        palette: RGB of the values, in 0..255.
+        first: the first value.
+
+    Raises:
+        ValueError: not as many colours as names.
+    """
+    _check(names, palette)
+    root = _root()
+    renderer = SubElement(
+        root,
+        "renderer-v2",
+        type="categorizedSymbol",
+        attr=field,
+        symbollevels="0",
+        enableorderby="0",
+        forceraster="0",
+    )
+    categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
+    for number, (name, colour) in enumerate(zip(names, palette, strict=True)):
+        value = str(first + number)
+        SubElement(
+            categories, "category", value=value, symbol=str(number), label=name, render="true"
+        )
+        _add_fill(symbols, str(number), colour)
+    SubElement(root, "blendMode").text = "0"
+    SubElement(root, "featureBlendMode").text = "0"
+    SubElement(root, "layerGeometryType").text = "2"
+    return _text(root)
+
+
+def _root() -> Element:
+    return Element("qgis", version=VERSION, styleCategories="Symbology")
+
+
+def _add_fill(symbols: Element, name: str, colour: Rgb) -> None:
+    symbol = SubElement(
+        symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0"
+    )
+    layer = SubElement(symbol, "layer", {"class": "SimpleFill"}, enabled="1", locked="0")
+    layer.set("pass", "0")
+    options = SubElement(layer, "Option", type="Map")
+    rgba = ",".join(str(level) for level in (*colour, 255))
+    for key, value in {
+        "color": rgba,
+        "style": "solid",
+        "outline_style": "solid",
+        **OUTLINE,
+    }.items():
+        SubElement(options, "Option", name=key, type="QString", value=value)
+        SubElement(layer, "prop", k=key, v=value)  # what versions before 3.26 read
+
+
+def _text(root: Element) -> str:
+    indent(root)
+    return DOCTYPE + tostring(root, encoding="unicode") + "\n"
+
+
+def _hex(colour: Rgb) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _check(names: Sequence[str], palette: Sequence[Rgb]) -> None:
+    if len(names) != len(palette):
+        raise ValueError(f"{len(names)} names, but {len(palette)} colours; each value needs both")
