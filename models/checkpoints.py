@@ -251,8 +251,8 @@ def _checked_scheme(path: Path | str, recipe: dict[str, Any], scheme: Scheme) ->
         if getattr(own, field) != getattr(scheme, field):
             raise ValueError(
                 f"{path} was trained for {field} {getattr(own, field)}, the data set has "
-                f"{getattr(scheme, field)}; choose another checkpoint (--checkpoints), or leave out "
-                "the flags that choose bands and classes: it says them itself"
+                f"{getattr(scheme, field)}; choose another checkpoint (--checkpoints), or leave "
+                "out the flags that choose bands and classes: it says them itself"
             )
     return own
 

@@ -20,7 +20,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
-            f"{folder} cannot be written ({error.strerror}); choose another folder (--outdir)"
+            f"{folder} cannot be written ({error.strerror}); choose another output folder"
         ) from error
 
 

@@ -128,7 +128,8 @@ class StripWriter:
                         raise OSError(f"rows from {top} on differ from what was written")
         except OSError as error:
             raise OSError(
-                f"could not write {self.path} ({error}). Is the disk full? Choose another --outdir."
+                f"could not write {self.path} ({error}). Is the disk full? Make room, or choose "
+                "another output folder."
             ) from error
 
     def _finish(self) -> None:

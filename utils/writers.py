@@ -155,7 +155,9 @@ class BackgroundWriter:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             path, error = self._failure
+            if isinstance(error, OSError) and str(error).startswith("could not write"):
+                raise error  # says it all
             raise OSError(
                 f"could not write {path}: {error}. Is the disk full or read-only? "
-                "Choose another --outdir."
+                "Choose another output folder."
             ) from error
