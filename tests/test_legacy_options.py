@@ -86,7 +86,7 @@ def test_a_command_is_refused_and_not_run(tmp_path, protocol, inside):
         argparse.Namespace(lr=1),
         range(3),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_namespace_of_anything_but_plain_values_is_refused(tmp_path, evil):
     path = write(tmp_path / "args.pkl", argparse.Namespace(model="deeplab", lr=evil))
