@@ -115,7 +115,8 @@ def test_help_shows_groups_and_defaults(script, monkeypatch, capsys):
         module.parse_args(["--help"])
     shown = capsys.readouterr().out
     assert stopped.value.code == 0
-    for word in ("data:", "runtime:", "--config", "--dataset", "--tta", "--device", "default"):
+    own = ("inputs and outputs:", "--out ") if script == "predict" else ("data:", "--dataset")
+    for word in (*own, "runtime:", "--config", "--tta", "--device", "default"):
         assert word in shown
     for name in parser_of(script, monkeypatch).options():
         assert f"--{name}" in shown
