@@ -29,7 +29,7 @@ from utils.precision import pick_amp
 from utils.qgis_style import raster_style
 from utils.report import write_report
 from utils.structures import Scheme
-from utils.summary import write_summary
+from utils.summary import write_class_summary, write_summary
 from utils.vectors import check_packages, write_vectors
 from utils.writers import BackgroundWriter
 
@@ -258,6 +258,7 @@ def finish(args: argparse.Namespace, work: WorkFolder, parts: MapParts, scheme: 
             style = raster_style(layer.values, layer.palette)
             (work.ready / f"{layer.name}.qml").write_text(style, encoding="utf-8")
     if scheme.task == "land_cover":
+        write_class_summary(work.ready, work.ready / "classes.tif", scheme)
         return
     dates = [work.ready / f"{name}.tif" for name in ("date1", "date2") if scheme.classes]
     codes = work.ready / ("transition.tif" if scheme.classes else "change.tif")

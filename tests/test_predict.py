@@ -116,6 +116,10 @@ def test_land_cover_of_one_image(tmp_path, networks, pair):
     assert classes.min() >= 1 and classes.max() <= 8
     assert confidence.min() >= 1 / 8 and confidence.max() <= 1
     assert not (tmp_path / "out" / "changes.gpkg").exists()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["by_class"]["pixels"] == [int((classes == k).sum()) for k in range(1, 9)]
+    # pixels of 10 m: 100 m2 each, as the projection has them
+    assert summary["hectares"]["valid"] == pytest.approx(classes.size / 100, rel=2e-3)
 
 
 def test_a_warped_date_2_changes_the_map_in_its_place_only(tmp_path, networks):

@@ -9,7 +9,7 @@ from utils import summary
 from utils.gdal import rasterio
 from utils.schemes import NAIC2020, SECOND, change_scheme
 from utils.structures import Scheme
-from utils.summary import write_summary
+from utils.summary import write_class_summary, write_summary
 
 BINARY = change_scheme(("red", "green", "blue"), "none")
 TWO = Scheme("semantic_change", ("water", "land"), ((255,) * 3, (0, 0, 255), (0, 128, 0)))
@@ -171,3 +171,47 @@ def test_bad_inputs_are_errors(tmp_path):
     with pytest.raises(ValueError, match="land cover has one"):
         write_summary(tmp_path, codes, NAIC2020)
     assert not (tmp_path / "summary.json").exists() and not (tmp_path / "summary.csv").exists()
+
+
+COVER = Scheme("land_cover", ("water", "land", "rock"), ((0, 0, 255), (0, 128, 0), (99, 99, 99)))
+
+
+def test_land_cover_counts_each_class(tmp_path):
+    file = write(tmp_path / "c.tif", [[1, 1, 2, 255], [1, 2, 255, 255]])
+    found = write_class_summary(tmp_path, file, COVER)
+    # 5 of 8 pixels of 100 m2 = 0.01 ha have data: 3 water, 2 land, no rock
+    assert found["pixels"] == {"valid": 5, "nodata": 3}
+    assert found["hectares"] == pytest.approx({"valid": 0.05, "nodata": 0.03})
+    by_class = found["by_class"]
+    assert by_class["pixels"] == [3, 2, 0] and by_class["percent"] == [60, 40, 0]
+    assert by_class["hectares"] == pytest.approx([0.03, 0.02, 0])
+    assert (found["crs"], found["classes"]) == ("EPSG:32633", ["water", "land", "rock"])
+    assert json.loads((tmp_path / "summary.json").read_text()) == found
+    rows = [tuple(row.values()) for row in csv_rows(tmp_path)]
+    assert rows == [
+        ("water", "1", "3", "0.030000", "60.000000"),
+        ("land", "2", "2", "0.020000", "40.000000"),
+        ("rock", "3", "0", "0.000000", "0.000000"),
+        ("valid", "", "5", "0.050000", "100.000000"),
+        ("no data", "", "3", "0.030000", ""),
+    ]
+
+
+def test_land_cover_in_strips_and_without_a_crs(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).integers(1, 4, (20, 30))
+    path = write(tmp_path / "c.tif", values, DEGREES)
+    whole = write_class_summary(tmp_path, path, COVER)
+    monkeypatch.setattr(summary, "STRIP_PIXELS", 90)
+    in_strips = write_class_summary(tmp_path, path, COVER)
+    assert in_strips["by_class"]["hectares"] == pytest.approx(whole["by_class"]["hectares"])
+    assert in_strips["pixels"] == whole["pixels"]
+    nowhere = write_class_summary(tmp_path, write(tmp_path / "n.tif", values, (None, None)), COVER)
+    assert nowhere["by_class"]["hectares"] == [None] * 3
+    assert sum(nowhere["by_class"]["percent"]) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("value", [0, 4])
+def test_a_value_that_is_no_class_is_an_error(tmp_path, value):
+    with pytest.raises(ValueError, match=r"no class: they lie in 1\.\.3"):
+        write_class_summary(tmp_path, write(tmp_path / "c.tif", [[1, value]]), COVER)
+    assert not (tmp_path / "summary.json").exists()

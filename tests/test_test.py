@@ -11,6 +11,7 @@ from test_label import make_teachers
 
 import test as script
 from datasets.codecs import read_label
+from utils.report import write_report
 from utils.schemes import SECOND
 
 QUICK = ["--num-workers", "0", "--amp", "fp32", "--device", "cpu", "--test-batch-size", "2"]
@@ -82,6 +83,17 @@ def test_score_counts_the_written_masks(place):
             np.add.at(confusion, (truth.ravel(), pred.ravel()), 1)
     assert metrics["confusion"] == confusion.tolist()
     assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum())
+
+
+def test_what_made_the_masks_is_recorded_beside_them_for_the_report(place):
+    root, outdir = place
+    run_test(root, outdir, "--score")
+    record = json.loads((outdir / "masks/test/testing.json").read_text())
+    paths = sorted((outdir / "models").glob("*.pth"))
+    assert record["checkpoints"] == [str(path) for path in paths]
+    assert record["options"]["score"] and record["options"]["data_root"] == str(root)
+    page = write_report(outdir, images=1).read_text()
+    assert paths[0].name in page and "Prediction of test" in page
 
 
 def test_score_without_labels_is_an_error_before_any_work(place):

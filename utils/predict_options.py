@@ -155,7 +155,7 @@ def check_options(args: argparse.Namespace, scheme: Scheme) -> None:
 
 def file_names(args: argparse.Namespace, scheme: Scheme) -> list[str]:
     """The files that a map will have."""
-    names = [*(f"{layer.name}.tif" for layer in layers_of(scheme)), "predict.json"]
-    if scheme.task != "land_cover":
-        names += [f"changes.{kind}" for kind in args.vector] + ["summary.csv", "summary.json"]
-    return names
+    names = [f"{layer.name}.tif" for layer in layers_of(scheme)]
+    names += ["summary.csv", "summary.json", "predict.json"]
+    vectors = args.vector if scheme.task != "land_cover" else ()
+    return [*names, *(f"changes.{kind}" for kind in vectors)]

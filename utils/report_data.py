@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils import report_maps
+from utils.labelling import RECORD, TEST_RECORD
 from utils.report_files import (
     Sources,
     data_roots,
@@ -129,9 +130,9 @@ def _of_outputs(
     data_root: Path | None,
 ) -> Report:
     runs = [_run(path) for path in run_folders]
-    record = read_json(outdir / "masks" / "train" / "labelling.json")
+    record = read_json(outdir / "masks" / "train" / RECORD)
     settings = record or (runs[-1].record.get("options", {}) if runs else {})
-    tests = {p.name: found for p in mask_folders if (found := read_json(p / "test.json"))}
+    tests = {p.name: found for p in mask_folders if (found := read_json(p / TEST_RECORD))}
     for test in tests.values():
         settings = test.get("options", settings)
     teachers = list((record or {}).get("checkpoints", ()))

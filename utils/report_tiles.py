@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from utils.labelling import RECORD
 from utils.metrics import confusion_for, metrics_for, transition_states
 from utils.report_files import (
     Sources,
@@ -69,7 +70,7 @@ def find_tiles(folder: Path) -> Tiles | None:
     names = sorted(set.intersection(*(set(found) for found in masks)))
     if not names or not is_mask(masks[0][names[0]]):
         return None
-    return Tiles(folder.name, names, masks, (folder / "labelling.json").exists())
+    return Tiles(folder.name, names, masks, (folder / RECORD).exists())
 
 
 def count_tiles(

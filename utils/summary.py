@@ -1,8 +1,8 @@
-"""How much became what: pixels, hectares and per cent of each from-to code; csv and JSON."""
+"""How much became what, or is what: pixels, hectares and per cent; csv and JSON."""
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from utils.transitions import num_codes, pair, read_codes
 
 STRIP_PIXELS = 2**22  # read at a time
 HEADER = ("from", "to", "code", "pixels", "hectares", "percent")
+CLASS_HEADER = ("class", "value", "pixels", "hectares", "percent")
 
 
 def write_summary(
@@ -54,7 +55,7 @@ def write_summary(
 
     Raises:
         ValueError: a value that is no code or class, a map of another grid, or a scheme of land
-            cover, which has no changes.
+            cover, which has no changes: see `write_class_summary`.
     """
     if scheme.task == "land_cover":
         raise ValueError("a summary of changes needs two dates; land cover has one")
@@ -79,7 +80,63 @@ def write_summary(
         "dates": {name: _numbers(sums) for name, sums in by_class.items()},
     }
     write_json(Path(folder, "summary.json"), summary)
-    _write_csv(Path(folder, "summary.csv"), codes, scheme)
+    _write_csv(Path(folder, "summary.csv"), HEADER, _csv_lines(codes, scheme))
+    return summary
+
+
+def write_class_summary(folder: Path | str, classes_tif: Path | str, scheme: Scheme) -> dict:
+    """Writes `summary.csv` and `summary.json` of a land cover; returns what the JSON holds.
+
+    The csv has a header, a line for each class, then `valid` and `no data`, as `write_summary` has
+    them.
+
+    Keys of the JSON: task, classes, crs and area_method as in `write_summary`; pixels and hectares,
+    each {"valid", "nodata"}; by_class: {"pixels", "hectares", "percent"}, each K numbers, per cent
+    of the valid area.
+
+    Args:
+        folder: made if need be.
+        classes_tif: 1..K, and its nodata value.
+        scheme: classes.
+
+    Raises:
+        ValueError: a value that is no class.
+    """
+    with rasterio().open(classes_tif) as file:
+        areas = PixelAreas(file.crs, file.transform, file.height, file.width)
+        sums = _no_sums(scheme.num_classes + 1, areas)  # the last: of pixels without data
+        for window, area_m2 in _strips(file, areas):
+            values = file.read(1, window=window).astype(np.int64)
+            known = values != file.nodata
+            if not np.isin(values[known], range(1, scheme.num_classes + 1)).all():
+                raise ValueError(
+                    f"{classes_tif} holds a value that is no class: they lie in "
+                    f"1..{scheme.num_classes}; was it made with another checkpoint?"
+                )
+            sums.add(np.where(known, values - 1, scheme.num_classes).ravel(), area_m2.ravel())
+        crs = file.crs.to_string() if file.crs else None
+    by_class = _Sums(sums.pixels[:-1], sums.area_m2[:-1])
+    totals = {"pixels": sums.pixels, "hectares": sums.area_m2 / M2_PER_HA}
+    percent = _percent(sums)
+    summary = {
+        "task": scheme.task,
+        "classes": list(scheme.classes),
+        "crs": crs,
+        "area_method": areas.method,
+        **{
+            key: {"valid": _plain(values[:-1].sum()), "nodata": _plain(values[-1])}
+            for key, values in totals.items()
+        },
+        "by_class": {**_numbers(by_class), "percent": [_plain(share) for share in percent[:-1]]},
+    }
+    write_json(Path(folder, "summary.json"), summary)
+    lines = [
+        (name, str(index + 1), *_cells(sums, percent, index))
+        for index, name in enumerate(scheme.classes)
+    ]
+    lines.append(("valid", "", *_cells(sums, percent, slice(0, -1))))
+    lines.append(("no data", "", *_cells(sums, np.full_like(percent, np.nan), -1)))
+    _write_csv(Path(folder, "summary.csv"), CLASS_HEADER, lines)
     return summary
 
 
@@ -103,12 +160,8 @@ def _count(
     num_classes, count = scheme.num_classes, num_codes(scheme.num_classes)
     codes = _no_sums(count + 1, areas)
     by_class = {name: _no_sums(num_classes + 1, areas) for name in dates}
-    rows = max(1, STRIP_PIXELS // file.width)
-    for top in range(0, file.height, rows):
-        height = min(rows, file.height - top)
-        window = rasterio().windows.Window(0, top, file.width, height)
+    for window, area_m2 in _strips(file, areas):
         strip, valid = read_codes(file, window, scheme)
-        area_m2 = np.broadcast_to(areas.strip(top, height), strip.shape)
         codes.add(np.where(valid, strip, count).ravel(), area_m2.ravel())
         for name, date in dates.items():
             values = date.read(1, window=window)
@@ -120,6 +173,15 @@ def _count(
                 )
             by_class[name].add(values, area_m2[valid])
     return codes, by_class
+
+
+def _strips(file: object, areas: PixelAreas) -> Iterator[tuple[object, np.ndarray]]:
+    """Windows of whole rows, and the areas (h, W) of their pixels."""
+    rows = max(1, STRIP_PIXELS // file.width)
+    for top in range(0, file.height, rows):
+        height = min(rows, file.height - top)
+        window = rasterio().windows.Window(0, top, file.width, height)
+        yield window, np.broadcast_to(areas.strip(top, height), (height, file.width))
 
 
 def _no_sums(count: int, areas: PixelAreas) -> _Sums:
@@ -178,11 +240,11 @@ def _plain(value: np.number) -> int | float | None:
     return None if value != value else value
 
 
-def _write_csv(path: Path, codes: _Sums, scheme: Scheme) -> None:
+def _write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(HEADER)
-    lines.writerows(_csv_lines(codes, scheme))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
     encoding = "utf-8" if text.getvalue().isascii() else "utf-8-sig"
     with atomic_path(path) as temporary:
         temporary.write_text(text.getvalue(), encoding=encoding, newline="")
