@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 import torch.nn.functional as F
+from map_data import scene, write
 from PIL import Image
 from test_folding import lively
 from tiny_data import make_second
 
 import label as label_script
+import predict as predict_script
 import test as test_script
 from models import build_network, checkpoints, export, recording
 from models.checkpoints import (
@@ -160,6 +163,24 @@ def test_test_py_writes_the_same_masks_and_builds_no_network(tmp_path, files, mo
     want, got = (read_masks(tmp_path / path.suffix / "masks/test") for path in pairs)
     assert want.shape == got.shape == (4, 48, 48) and len(np.unique(want)) > 3
     assert (want != got).mean() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["deeplabv3plus_resnet", "unet_resnet", "mmseg_pspnet"])
+def test_predict_py_makes_the_same_maps_and_builds_no_network(tmp_path, files, monkeypatch, name):
+    scheme, probs = CASES[name].scheme, []
+    for date, image in enumerate(scene(90, 120, bands=len(scheme.bands))):
+        write(tmp_path / f"{date}.tif", image)
+    images = [str(tmp_path / f"{date}.tif") for date in range(scheme.num_dates)]
+    layer = "confidence" if scheme.task == "land_cover" else "change_probability"
+    for path in files(name):
+        out = tmp_path / path.suffix
+        words = [*images, "--checkpoints", str(path), "--out", str(out), "--tile-px", "64"]
+        predict_script.main([*words, "--amp", "fp32", "--device", "cpu", "--tta", "none"])
+        with rasterio.open(out / f"{layer}.tif") as file:
+            probs.append(file.read(1))
+        monkeypatch.setattr(checkpoints, "build_network", None)  # the second has none
+    np.testing.assert_allclose(probs[1], probs[0], rtol=0, atol=1e-3)
+    assert probs[0].std() > 0.02
 
 
 def read_masks(folder: Path) -> np.ndarray:

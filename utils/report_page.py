@@ -84,7 +84,7 @@ def _lead_of_change(part: Part, scheme: Scheme) -> str:
     i, j = np.unravel_index(apart.argmax(), apart.shape)
     share = percent(apart[i, j] / changed)
     names = scheme.classes
-    return f"{text}; the most of it from {names[i]} to {names[j]} ({share} of the change)."
+    return f"{text}; most of it from {names[i]} to {names[j]} ({share} of the change)."
 
 
 def _area(value: float, unit: str) -> str:
