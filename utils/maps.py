@@ -193,8 +193,8 @@ class MapParts:
             compare(source, target)
         except Exception as error:
             raise OSError(
-                f"could not write {target} ({error}). Is the disk full? Make room and run the same "
-                "command again: it goes on; or choose another folder (--out)."
+                f"could not write {target} ({error.__cause__ or error}). Is the disk full? Make "
+                "room and run the same command again: it goes on; or choose another folder (--out)."
             ) from error
 
     def _vrt(self, layer: Layer) -> str:

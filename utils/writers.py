@@ -157,7 +157,8 @@ class BackgroundWriter:
             path, error = self._failure
             if isinstance(error, OSError) and str(error).startswith("could not write"):
                 raise error  # says it all
+            told = error.__cause__ or error  # rasterio's own only points at its cause
             raise OSError(
-                f"could not write {path}: {error}. Is the disk full or read-only? "
-                "Choose another output folder."
+                f"could not write {path}: {told}. Is the disk full or read-only? Make room, or "
+                "choose another output folder."
             ) from error
