@@ -145,15 +145,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     steps_per_epoch = len(train_batches)
     total_steps = args.max_steps or args.epochs * steps_per_epoch
     schedule = build_schedule(args, total_steps, steps_per_epoch)
-    monitor = LossMonitor()
-    sizes = {"total": total_steps * args.batch_size, "initial": step * args.batch_size}
-    unit = "pair" if scheme.num_dates == 2 else "tile"
-    bar = tqdm(**sizes, unit=unit, disable=not distributed.is_main())
-    if step >= total_steps or saved.is_stale(args.early_stop):
-        raise ValueError(
-            f"--resume: {saved.folder} is complete after {step} steps; to train on, start a new "
-            f"run with --pretrain-from {saved.folder / 'last.pth'}"
-        )
+    refuse_complete(saved, step, total_steps, args.early_stop)
+    monitor, bar = LossMonitor(), start_bar(args, scheme, step, total_steps)
     network.train()
     for batch in endless(train_batches, start_step=step):
         torch.manual_seed(args.seed + 1_000_003 * step + distributed.rank())  # dropout
@@ -198,6 +191,25 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             break
     bar.close()
     saved.log.close()
+
+
+def refuse_complete(saved: Run, step: int, total_steps: int, early_stop: int | None) -> None:
+    """Raises ValueError if a resumed run has nothing left to do."""
+    if step >= total_steps or saved.is_stale(early_stop):
+        raise ValueError(
+            f"--resume: {saved.folder} is complete after {step} steps; to train on, start a new "
+            f"run with --pretrain-from {saved.folder / 'last.pth'}"
+        )
+
+
+def start_bar(args: argparse.Namespace, scheme: Scheme, step: int, total_steps: int) -> tqdm:
+    """The progress bar, in pairs (or tiles) of all processes; of the first one only."""
+    return tqdm(
+        total=total_steps * args.batch_size,
+        initial=step * args.batch_size,
+        unit="pair" if scheme.num_dates == 2 else "tile",
+        disable=not distributed.is_main(),
+    )
 
 
 def build_objective(args: argparse.Namespace, scheme: Scheme, device: torch.device) -> Objective:

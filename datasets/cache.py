@@ -1,28 +1,47 @@
-"""Decoded tiles in memory shared by all workers of a process."""
+"""Decoded tiles, kept: in memory that all processes of a machine share, or in one file.
 
+Both are one block of bytes, a tile's arrays after another's, in which workers and ranks look things
+up without a copy of their own.
+"""
+
+import hashlib
+import json
 import mmap
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from tqdm import tqdm
+
+from utils import distributed
+from utils.files import atomic_path
 
 GIB = 2**30
+KINDS = ("ram", "disk")
+VERSION = 1  # of the file's layout and of how tiles are decoded; a change makes old files void
+Arrays = Sequence[np.ndarray]
 
 
-class RamCache:
-    """Arrays per tile, read on first use by whichever worker comes first.
+class Cache(Protocol):
+    """Arrays of tiles by number."""
 
-    The memory is an anonymous shared map, so forked workers write into the same pages and no shared
-    memory file system limits it. A tile is marked as read after it is whole; two workers that
-    read the same tile at once write the same bytes.
+    def fetch(self, index: int, read: Callable[[], Arrays]) -> tuple[np.ndarray, ...]:
+        """Read-only arrays of a tile; from `read` where they are not here yet."""
+
+
+class Layout:
+    """Where the arrays of each tile lie in a block of bytes.
 
     Args:
         shapes: for every tile the shapes of its arrays.
         dtypes: for every tile the types of its arrays; None = all uint8.
 
-    Raises:
-        MemoryError: it would not fit into the memory that is free now.
+    Attributes:
+        nbytes: of all tiles.
     """
 
     def __init__(
@@ -30,61 +49,233 @@ class RamCache:
         shapes: Sequence[Sequence[tuple[int, ...]]],
         dtypes: Sequence[Sequence[np.dtype]] | None = None,
     ):
-        self._shapes = shapes
-        self._dtypes = dtypes or [[np.dtype(np.uint8)] * len(tile) for tile in shapes]
+        self.shapes = shapes
+        self.dtypes = dtypes or [[np.dtype(np.uint8)] * len(tile) for tile in shapes]
         sizes = [
             sum(prod(shape) * dtype.itemsize for shape, dtype in zip(*tile, strict=True))
-            for tile in zip(shapes, self._dtypes, strict=True)
+            for tile in zip(shapes, self.dtypes, strict=True)
         ]
-        self._starts = np.cumsum([len(shapes), *sizes]).tolist()  # the marks come first
-        _require_memory(self.nbytes)
-        self._bytes = np.frombuffer(mmap.mmap(-1, max(1, self.nbytes)), np.uint8)
+        self._starts = np.cumsum([0, *sizes]).tolist()
+        self.nbytes = self._starts[-1]
 
-    @property
-    def nbytes(self) -> int:
-        """Memory in bytes once every tile has been read."""
-        return self._starts[-1]
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def views(self, block: np.ndarray, index: int) -> tuple[np.ndarray, ...]:
+        """The arrays of a tile in a block (nbytes,) uint8."""
+        start, views = self._starts[index], []
+        for shape, dtype in zip(self.shapes[index], self.dtypes[index], strict=True):
+            nbytes = prod(shape) * dtype.itemsize
+            views.append(block[start : start + nbytes].view(dtype).reshape(shape))
+            start += nbytes
+        return tuple(views)
+
+    def write(self, block: np.ndarray, index: int, arrays: Arrays) -> None:
+        """Puts the arrays of a tile into a block.
+
+        Raises:
+            ValueError: other shapes than announced.
+        """
+        views = self.views(block, index)
+        if [array.shape for array in arrays] != [view.shape for view in views]:
+            raise ValueError(
+                f"tile {index} has arrays of {[array.shape for array in arrays]}, announced "
+                f"were {[view.shape for view in views]}; its files disagree or were replaced "
+                "during the run. Start again, or leave out --cache."
+            )
+        for view, array in zip(views, arrays, strict=True):
+            view[...] = array
+
+
+class RamCache:
+    """Tiles in memory, decoded on first use by whichever worker comes first.
+
+    One copy serves all workers and all ranks of a machine; no shared memory file system limits it.
+    A tile is marked after it is whole; two that decode the same tile at once write the same bytes.
+
+    Args:
+        layout: of the tiles.
+
+    Raises:
+        MemoryError: it would not fit into the memory that is free now.
+    """
+
+    def __init__(self, layout: Layout):
+        self.layout = layout
+        self.nbytes = len(layout) + layout.nbytes  # the marks come first
+        _require_memory(self.nbytes)
+        block = np.frombuffer(distributed.shared_memory(max(1, self.nbytes)), np.uint8)
+        self._marks, self._block = block[: len(layout)], block[len(layout) :]
 
     @property
     def num_filled(self) -> int:
-        """Tiles read so far, by all workers."""
-        return int(self._bytes[: len(self._shapes)].sum())
+        """Tiles decoded so far, by all workers and ranks."""
+        return int(self._marks.sum())
 
-    def fetch(self, index: int, read: Callable[[], Sequence[np.ndarray]]) -> tuple[np.ndarray, ...]:
-        """Read-only arrays of a tile, from `read()` the first time and from memory after that.
+    def fetch(self, index: int, read: Callable[[], Arrays]) -> tuple[np.ndarray, ...]:
+        """See Cache.
 
         Raises:
             ValueError: `read` gives other shapes than announced.
         """
-        views = self._views(index)
-        if not self._bytes[index]:
-            arrays = read()
-            if [array.shape for array in arrays] != [view.shape for view in views]:
-                raise ValueError(
-                    f"tile {index} has arrays of {[array.shape for array in arrays]}, announced "
-                    f"were {[view.shape for view in views]}; its files disagree or were replaced "
-                    "during the run. Start again, or leave out --cache ram."
-                )
-            for view, array in zip(views, arrays, strict=True):
-                view[...] = array
-            self._bytes[index] = 1
-        for view in views:
-            view.flags.writeable = False
-        return views
-
-    def _views(self, index: int) -> tuple[np.ndarray, ...]:
-        start, views = self._starts[index], []
-        for shape, dtype in zip(self._shapes[index], self._dtypes[index], strict=True):
-            nbytes = prod(shape) * dtype.itemsize
-            views.append(self._bytes[start : start + nbytes].view(dtype).reshape(shape))
-            start += nbytes
-        return tuple(views)
+        if not self._marks[index]:
+            self.layout.write(self._block, index, read())
+            self._marks[index] = 1
+        return _read_only(self.layout.views(self._block, index))
 
     def __reduce__(self):
         raise RuntimeError(
             "--cache ram is shared with forked workers only, and this platform starts them "
-            "another way; pass --num-workers 0, or leave out --cache ram"
+            "another way; pass --num-workers 0, or --cache disk"
         )
+
+
+class DiskCache:
+    """Tiles in one file, mapped into memory: the next run and all ranks find them decoded.
+
+    The file is named after everything that its contents depend on, so another data set, or files
+    that were changed, get a file of their own. It is built whole under another name and then
+    renamed: what was interrupted is built anew.
+
+    Args:
+        path: of the file, see `disk_path`.
+        layout: of the tiles.
+        read: decodes a tile by its number; safe in several threads if `threads` is not 1.
+        threads: that decode; None = one a core.
+
+    Raises:
+        OSError: the disk is full, or not writable.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        layout: Layout,
+        read: Callable[[int], Arrays],
+        threads: int | None = None,
+    ):
+        self.path, self.layout = path, layout
+        if distributed.is_first_of_machine() and not _is_whole(path, layout.nbytes):
+            _build(path, layout, read, threads)
+        distributed.barrier()
+        self._block = _mapped(path, layout.nbytes)
+
+    def fetch(self, index: int, read: Callable[[], Arrays]) -> tuple[np.ndarray, ...]:
+        """See Cache; nothing is ever missing."""
+        return _read_only(self.layout.views(self._block, index))
+
+    def __reduce__(self):
+        return _reopen, (self.path, self.layout)
+
+
+def make_cache(
+    kind: str | None,
+    layout: Callable[[], Layout],
+    read: Callable[[int], Arrays],
+    files: Callable[[], Iterable[Path]],
+    *,
+    rules: object,
+    folder: Path | str | None = None,
+    threads: int | None = None,
+) -> Cache | None:
+    """The cache of --cache; None for none.
+
+    Args:
+        kind: one of KINDS, or None.
+        layout: makes the layout of the tiles (which opens every file).
+        read: decodes a tile by its number.
+        files: all files that the tiles are decoded from.
+        rules: what the arrays depend on besides the files; its repr tells any two apart.
+        folder: of a disk cache (--cache-dir).
+        threads: that may decode at a time; None = one a core.
+
+    Raises:
+        ValueError: an unknown kind.
+        MemoryError, OSError: see RamCache, DiskCache.
+    """
+    if kind is None:
+        return None
+    if kind not in KINDS:
+        raise ValueError(f"--cache {kind!r} is not known; choose {' or '.join(KINDS)}")
+    if kind == "ram":
+        return RamCache(layout())
+    planned = layout()
+    path = disk_path(folder or "data/cache", planned, files(), rules)
+    return DiskCache(path, planned, read, threads)
+
+
+def disk_path(
+    folder: Path | str, layout: Layout, files: Iterable[Path], rules: object = None
+) -> Path:
+    """The file of a disk cache: by name, size and time of all files, and by what is made of them.
+
+    Raises:
+        OSError: a file is gone.
+    """
+    told = hashlib.sha256(f"{VERSION} {layout.shapes} {layout.dtypes} {rules!r}".encode())
+    for path in files:
+        stat = path.stat()
+        told.update(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode())
+    return Path(folder) / f"{told.hexdigest()[:24]}.tiles"
+
+
+def _build(path: Path, layout: Layout, read: Callable[[int], Arrays], threads: int | None) -> None:
+    """Decodes all tiles into the file."""
+    try:
+        with atomic_path(path) as temporary:
+            memory = _reserved(temporary, layout.nbytes)
+            block = np.frombuffer(memory, np.uint8)
+
+            def fill(index: int) -> None:
+                layout.write(block, index, read(index))
+
+            with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+                filled = pool.map(fill, range(len(layout)))
+                for _ in tqdm(filled, total=len(layout), unit="tile", desc=f"caching in {path}"):
+                    pass
+            memory.flush()
+    except OSError as error:
+        raise OSError(
+            f"could not write {path} ({error.strerror or error}): --cache disk needs "
+            f"{layout.nbytes / GIB:.2f} GiB there. Make room, name another folder with "
+            "--cache-dir, or leave it out."
+        ) from error
+
+
+def _reserved(path: Path, nbytes: int) -> mmap.mmap:
+    """A file of so many bytes, mapped for writing.
+
+    Its place on the disk is taken at once: writing to a mapped file on a full disk kills a process.
+    """
+    with path.open("r+b") as file:
+        file.truncate(nbytes)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, nbytes)
+        return mmap.mmap(file.fileno(), nbytes)
+
+
+def _mapped(path: Path, nbytes: int) -> np.ndarray:
+    """(nbytes,) uint8 of a file, read-only."""
+    with path.open("rb") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_READ), np.uint8)
+
+
+def _is_whole(path: Path, nbytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == nbytes
+
+
+def _reopen(path: Path, layout: Layout) -> DiskCache:
+    """For workers that are not forked."""
+    cache = object.__new__(DiskCache)
+    cache.path, cache.layout = path, layout
+    cache._block = _mapped(path, layout.nbytes)
+    return cache
+
+
+def _read_only(views: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    for view in views:
+        view.flags.writeable = False
+    return views
 
 
 def _require_memory(needed: int) -> None:
@@ -92,7 +283,7 @@ def _require_memory(needed: int) -> None:
     if free is not None and needed > free:
         raise MemoryError(
             f"--cache ram needs {needed / GIB:.2f} GiB, and {free / GIB:.2f} GiB are free; "
-            "leave it out, or use fewer tiles"
+            "take --cache disk, leave it out, or use fewer tiles"
         )
 
 

@@ -124,7 +124,7 @@ def build_folder(
         raise ValueError(f"{path} has no labels; training needs the folder labels")
     if divided:
         patches = split_patches(patches, split, part)
-    reader = FileReader(patches, scheme, partial(read_classes, classes=classes))
+    reader = FileReader(patches, scheme, partial(read_classes, classes=classes), rules=classes)
     return LandCoverDataset(reader, scheme, part=part, path=path, **options)
 
 

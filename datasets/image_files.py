@@ -37,6 +37,7 @@ class FileReader:
         scheme: bands and classes.
         read_label: path -> classes (H, W) uint8 in 0..K-1 or IGNORE_INDEX.
         fit: None leaves sizes as they are; it takes 8-bit colours.
+        rules: what `read_label` goes by, where files of one name may mean different things.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class FileReader:
         scheme: Scheme,
         read_label: Callable[[Path], np.ndarray],
         fit: Fit | None = None,
+        rules: object = None,
     ):
         self.patches, self.scheme = patches, scheme
-        self.read_label, self.fit = read_label, fit
+        self.read_label, self.fit, self.rules = read_label, fit, (scheme, fit, rules)
         self.names = [patch.name for patch in patches]
         self.labelled = bool(patches) and all(patch.label is not None for patch in patches)
 

@@ -3,7 +3,7 @@
 How files become arrays is a Reader's business; the data set makes Samples of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.cache import RamCache
+from datasets.cache import Layout, make_cache
 from datasets.splits import split_names
 from datasets.transforms import Augment
 from utils.structures import IGNORE_INDEX, Sample, Scheme
@@ -34,10 +34,12 @@ class Reader(Protocol):
     Attributes:
         names: ids, in order.
         labelled: whether there are labels.
+        rules: what the arrays depend on besides the files; its repr tells any two apart.
     """
 
     names: Sequence[str]
     labelled: bool
+    rules: object
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (C, H, W), and classes (h, w) uint8 in 0..K-1 or IGNORE_INDEX."""
@@ -63,7 +65,8 @@ class LandCoverDataset(Dataset):
         scheme: classes and bands.
         part: the part of a data set they are.
         path: where that lies.
-        cache: "ram" keeps what is read in memory shared by all workers; None reads files anew.
+        cache: keeps what is read, see `datasets.cache.make_cache`; None reads files anew.
+        cache_dir: of cache "disk".
         augment: random changes. Their chance depends on (seed, epoch, index) only.
         seed: at least 0.
         samples_per_image: items of each image, for crops: the first so many are of the first.
@@ -85,12 +88,11 @@ class LandCoverDataset(Dataset):
         part: str = "",
         path: Path | str = "",
         cache: str | None = None,
+        cache_dir: Path | str | None = None,
         augment: Augment | None = None,
         seed: int = 0,
         samples_per_image: int = 1,
     ):
-        if cache not in (None, "ram"):
-            raise ValueError(f"--cache {cache!r} is not known; choose ram, or leave it out")
         self.reader, self.scheme, self.part, self.path = reader, scheme, part, Path(path)
         self.names, self.labelled = reader.names, reader.labelled
         self._index = {name: i for i, name in enumerate(self.names)}
@@ -102,8 +104,9 @@ class LandCoverDataset(Dataset):
             raise ValueError("--samples-per-image is for crops; pass --crop-size too")
         self.augment, self.seed, self.epoch = augment, seed, 0
         self.samples_per_image = samples_per_image
-        kinds = [reader.kind(i) for i in range(len(self.names))] if cache else []
-        self.cache = RamCache(*zip(*kinds, strict=True)) if cache else None
+        self.cache = make_cache(
+            cache, self._layout, reader.read, self._files, rules=reader.rules, folder=cache_dir
+        )
         self._sizes: list[tuple[Size, Size]] | None = None
 
     def __len__(self) -> int:
@@ -141,6 +144,14 @@ class LandCoverDataset(Dataset):
             semantic=torch.from_numpy(sample.semantic.astype(np.int64, order="C")),
             change=torch.from_numpy(sample.change.astype(np.int64, order="C")),
         )
+
+    def _layout(self) -> Layout:
+        return Layout(*zip(*(self.reader.kind(i) for i in range(len(self.names))), strict=True))
+
+    def _files(self) -> Iterator[Path]:
+        """All files that patches are read from."""
+        for patch in map(self.reader.patch, range(len(self.names))):
+            yield from (*patch.images, *([patch.label] if patch.label else []))
 
     def _arrays(self, index: int) -> Sequence[np.ndarray]:
         if self.cache is None:

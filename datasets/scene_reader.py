@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.bands import GREY
-from datasets.cache import RamCache
+from datasets.cache import Layout, make_cache
 from datasets.codecs import find_coding, read_change
 from datasets.rasters import (
     MemoryRaster,
@@ -46,7 +46,8 @@ class SceneReader:
             of the whole image, streamed once a process. Pixels that are not finite, or hold their
             file's nodata value, become 0 then, the mean.
         label_coding: of all labels, see `datasets.codecs.find_coding`.
-        cache: "ram" keeps decoded scenes in memory shared by all workers; None reads files anew.
+        cache: keeps decoded scenes, see `datasets.cache.make_cache`; None reads files anew.
+        cache_dir: of cache "disk".
 
     Attributes:
         sizes: (height, width) of every scene.
@@ -63,9 +64,8 @@ class SceneReader:
         scheme: Scheme,
         label_coding: str = "auto",
         cache: str | None = None,
+        cache_dir: Path | str | None = None,
     ):
-        if cache not in (None, "ram"):
-            raise ValueError(f"--cache {cache!r} is not known; choose ram, or leave it out")
         self.scenes, self.scheme = scenes, scheme
         labels = [scene.label for scene in scenes if scene.label is not None]
         self.label_coding = find_coding(labels, label_coding)
@@ -73,7 +73,15 @@ class SceneReader:
         self._moments: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
         kinds = [self._kind(scene) for scene in scenes]
         self.sizes = [shapes[0][1:] for shapes, _ in kinds]
-        self.cache = RamCache(*zip(*kinds, strict=True)) if cache else None
+        self.cache = make_cache(
+            cache,
+            lambda: Layout(*zip(*kinds, strict=True)),
+            lambda index: self._decode(scenes[index]),
+            lambda: (p for s in scenes for p in (*s.images, s.label) if p is not None),
+            rules=(self.label_coding, [scene.bands for scene in scenes]),
+            folder=cache_dir,
+            threads=1,  # open rasters are not for several
+        )
 
     def rows(self, index: int) -> tuple[int, int]:
         """(start, stop) of the rows of a scene that are used."""

@@ -36,7 +36,8 @@ class SceneDataset(Dataset):
         part: the part of a data set they are.
         path: where that lies.
         label_coding: of all labels, see `datasets.codecs.find_coding`.
-        cache: "ram" keeps decoded scenes in memory shared by all workers; None reads files anew.
+        cache: keeps decoded scenes, see `datasets.cache.make_cache`; None reads files anew.
+        cache_dir: of cache "disk".
         augment: crops of `crop_size` (None: the whole scene), changed at random. Their chance
             depends on (seed, epoch, index) only.
         seed: at least 0.
@@ -70,6 +71,7 @@ class SceneDataset(Dataset):
         path: Path | str = "",
         label_coding: str = "auto",
         cache: str | None = None,
+        cache_dir: Path | str | None = None,
         augment: Augment | None = None,
         seed: int = 0,
         positive_crops: float = 0.0,
@@ -89,7 +91,7 @@ class SceneDataset(Dataset):
         self.seed, self.epoch = seed, 0
         self.positive_crops, self.samples_per_image = positive_crops, samples_per_image
         self.tile_px, self.overlap_px, self.padding = tile_px, overlap_px, padding
-        self.reader = SceneReader(self.scenes, scheme, label_coding, cache)
+        self.reader = SceneReader(self.scenes, scheme, label_coding, cache, cache_dir)
         self._changed: dict[int, np.ndarray] = {}
         self._check_crops()
         self.windows = self._windows(tile_px, overlap_px) if tile_px is not None else []

@@ -4,14 +4,14 @@ Reference: K. Yang et al., "Asymmetric Siamese Networks for Semantic Change Dete
 Images", IEEE TGRS 2022 (the data set); labels only inside changed areas.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.cache import RamCache
+from datasets.cache import Layout, make_cache
 from datasets.codecs import decode, image_size, read_image, read_label
 from datasets.layout import DataError, Tile, find_files, list_pairs, part_path, test_folder
 from datasets.splits import RULES, split_names
@@ -32,7 +32,8 @@ class SecondDataset(Dataset):
         folders: names in place of the usual ones, see `datasets.layout.parse_folders`.
         pseudo_label_dir: folder with `im1/<id>.png` and `im2/<id>.png` to take the classes from;
             `change` still comes from the true labels.
-        cache: "ram" keeps decoded tiles in memory shared by all workers; None reads files anew.
+        cache: keeps decoded tiles, see `datasets.cache.make_cache`; None reads files anew.
+        cache_dir: of cache "disk".
         augment: random changes of a tile. Their chance depends on (seed, epoch, index) only: not on
             workers, ranks or restarts.
         seed: at least 0.
@@ -59,6 +60,7 @@ class SecondDataset(Dataset):
         folders: Mapping[str, str] | None = None,
         pseudo_label_dir: Path | str | None = None,
         cache: str | None = None,
+        cache_dir: Path | str | None = None,
         augment: Augment | None = None,
         seed: int = 0,
     ):
@@ -71,7 +73,9 @@ class SecondDataset(Dataset):
         self.labelled = tiles[0].labels is not None
         self.pseudo_labels = _find_pseudo_labels(pseudo_label_dir, self.names)
         self.augment, self.seed, self.epoch = augment, seed, 0
-        self.cache = _make_cache(cache, self.tiles)
+        self.cache = make_cache(
+            cache, self._layout, self._read, self._files, rules=self.scheme, folder=cache_dir
+        )
         self._dense: list[dict[str, list[Path]]] | None = None
 
     def __len__(self) -> int:
@@ -115,6 +119,17 @@ class SecondDataset(Dataset):
         if self.cache is None:
             return self._read(index)
         return self.cache.fetch(index, lambda: self._read(index))
+
+    def _layout(self) -> Layout:
+        sizes = [image_size(tile.images[0]) for tile in self.tiles]
+        return Layout([((2, 3, *size), (2, *size), size) for size in sizes])
+
+    def _files(self) -> Iterator[Path]:
+        """All files that `_read` reads."""
+        for index, tile in enumerate(self.tiles):
+            yield from (*tile.images, *(tile.labels or ()))
+            if self.pseudo_labels is not None:
+                yield from self.pseudo_labels[index]
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Decodes images (2, 3, H, W), semantic (2, H, W), change (H, W), all uint8."""
@@ -233,15 +248,6 @@ def _find_pseudo_labels(
             "the same --data-root and --split, or pass its folder to --use-pseudo-label."
         )
     return [(found[0][name][0], found[1][name][0]) for name in names]
-
-
-def _make_cache(kind: str | None, tiles: list[Tile]) -> RamCache | None:
-    if kind is None:
-        return None
-    if kind != "ram":
-        raise ValueError(f"--cache {kind!r} is not known; choose ram, or leave it out")
-    sizes = [image_size(tile.images[0]) for tile in tiles]
-    return RamCache([((2, 3, *size), (2, *size), size) for size in sizes])
 
 
 def _stack(arrays: list[np.ndarray], name: str) -> np.ndarray:

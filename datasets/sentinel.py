@@ -77,6 +77,7 @@ class SentinelReader:
         label: str | None = None,
     ):
         self.root, self.patches, self.label = Path(root), patches, label
+        self.rules = scheme, label
         self.names, self.labelled = [patch.name for patch in patches], label is not None
         self.bands = chosen_bands(scheme)
         self.num_classes, self._first = scheme.num_classes, None

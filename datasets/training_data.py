@@ -151,6 +151,7 @@ def _where(args: argparse.Namespace, scheme: Scheme) -> dict:
         "folders": parse_folders(args.folders),
         "split": split_rule(args),
         "cache": args.cache,
+        "cache_dir": args.cache_dir,
         "index_dir": args.outdir,
         **options.label_coding(args.label_coding),
     }

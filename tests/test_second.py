@@ -150,8 +150,8 @@ def test_cached_tiles_are_the_files_and_cannot_be_spoilt(second_root):
     cached[0].images.zero_()
     cached[0].semantic.zero_()
     assert same(cached[0], plain[0]) and same(cached[1], plain[1])
-    with pytest.raises(ValueError, match="--cache 'disk' is not known"):
-        SecondDataset(root, cache="disk")
+    with pytest.raises(ValueError, match="--cache 'tape' is not known"):
+        SecondDataset(root, cache="tape")
 
 
 def test_pseudo_labels_give_the_classes_and_true_labels_the_change(tmp_path, second_root):

@@ -32,7 +32,12 @@ def add_training_data_options(group: argparse._ArgumentGroup, datasets: Iterable
         help="take classes from label.py's masks (bare: OUTDIR/masks/train); change stays true",
     )
     group.add_argument(
-        "--cache", choices=("ram",), help="keep decoded tiles in memory, one copy a process"
+        "--cache",
+        choices=("ram", "disk"),
+        help="keep decoded tiles: in memory, one copy a machine; or in a file that later runs find",
+    )
+    group.add_argument(
+        "--cache-dir", metavar="DIR", default="data/cache", help="folder of --cache disk"
     )
     group.add_argument("--crop-size", type=positive_int, metavar="PX", help="random crops")
     group.add_argument(
