@@ -1,7 +1,8 @@
 """Backbones: timm feature pyramids under one contract.
 
 A backbone declares `channels` and `strides` and turns images into that many maps, finest first.
-Adding one is a line in BACKBONES; any other timm name with a feature pyramid works as it is.
+Adding one is a line in BACKBONES; any other timm name with a feature pyramid works as it is. timm,
+which takes seconds to import, is imported where it is used, so that --help need not wait for it.
 """
 
 import difflib
@@ -10,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-import timm
 import torch
-from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from models.layers import resize
@@ -161,6 +160,8 @@ def build_backbone(
         ValueError: unknown name, or one without a feature pyramid or without that stride.
         OSError: the weights cannot be downloaded.
     """
+    import timm
+
     entry = BACKBONES.get(name) or BackboneEntry(name)
     if timm_name is not None:
         entry = BackboneEntry(timm_name)
@@ -206,6 +207,8 @@ def dilate_blocks(backbone: Backbone, multigrid: Sequence[int]) -> None:
 
     Reference: Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017.
     """
+    from timm.models.resnet import BasicBlock, Bottleneck
+
     stages = [getattr(backbone.body, f"layer{i}", [None]) for i in (1, 2, 3, 4)]
     if not all(type(stage[-1]) in (BasicBlock, Bottleneck) for stage in stages):
         return
@@ -222,6 +225,8 @@ def _undilate_second_convolutions(body: nn.Module) -> None:
 
     timm dilates both, which loses detail.
     """
+    from timm.models.resnet import BasicBlock
+
     for module in body.modules():
         if type(module) is BasicBlock:
             module.conv2.dilation = module.conv2.padding = (1, 1)
@@ -239,6 +244,8 @@ def has_output_stride(name: str, output_stride: int) -> bool:
 
 
 def _check_known(name: str, entry: BackboneEntry) -> None:
+    import timm
+
     if timm.is_model(entry.timm_name):
         return
     near = difflib.get_close_matches(name, {*BACKBONES, *timm.list_models()}, n=3)
