@@ -5,6 +5,8 @@
 
 import argparse
 import time
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from models import BACKBONES, NETWORKS
 from models.checkpoints import find_checkpoints, load_ensemble, trained_scheme
 from models.published import LAYOUTS, Published, described
 from utils import distributed, options, predict_options
+from utils.areas import PixelAreas
 from utils.cli import Parser, run
-from utils.files import write_json
+from utils.files import told_of_full_disks, write_json
 from utils.inference import Predictor
+from utils.legacy_options import find_args
 from utils.map_blender import PieceBlender
-from utils.map_progress import FinishedMaps, WorkFolder, fingerprint
+from utils.map_progress import FinishedMaps, WorkFolder, fingerprint, image_fingerprints
 from utils.maps import Georeference, MapParts, layers_of, map_values
 from utils.precision import pick_amp
 from utils.qgis_style import raster_style
@@ -53,6 +57,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if "none" in args.vector and len(args.vector) > 1:
         parser.error("--vector none goes alone; leave out the others, or none")
     args.vector = [name for name in args.vector if name != "none"]
+    if not args.vector and (args.min_area or args.simplify):
+        parser.error("--vector none: there are no polygons for --min-area or --simplify; leave it "
+                     "out")  # fmt: skip
     args.change_only = sorted(parser.given(argv) & predict_options.CHANGE_ONLY)
     return args
 
@@ -120,11 +127,13 @@ def check(
     names = predict_options.file_names(args, scheme)
     folders = [Path(args.out, one.name) for one, _ in maps]
     if distributed.is_main():
-        for folder in folders:
-            WorkFolder(folder).finish_publishing()
+        earlier = FinishedMaps(Path(args.out))
+        for (one, _), folder in zip(maps, folders, strict=True):
+            WorkFolder(folder).finish_publishing(partial(earlier.add, one.name))
     distributed.barrier()
     finished = FinishedMaps(Path(args.out))
     for (one, rules), folder in zip(maps, folders, strict=True):
+        refuse_own_inputs(args, one, folder, names)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {folder} is a file; name a folder")
         there = [name for name in names if (folder / name).exists()]
@@ -134,15 +143,39 @@ def check(
                 f"{folder} has {', '.join(there)} already; pass --overwrite to replace the map, or "
                 "another --out"
             )
-        reader = open_images(args, one, scheme)
-        if reader.note is not None:
-            say(f"{one.images[1]}: {reader.note}")
-        if reader.crs is None and (args.min_area or args.simplify or "geojson" in args.vector):
-            raise ValueError(
-                f"{one.images[0]} has no CRS, which --min-area, --simplify and --vector geojson "
-                "need. Give it one (gdal_edit.py -a_srs EPSG:... FILE), or leave them out."
-            )
+        check_images(args, one, open_images(args, one, scheme))
     return finished
+
+
+def refuse_own_inputs(
+    args: argparse.Namespace, one: MapInput, folder: Path, names: Sequence[str]
+) -> None:
+    """Raises ValueError if files of the map would replace what it is made of, or be of one date."""
+    written = {(folder / name).resolve() for name in (*names, *predict_options.OLDER)}
+    for path in (*one.images, *map(Path, args.checkpoints or ())):
+        if path.resolve() in written:
+            raise ValueError(
+                f"--out {folder}: the map would replace {path}, of which it is made; choose "
+                "another folder"
+            )
+    if len({path.resolve() for path in one.images}) < len(one.images):
+        raise ValueError(f"{one.images[0]} is given as both dates; pass two images")
+
+
+def check_images(args: argparse.Namespace, one: MapInput, reader: MapReader) -> None:
+    """Says what is special about the images; raises ValueError if results are asked in vain."""
+    for note in reader.notes:
+        say(note)
+    if reader.crs is None or reader.transform is None:
+        if args.min_area or args.simplify or "geojson" in args.vector:
+            raise ValueError(
+                f"{one.images[0]} has no CRS, or no corners, which --min-area, --simplify and "
+                "--vector geojson need. Give it both (gdal_edit.py -a_srs EPSG:... -a_ullr ... "
+                "FILE), or leave them out."
+            )
+        say(f"{one.images[0]} does not say where on earth it lies: areas are in pixels only")
+    else:
+        PixelAreas(reader.crs, reader.transform, reader.height, reader.width)  # or raises
 
 
 def open_images(args: argparse.Namespace, one: MapInput, scheme: Scheme) -> MapReader:
@@ -177,15 +210,16 @@ def make_map(
     distributed.barrier()  # nobody writes before all have looked
     machine = MapPredictor(predictor, reader, blender, args.test_batch_size)
     predict_parts(args, machine, parts, share(missing), scheme)
-    network_s = sum(distributed.gather(machine.network_s))
+    network_s = max(distributed.gather(machine.network_s), default=0.0)
     distributed.barrier()
     if distributed.is_main():
         maps_s = time.monotonic() - start_s
-        finish(args, work, parts, scheme)
-        seconds = {"maps": maps_s, "network": network_s, "total": time.monotonic() - start_s}
-        write_json(work.ready / "predict.json", describe(args, one, reader, scheme, seconds))
-        finished.add(one.name, rules)
-        done = work.publish(predict_options.OLDER if args.overwrite else ())
+        with told_of_full_disks(work.out):
+            finish(args, work, parts, scheme)
+            seconds = {"maps": maps_s, "network": network_s, "total": time.monotonic() - start_s}
+            write_json(work.ready / "predict.json", describe(args, one, reader, scheme, seconds))
+            older = predict_options.OLDER if args.overwrite else ()
+            done = work.publish(older, rules, partial(finished.add, one.name))
         size = f"{reader.width} x {reader.height} px"
         print(f"{size} in {seconds['total']:.0f} s:", *done, sep="\n  ")
     distributed.barrier()
@@ -196,9 +230,11 @@ def settings(
 ) -> dict[str, Any]:
     """What an interrupted map only goes on under; of `results` its parts do not depend."""
     names = ("tta", "threshold", "full_semantics", "bands", "tile_px", "overlap_px")
+    names += ("model", "backbone", "lightweight", "output_stride")
+    described_by = [args_file for path in paths if (args_file := find_args(path)) is not None]
     parts = {
-        "images": [fingerprint(path) for path in one.images],
-        "checkpoints": [fingerprint(path) for path in paths],
+        "images": [image_fingerprints(path) for path in one.images],
+        "checkpoints": [fingerprint(path) for path in (*paths, *described_by)],
         **{f"--{name.replace('_', '-')}": getattr(args, name) for name in names},
         "--test-batch-size": args.test_batch_size,
         "--device": device.type,
@@ -233,7 +269,14 @@ def predict_parts(
             writer.submit(parts.write, parts.folder, row, values)
 
 
-def finished_rows(args, machine: MapPredictor, parts: MapParts, rows, bar, scheme: Scheme):
+def finished_rows(
+    args: argparse.Namespace,
+    machine: MapPredictor,
+    parts: MapParts,
+    rows: Sequence[int],
+    bar: tqdm,
+    scheme: Scheme,
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(row, its maps by name) of each row of windows."""
     row, values = None, {}
     for patch in machine.predict(rows, bar):
@@ -275,7 +318,13 @@ def finish(args: argparse.Namespace, work: WorkFolder, parts: MapParts, scheme: 
     write_summary(work.ready, codes, scheme, *dates)
 
 
-def describe(args, one: MapInput, reader: MapReader, scheme: Scheme, seconds) -> dict:
+def describe(
+    args: argparse.Namespace,
+    one: MapInput,
+    reader: MapReader,
+    scheme: Scheme,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
     """predict.json: what the map was made of."""
     return {
         "images": [str(path.resolve()) for path in one.images],
@@ -286,6 +335,8 @@ def describe(args, one: MapInput, reader: MapReader, scheme: Scheme, seconds) ->
         "palette": [list(colour) for colour in scheme.palette],
         "height": reader.height,
         "width": reader.width,
+        "bands": list(scheme.bands),
+        "band_numbers": reader.numbers,
         "warped": reader.note,
         "seconds": {key: round(value, 3) for key, value in seconds.items()},
     }

@@ -43,5 +43,6 @@ def _number(name: str) -> int:
     if name.startswith("band") and digits.isdecimal() and int(digits) > 0:
         return int(digits) - 1
     raise ValueError(
-        f"--bands {name!r} is not known; pass numbers from 1, or names of {', '.join(NAMED)}, grey"
+        f"--bands {digits or name!r} is not known; pass numbers from 1, or names of "
+        f"{', '.join(NAMED)}, grey"
     )

@@ -86,6 +86,12 @@ def bands_to_read(
         numbers = _sentinel_numbers(image, wanted)
     else:
         numbers = band_numbers(wanted)
+    if there <= max(numbers) < image.bands_of_file:
+        raise ValueError(
+            f"{image.path}: band {max(numbers) + 1} is marked as alpha, which says where there are "
+            "data and is no band to read. If it holds measurements, such as near infrared, say so "
+            f"in the file: gdal_edit.py -colorinterp_{max(numbers) + 1} undefined {image.path}"
+        )
     if max(numbers) >= there:
         raise ValueError(
             f"{image.path} has {there} band(s), but band {max(numbers) + 1} is to be read; these "
@@ -146,8 +152,8 @@ def covered(first: FileRaster, second: FileRaster) -> float:
     """Which share of the first image's area the second covers, 0..1, by a grid of points."""
     from rasterio.warp import transform
 
-    steps = (np.arange(SAMPLES) + 0.5) / SAMPLES
-    columns, rows = np.meshgrid(steps * first.width, steps * first.height)
+    columns, rows = (_samples(size) for size in (first.width, first.height))
+    columns, rows = np.meshgrid(columns, rows)
     xs, ys = places(first.transform, columns.ravel(), rows.ravel())
     try:
         xs, ys = map(np.asarray, transform(first.crs, second.crs, xs, ys))
@@ -158,6 +164,11 @@ def covered(first: FileRaster, second: FileRaster) -> float:
     return float(inside.mean())
 
 
+def _samples(size: int) -> np.ndarray:
+    """Places along a side of an image in pixels, the outermost pixels among them."""
+    return np.linspace(0.5, size - 0.5, min(size, SAMPLES))
+
+
 def places(transform: Any, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """An affine transform of points."""
     a, b, c, d, e, f = transform[:6]
@@ -166,5 +177,7 @@ def places(transform: Any, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, 
 
 def _span(image: FileRaster) -> str:
     xs, ys = places(image.transform, np.array([0, image.width]), np.array([0, image.height]))
-    numbers = " to ".join(f"({x:.6g}, {y:.6g})" for x, y in zip(xs, ys, strict=True))
+    digits = 5 if image.crs.is_geographic else 0
+    corners = zip(xs, ys, strict=True)
+    numbers = " to ".join(f"({x:.{digits}f}, {y:.{digits}f})" for x, y in corners)
     return f"{numbers} in {image.crs.to_string()[:40]}"

@@ -26,7 +26,8 @@ def find_maps(words: Sequence[str], num_dates: int) -> list[MapInput]:
 
     Args:
         words: for each date an image, a folder, or a pattern such as "2019/*_red.tif"; or one
-            table with the columns `before` and `after` (one date: `image`) and, if need be, `name`.
+            table with the columns `before` and `after` (one date: `image`) and, if need be, `name`
+            (where it is empty or not there: that of date 1's file); paths are relative to it.
             Mates of folders have the same name without the suffix, those of patterns the same text
             in place of the wildcards.
         num_dates: T of the networks.
@@ -37,6 +38,8 @@ def find_maps(words: Sequence[str], num_dates: int) -> list[MapInput]:
     """
     if len(words) == 1 and Path(words[0]).suffix.lower() in TABLES:
         return _from_table(Path(words[0]), num_dates)
+    if tables := [word for word in words if Path(word).suffix.lower() in TABLES]:
+        raise ValueError(f"{tables[0]}: a table names all images by itself; leave out the others")
     _check_count(words, num_dates)
     found = [_images(word) for word in words]
     if all(isinstance(one, Path) for one in found):
@@ -109,7 +112,7 @@ def wildcard_text(pattern: str, path: Path) -> str:
     )
     match = re.fullmatch(regex, path.as_posix())
     text = "_".join(group.strip("/") for group in match.groups() if group) if match else path.stem
-    return text.removesuffix(path.suffix).replace("/", "_")
+    return text.removesuffix(path.suffix).replace("/", "_") or path.stem
 
 
 def _unique(word: str, found: list[tuple[str, Path]]) -> dict[str, Path]:
@@ -151,11 +154,13 @@ def _from_table(path: Path, num_dates: int) -> list[MapInput]:
         for image in pair:
             if not image.exists():
                 raise FileNotFoundError(f"{path}: there is no {image}; check the table")
-    named = "name" in rows[0]
-    names = column(rows, "name", "name") if named else [pair[0].stem for pair in images]
+    stems = [pair[0].stem for pair in images]
+    names = [row.get("name") or stem for row, stem in zip(rows, stems, strict=True)]
     for name in names:
-        if name in ("", ".", "..") or Path(name).name != name:
+        if name in (".", "..") or Path(name).name != name:
             raise ValueError(f"{path}: the name {name!r} is no name for a folder; choose another")
         if names.count(name) > 1:
-            raise ValueError(f"{path}: the name {name!r} is there twice; add a column `name`")
+            raise ValueError(
+                f"{path}: two maps have the name {name!r}; say others in the column `name`"
+            )
     return [MapInput(*row) for row in zip(names, images, strict=True)]

@@ -29,8 +29,9 @@ class GridImage(FileRaster):
     """An image on its own grid or, warped on the fly (bilinear), on another's.
 
     Its last band, number `count - 1`, tells where there are data: 1, else 0, in the image's type.
-    Nodata values (of all bands that are read), alpha and masks count, and so does what is not
-    finite; of a warped image also where it ends.
+    Alpha and masks count; of a warped image also where it ends. A nodata value, or what is not
+    finite, counts in any band that is read; in 8-bit images, where 0 is also a dark colour, only
+    in all of them.
 
     Args:
         path: the image.
@@ -47,8 +48,9 @@ class GridImage(FileRaster):
         with decoding(path):
             refuse_cut(self._file, Path(path))
         self.colours = [i for i, c in enumerate(self._file.colorinterp) if c.name != "alpha"]
-        self.count = len(self.colours) + 1
+        self.bands_of_file, self.count = self.count, len(self.colours) + 1
         self._alpha = None  # number of the band, from 1, of a warped image
+        self._nodata = self._file.nodatavals
         if grid is not None:
             self._warp(grid)
 
@@ -56,7 +58,6 @@ class GridImage(FileRaster):
         from rasterio.enums import Resampling
         from rasterio.vrt import WarpedVRT
 
-        kinds = [c.name for c in self._file.colorinterp]
         with decoding(self.path):
             self._file = WarpedVRT(
                 self._file,
@@ -66,12 +67,23 @@ class GridImage(FileRaster):
                 width=grid.width,
                 resampling=Resampling.bilinear,
                 tolerance=TOLERANCE_PX,
-                add_alpha="alpha" not in kinds,
-                UNIFIED_SRC_NODATA="YES",  # no data only where no band has any
+                **self._gaps(),
             )
-        self._alpha = [c.name for c in self._file.colorinterp].index("alpha") + 1
+        kinds = [c.name for c in self._file.colorinterp]
+        if "alpha" in kinds:
+            self._alpha = kinds.index("alpha") + 1
+        else:
+            self._nodata = self._file.nodatavals
         self.height, self.width = grid.height, grid.width
         self.crs, self.transform = grid.crs, grid.transform
+
+    def _gaps(self) -> dict[str, Any]:
+        """How warping treats pixels without data: band by band, or with an alpha band for all."""
+        flags = {flag.name for flags in self._file.mask_flag_enums for flag in flags}
+        if self.dtype == np.uint8 or flags != {"nodata"}:
+            add_alpha = all(c.name != "alpha" for c in self._file.colorinterp)
+            return {"add_alpha": add_alpha, "UNIFIED_SRC_NODATA": "YES"}
+        return {"nodata": self._nodata[0], "UNIFIED_SRC_NODATA": "NO"}
 
     def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
         """See Raster."""
@@ -87,18 +99,21 @@ class GridImage(FileRaster):
 
     def _valid(self, pixels: np.ndarray, chosen: Sequence[int], place: Any) -> np.ndarray:
         """(h, w) bool."""
-        flags = self._file.mask_flag_enums[chosen[0] - 1]
-        valid = np.ones(pixels.shape[1:], bool)
+        flags = [flag.name for flag in self._file.mask_flag_enums[chosen[0] - 1]]
+        missing = self.missing(pixels, chosen)
+        valid = ~(missing.all(0) if self.dtype == np.uint8 else missing.any(0))
         if self._alpha is not None:
-            valid = self._file.read(self._alpha, window=place) > 0
-        elif any(flag.name in ("alpha", "per_dataset") for flag in flags):
-            valid = self._file.read_masks(chosen[0], window=place) > 0
-        elif any(flag.name == "nodata" for flag in flags):
-            nodata = [self._file.nodatavals[band - 1] for band in chosen]
-            valid = ~np.all(
-                [np.isnan(p) if n != n else p == n for p, n in zip(pixels, nodata, strict=True)], 0
-            )
-        return valid & np.isfinite(pixels).any(0) if pixels.dtype.kind == "f" else valid
+            return valid & (self._file.read(self._alpha, window=place) > 0)
+        if "alpha" in flags or "per_dataset" in flags:
+            return valid & (self._file.read_masks(chosen[0], window=place) > 0)
+        return valid
+
+    def missing(self, pixels: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
+        """(C, h, w) bool: what is no measurement, by its value, in bands numbered from 1."""
+        nodata = [self._nodata[band - 1] for band in chosen]
+        pairs = zip(pixels, nodata, strict=True)
+        found = np.array([np.zeros(p.shape, bool) if n is None else p == n for p, n in pairs])
+        return found | ~np.isfinite(pixels) if pixels.dtype.kind == "f" else found
 
 
 class MapReader:
@@ -115,6 +130,8 @@ class MapReader:
         height, width: of date 1, pixels.
         crs, transform: of date 1, None where it has none.
         note: in words what is warped, and how much of date 1 it covers; None if nothing is.
+        notes: this and whatever else a user may want to know, each with its file's name.
+        numbers: for each image, the numbers from 1 of the bands of its file that are read.
 
     Raises:
         FileNotFoundError, OSError: a file that is not there, no image, or cut off.
@@ -143,6 +160,18 @@ class MapReader:
         self.height, self.width = first.height, first.width
         self.crs, self.transform = first.crs, first.transform
         self.moments: Moments | None = None
+        self.numbers = [
+            [image.colours[band] + 1 for band in bands]
+            for image, bands in zip(self.images, self.bands, strict=True)
+        ]
+        self.notes = [] if self.note is None else [f"{images[1]}: {self.note}"]
+        for image in self.images:
+            alpha = sorted({*range(image.bands_of_file)} - {*image.colours})
+            if alpha:
+                self.notes.append(
+                    f"{image.path}: band {alpha[0] + 1} is marked as alpha, so it says where there "
+                    "are data"
+                )
 
     def measure(self) -> Moments:
         """Mean and deviation of each date, (C, 1, 1) float64, where it has data."""
@@ -216,5 +245,9 @@ class _Measured(Raster):
 
     def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
         """See Raster."""
+        chosen = [self.image.colours[band] + 1 for band in bands]
         *pixels, valid = self.image.read(window, [*bands, self.image.count - 1])
-        return np.where(valid > 0, pixels, np.float32(np.nan))
+        pixels, beyond = np.array(pixels), valid == 0
+        gaps = self.image.missing(pixels, chosen)
+        beyond &= ~gaps.any(0)  # outside, or masked: of the others each band has its own gaps
+        return np.where(gaps | beyond, np.float32(np.nan), pixels)

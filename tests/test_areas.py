@@ -164,3 +164,8 @@ def test_maps_of_two_grids_are_an_error(tmp_path):
         check_grids(*files)
     for file in files:
         file.close()
+
+
+def test_a_crs_without_corners_tells_no_areas():
+    areas = PixelAreas(rasterio().CRS.from_epsg(32633), Affine.identity(), 4, 5)
+    assert areas.method is None and np.isnan(areas.strip(0, 4)).all()

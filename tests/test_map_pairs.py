@@ -101,7 +101,8 @@ def test_one_image_or_a_folder_for_land_cover(files):
         (["no.csv"], 2, "there is no no.csv"),
         (["header.csv"], 2, "^header.csv has no rows"),
         (["columns.csv"], 2, "'before' is no column"),
-        (["names.csv"], 2, "'x' is there twice"),
+        (["names.csv"], 2, "two maps have the name 'x'"),
+        (["names.csv", "a"], 2, "names.csv: a table names all images by itself"),
         (["paths.csv"], 2, r"'\.\./x' is no name"),
         (["gone.csv"], 2, "there is no gone.tif"),
     ],
@@ -115,3 +116,15 @@ def test_wrong_inputs_are_named(files, tmp_path, words, num_dates, message):
     (tmp_path / "gone.csv").write_text("before,after\ngone.tif,b/x.tif\n")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         find_maps(words, num_dates)
+
+
+def test_a_wildcard_that_stands_for_nothing_gives_the_name_of_the_file(files):
+    files("a/s.tif", "a/s2.tif", "b/s.tif", "b/s2.tif")
+    assert [one.name for one in find_maps(["a/s*.tif", "b/s*.tif"], 2)] == ["2", "s"]
+
+
+def test_maps_without_a_name_in_a_table_are_called_like_the_file_of_date_1(files, tmp_path):
+    files("a/x.tif", "b/y.tif", "b/z.tif")
+    rows = ["before,after,name", "a/x.tif,b/y.tif,", "a/x.tif,b/z.tif,other"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    assert [one.name for one in find_maps(["t.csv"], 2)] == ["x", "other"]

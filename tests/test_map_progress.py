@@ -1,10 +1,16 @@
 """An interrupted map goes on, anew if anything changed, and nothing is published half-done."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from map_data import scene, write
 
-from utils.map_progress import FinishedMaps, WorkFolder, fingerprint
+from utils.map_progress import FinishedMaps, WorkFolder, fingerprint, image_fingerprints
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def with_part(out: Path, **settings) -> WorkFolder:
@@ -103,3 +109,54 @@ def test_maps_that_are_finished_are_known_by_their_settings(tmp_path):
     assert not again.has("p", {"tile": 64, "bands": ("1",)})
     again.remove()
     assert names(tmp_path) == []
+
+
+def test_settings_are_noted_when_all_files_are_in_place_and_not_before(tmp_path, monkeypatch):
+    work, noted = with_part(tmp_path), []
+    (work.ready / "a.tif").write_text("a")
+
+    replace = os.replace
+
+    def killed(source, target):
+        if Path(source).parent == work.ready:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.map_progress.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            work.publish(settings={"threshold": 0.1}, note=noted.append)
+    assert noted == []
+    assert WorkFolder(tmp_path).finish_publishing(noted.append)
+    assert noted == [{"threshold": 0.1}] and names(tmp_path) == ["a.tif"]
+
+
+RUN = """
+import sys
+from pathlib import Path
+from utils.map_progress import WorkFolder
+WorkFolder(Path(sys.argv[1])).start({})
+"""
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    work = with_part(tmp_path)
+    command = [sys.executable, "-c", RUN, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode and "another run makes a map in" in done.stderr
+    assert names(work.parts / "change")  # untouched
+    work.remove()
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+
+
+def test_an_image_changes_with_the_files_that_belong_to_it(tmp_path):
+    import rasterio.shutil
+
+    source = write(tmp_path / "source.tif", scene(20, 20)[0])
+    rasterio.shutil.copy(source, tmp_path / "a.vrt", driver="VRT")
+    rasterio.shutil.copy(source, tmp_path / "b.img", driver="ENVI")
+    for image, part in (("a.vrt", source), ("b.img", tmp_path / "b.hdr")):
+        before = image_fingerprints(tmp_path / image)
+        assert image_fingerprints(tmp_path / image) == before
+        os.utime(part, ns=(1, 1))
+        assert image_fingerprints(tmp_path / image) != before

@@ -225,3 +225,54 @@ def test_a_date_2_of_other_bands_is_read_where_bands_are_named(tmp_path):
     paths = [write(tmp_path / "1.tif", image[:3]), write(tmp_path / "2.tif", image)]
     pixels, _ = whole(MapReader(paths, COLOURS, ["1", "2", "3"]))
     np.testing.assert_array_equal(pixels[1], pixels[0])
+
+
+@pytest.mark.parametrize("warped", [False, True])
+def test_a_gap_in_one_band_is_a_gap_but_in_8_bit_colours(tmp_path, warped):
+    """Three gaps: of band 1, of bands 1 and 2, and of band 3, which is not read."""
+    image = 100 + scene(40, 40)[0].astype(np.float32)
+    image[0, 5:10, 5:10], image[:2, 20:25, 5:10], image[2, 30:35, 30:35] = -99, -99, -99
+    place = shifted(PLACE, 0, 1) if warped else PLACE
+    first = write(tmp_path / "1.tif", 100 + scene(40, 40)[1].astype(np.float32))
+    second = write(tmp_path / "2.tif", image, transform=place, nodata=-99)
+    reader = MapReader([first, second], BANDS, ["1", "2"])
+    reader.moments = reader.measure()
+    valid = whole(reader)[1]
+    down = int(warped)
+    assert not valid[5 + down : 10 + down, 5:10].any()
+    assert not valid[20 + down : 25 + down, 5:10].any()
+    assert valid[12:18, 5:10].all() and (warped or valid[30:35, 30:35].all())
+    if not warped:  # each band has its own gaps, as in training
+        expected = mean_and_std(open_raster(second), (0, 1))
+        for one, other in zip(reader.moments[1], expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_a_warped_gap_of_the_bands_that_are_read_is_one_whatever_others_hold(tmp_path):
+    image = np.concatenate([scene(40, 40)[0], np.full((1, 40, 40), 77, np.uint8)])
+    image[:3, 10:20, 10:20] = 0
+    options = {"nodata": 0, "photometric": "MINISBLACK", "alpha": "NO"}
+    first = write(tmp_path / "1.tif", scene(40, 40)[1])
+    second = write(tmp_path / "2.tif", image, transform=shifted(PLACE, 0, 1), **options)
+    valid = whole(MapReader([first, second], COLOURS, ["1", "2", "3"]))[1]
+    assert not valid[11:21, 10:20].any() and valid[25:, :].all()
+
+
+def test_alpha_is_told_of_and_is_no_band_to_read(tmp_path):
+    image = np.concatenate([scene(20, 20)[0], np.full((1, 20, 20), 255, np.uint8)])
+    path = write(tmp_path / "1.tif", image)  # of four bands GDAL takes the last for alpha
+    reader = MapReader([path, path], COLOURS)
+    assert (
+        reader.notes == [f"{path}: band 4 is marked as alpha, so it says where there are data"] * 2
+    )
+    assert reader.numbers == [[1, 2, 3]] * 2
+    with pytest.raises(ValueError, match=r"band 4 is marked as alpha.*gdal_edit.py -colorinterp_4"):
+        MapReader([path, path], COLOURS, ["4", "3", "2"])
+
+
+def test_a_narrow_overlap_is_one(tmp_path):
+    image = scene(20, 1000)[0]
+    first = write(tmp_path / "1.tif", image)
+    second = write(tmp_path / "2.tif", image, transform=shifted(PLACE, 998, 0))
+    valid = whole(MapReader([first, second], COLOURS))[1]
+    assert valid[:, 998:].all() and not valid[:, :998].any()

@@ -186,11 +186,11 @@ def test_a_run_of_several_maps_goes_on_with_the_unfinished_ones(
     words += ["--vector", "none", "--out", out]
     publish, published = WorkFolder.publish, []
 
-    def killed(self, older=()):
+    def killed(self, *words):
         if published:
             raise OSError("killed")
         published.append(self.out.name)
-        return publish(self, older)
+        return publish(self, *words)
 
     with monkeypatch.context() as patch:
         patch.setattr(WorkFolder, "publish", killed)
@@ -310,8 +310,46 @@ def test_maps_are_replaced_with_overwrite_only(tmp_path, networks, pair):
         run_predict(*words, "--checkpoints", networks["binary_change"])
     assert maps_of(out) == before
     run_predict(*words, "--checkpoints", networks["binary_change"], "--overwrite")
-    assert {p.stem for p in out.glob("*.tif")} == {"change", "change_probability"}
+    assert {p.name.split(".")[0] for p in out.iterdir()} == {
+        *("change", "change_probability", "mine", "predict", "summary")
+    }
     assert (out / "mine.txt").exists()
+
+
+def test_a_map_never_replaces_what_it_is_made_of(tmp_path, networks):
+    images = [write(tmp_path / f"date{i}.tif", x) for i, x in enumerate(scene(70, 80), start=1)]
+    before = [path.read_bytes() for path in images]
+    for task in ("semantic_change", "binary_change"):
+        words = ["--checkpoints", networks[task], "--out", tmp_path, "--overwrite"]
+        with pytest.raises(ValueError, match=r"would replace .*date1\.tif, of which it is made"):
+            run_predict(*images, *words)
+    assert [path.read_bytes() for path in images] == before
+
+
+def test_a_map_that_was_killed_while_it_was_published_is_the_new_one(
+    tmp_path, networks, pair, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    words = [*pair, "--checkpoints", networks["binary_change"], "--vector", "none", "--out", out]
+    run_predict(*words)
+    words += ["--overwrite", "--threshold", "0.1"]
+
+    replace = os.replace
+
+    def killed(source, target):
+        if Path(target).parent == out:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.map_progress.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_predict(*words)
+    run_predict(*words)
+    assert "finished before the run was interrupted" in capsys.readouterr().out
+    found = read(out / "change_probability.tif") > 0.1
+    np.testing.assert_array_equal(read(out / "change.tif") == 1, found)
+    assert not list(out.glob(".*"))
 
 
 def test_a_full_disk_is_an_error_and_leaves_no_map(tmp_path, networks, pair):
@@ -346,6 +384,8 @@ def test_a_full_disk_is_an_error_and_leaves_no_map(tmp_path, networks, pair):
         (["{0}", "--threshold", "0.3"], "land_cover", "--threshold is for change"),
         (["{0}", "{1}", "--vector", "none", "gpkg"], "binary_change", "--vector none goes alone"),
         (["{0}", "{1}", "--min-area", "-1"], "binary_change", "at least 0"),
+        (["{0}", "{0}"], "binary_change", "is given as both dates"),
+        (["{0}", "{1}", "--vector", "none", "--min-area", "9"], "binary_change", "no polygons"),
         ([], "binary_change", "no images are named; put them first"),
         (["{far}", "{far}", "--strict-grid", "--tile-px", "0"], "binary_change", "at least 1"),
     ],

@@ -27,7 +27,8 @@ class PixelAreas:
         width: columns.
 
     Attributes:
-        method: PLANE, ELLIPSOID or CORRECTED; None without a CRS, where areas are not known.
+        method: PLANE, ELLIPSOID or CORRECTED; None without a CRS or without corners, where areas
+            are not known.
 
     Raises:
         ValueError: a geographic CRS without an ellipsoid, or pixels without extent.
@@ -39,7 +40,7 @@ class PixelAreas:
         self._plane_area = abs(transform.determinant)  # square metres or radians, below
         if not self._plane_area > 0:
             raise ValueError(f"transform {tuple(transform)[:6]}: pixels have no extent")
-        if not crs:
+        if not crs or transform.is_identity:  # which stands for no place
             return
         self._unit = crs.units_factor[1]  # metres or radians
         self._plane_area *= self._unit**2

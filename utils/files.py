@@ -1,5 +1,6 @@
 """Writing files that are never seen half-written."""
 
+import errno
 import json
 import os
 import tempfile
@@ -41,6 +42,20 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def told_of_full_disks(folder: Path) -> Iterator[None]:
+    """Says what to do where there is no room left: what is raised for it says that only."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            f"could not write all files of {folder}: the disk is full. Make room and run the same "
+            "command again: it goes on."
+        ) from error
 
 
 def save_image(path: Path | str, image: Image.Image) -> None:

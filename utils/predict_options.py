@@ -14,7 +14,7 @@ VECTOR_FORMATS = ("gpkg", "geojson")
 CHANGE_ONLY = {"threshold", "full_semantics", "strict_grid", "vector", "min_area", "simplify"}
 # of an earlier map in the same folder, that the one which replaces it may not have
 OLDER = (
-    *(f"{layer}.tif{suffix}" for layer in ALL_LAYERS for suffix in ("", ".aux.xml", ".qml")),
+    *(f"{layer}{suffix}" for layer in ALL_LAYERS for suffix in (".tif", ".tif.aux.xml", ".qml")),
     *(f"changes.{kind}" for kind in VECTOR_FORMATS),
     *("changes.qml", "summary.csv", "summary.json", "report.html"),
 )
@@ -28,8 +28,8 @@ def add_input_options(parser: Parser) -> None:
         nargs="*",
         metavar="BEFORE AFTER",
         help="two rasters of any format of GDAL, one for land cover; or two folders or quoted "
-        "patterns (mates have one name); or a csv with columns before, after (or image) and name. "
-        "They come before the options",
+        "patterns (mates have one name); or a csv with columns before, after (or image) and, if "
+        "need be, name, whose paths are relative to it",
     )
     group.add_argument(
         "--out",
@@ -72,7 +72,8 @@ def add_prediction_options(parser: Parser) -> None:
     group.add_argument(
         "--overlap-px",
         type=int,
-        help="what neighbouring windows share and blend (default: a quarter of --tile-px)",
+        help="what neighbouring windows share and blend, at most half of --tile-px (default: a "
+        "quarter)",
     )
     group.add_argument("--test-batch-size", type=positive_int, default=4, help="windows at a time")
 
@@ -88,7 +89,11 @@ def add_result_options(parser: Parser) -> None:
         help="polygons of what changed: gpkg, geojson, both, or none (default: gpkg)",
     )
     group.add_argument(
-        "--min-area", type=_at_least_0, default=0.0, metavar="M2", help="smallest polygon, in m2"
+        "--min-area",
+        type=_at_least_0,
+        default=0.0,
+        metavar="M2",
+        help="smallest polygon, in m2 of its pixels",
     )
     group.add_argument(
         "--simplify",
