@@ -3,6 +3,8 @@
 `python -m benchmarks.maps` makes pairs of tiled GeoTIFFs and a network of random weights, runs
 predict.py over each pair, prints a table and writes JSON. Seconds are those of predict.json, the
 start of the program left out; memory is what all its processes hold, shared pages counted once.
+Polygons are measured apart, on drawn maps of round changes (random networks see noise, which is all
+corners).
 """
 
 import argparse
@@ -46,6 +48,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--sides", type=positive_int, nargs="+", default=[1000, 2000, 4000], help="of maps, px"
     )
     group.add_argument("--predict-options", default="--vector none", help="of predict.py")
+    group.add_argument(
+        "--polygon-sides", type=positive_int, nargs="*", default=[4000], help="of drawn maps, px"
+    )
     group.add_argument("--out", default="outdir/benchmarks/maps.json", help="JSON to write")
     return parser.parse_args(argv)
 
@@ -62,7 +67,9 @@ def main(argv: list[str] | None = None) -> None:
             print(table(rows[-1:], len(rows) == 1), flush=True)
             for path in pair:
                 path.unlink()
-    write_json(args.out, {"options": vars(args), "rows": rows})
+        polygons = [measure_polygons(Path(folder), side) for side in args.polygon_sides]
+    print("\n".join(map(polygon_line, polygons)))
+    write_json(args.out, {"options": vars(args), "rows": rows, "polygons": polygons})
     print(f"written to {args.out}")
 
 
@@ -106,6 +113,53 @@ def measure(args: argparse.Namespace, pair: list[Path], network: Path, out: Path
         "not_network": 1 - seconds["network"] / seconds["total"],
         "memory_mib": peak.stop(),
     }
+
+
+POLYGONS = """
+import json, sys, time
+from utils.schemes import SECOND
+from utils.vectors import write_vectors
+folder, codes, probs = sys.argv[1:]
+start_s = time.monotonic()
+found = write_vectors(folder, codes, probs, SECOND, simplify_m=2.0)
+print(json.dumps({"polygons": found["polygons"], "seconds": time.monotonic() - start_s}))
+"""
+
+
+def measure_polygons(folder: Path, side: int) -> dict:
+    """Seconds and memory of the polygons of a map."""
+    codes, probs = folder / f"codes{side}.tif", folder / f"probs{side}.tif"
+    place = {"crs": "EPSG:32633", "transform": rasterio().Affine(1, 0, 5e5, 0, -1, 54e5)}
+    columns = np.arange(side)
+    with (
+        open_strips(codes, side, side, np.uint8, nodata=255, **place) as code_file,
+        open_strips(probs, side, side, np.float32, **place) as prob_file,
+    ):
+        for top in range(0, side, STRIP_PX):
+            rows = np.arange(top, min(top + STRIP_PX, side))[:, None]
+            height = np.sin(rows / 41) * np.cos(columns / 37) + np.sin((rows + columns) / 91)
+            kinds = 1 + (rows // 300 + columns // 200) % SECOND.num_classes**2
+            code_file.write(top, np.where(height > 0.9, kinds, 0).astype(np.uint8)[None])
+            prob_file.write(top, (height / 4 + 0.5).astype(np.float32)[None])
+    words = [sys.executable, "-c", POLYGONS, folder, codes, probs]
+    process = subprocess.Popen(
+        [str(word) for word in words], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    peak = PeakMemory(process.pid)
+    answer = process.communicate()[0]
+    if process.returncode:
+        raise OSError("the polygons failed; see above")
+    for path in (codes, probs, folder / "changes.gpkg"):
+        path.unlink()
+    return {"side_px": side, **json.loads(answer), "memory_mib": peak.stop()}
+
+
+def polygon_line(row: dict) -> str:
+    """A row as text."""
+    return (
+        f"{row['side_px']:8d} px: {row['polygons']} polygons in {row['seconds']:.1f} s, "
+        f"peak {row['memory_mib']:.0f} MiB"
+    )
 
 
 def table(rows: list[dict], header: bool = True) -> str:
