@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from datasets.map_pairs import MapInput, find_maps
@@ -25,9 +24,8 @@ from utils.areas import PixelAreas
 from utils.cli import Parser, run
 from utils.files import told_of_full_disks, write_json
 from utils.inference import Predictor
-from utils.legacy_options import find_args
 from utils.map_blender import PieceBlender
-from utils.map_progress import FinishedMaps, WorkFolder, fingerprint, image_fingerprints
+from utils.map_progress import FinishedMaps, WorkFolder
 from utils.maps import Georeference, MapParts, layers_of, map_values
 from utils.precision import pick_amp
 from utils.qgis_style import raster_style
@@ -75,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         scheme = find_scheme(paths[0], hints[0])
         maps = [
-            (one, settings(args, one, paths, device))
+            (one, predict_options.settings(args, one.images, paths, device))
             for one in find_maps(args.inputs, scheme.num_dates)
         ]
         finished = check(args, maps, scheme)
@@ -133,7 +131,7 @@ def check(
     distributed.barrier()
     finished = FinishedMaps(Path(args.out))
     for (one, rules), folder in zip(maps, folders, strict=True):
-        refuse_own_inputs(args, one, folder, names)
+        predict_options.refuse_own_inputs(args, one.images, folder, names)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {folder} is a file; name a folder")
         there = [name for name in names if (folder / name).exists()]
@@ -145,21 +143,6 @@ def check(
             )
         check_images(args, one, open_images(args, one, scheme))
     return finished
-
-
-def refuse_own_inputs(
-    args: argparse.Namespace, one: MapInput, folder: Path, names: Sequence[str]
-) -> None:
-    """Raises ValueError if files of the map would replace what it is made of, or be of one date."""
-    written = {(folder / name).resolve() for name in (*names, *predict_options.OLDER)}
-    for path in (*one.images, *map(Path, args.checkpoints or ())):
-        if path.resolve() in written:
-            raise ValueError(
-                f"--out {folder}: the map would replace {path}, of which it is made; choose "
-                "another folder"
-            )
-    if len({path.resolve() for path in one.images}) < len(one.images):
-        raise ValueError(f"{one.images[0]} is given as both dates; pass two images")
 
 
 def check_images(args: argparse.Namespace, one: MapInput, reader: MapReader) -> None:
@@ -223,26 +206,6 @@ def make_map(
         size = f"{reader.width} x {reader.height} px"
         print(f"{size} in {seconds['total']:.0f} s:", *done, sep="\n  ")
     distributed.barrier()
-
-
-def settings(
-    args: argparse.Namespace, one: MapInput, paths: list[Path], device: torch.device
-) -> dict[str, Any]:
-    """What an interrupted map only goes on under; of `results` its parts do not depend."""
-    names = ("tta", "threshold", "full_semantics", "bands", "tile_px", "overlap_px")
-    names += ("model", "backbone", "lightweight", "output_stride")
-    described_by = [args_file for path in paths if (args_file := find_args(path)) is not None]
-    parts = {
-        "images": [image_fingerprints(path) for path in one.images],
-        "checkpoints": [fingerprint(path) for path in (*paths, *described_by)],
-        **{f"--{name.replace('_', '-')}": getattr(args, name) for name in names},
-        "--test-batch-size": args.test_batch_size,
-        "--device": device.type,
-        "--amp": str(pick_amp(args.amp, device)),
-        "--compile": args.compile,
-        "torch": torch.__version__,
-    }
-    return {"parts": parts, "results": [args.vector, args.min_area, args.simplify]}
 
 
 def share(rows: list[int]) -> list[int]:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from utils.cli import Parser, run
+from utils.report import write_report
 from utils.state_files import read_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,6 +97,9 @@ def main(argv: list[str] | None = None) -> None:
     print(describe_labels(stats))
     print(f"masks    {out / stage / 'masks' / 'test'}")
     print(f"figures  {out / stage / 'figures' / 'test'}")
+    print(f"report   {write_report(out / stage)}")
+    print(f"map your own images:\n  python predict.py BEFORE.tif AFTER.tif --checkpoints {student} "
+          "--out maps --report")  # fmt: skip
     print(f"{time.monotonic() - begin_s:.0f} s in all")
 
 

@@ -1,12 +1,19 @@
-"""The groups of flags of predict.py."""
+"""The flags of predict.py in groups, and what follows from them."""
 
 import argparse
 import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from utils.cli import Parser, fraction, positive_int
+from utils.legacy_options import find_args
+from utils.map_progress import fingerprint, image_fingerprints
 from utils.maps import ALL_LAYERS, layers_of
 from utils.options import add_tta_option
-from utils.precision import AMP_CHOICES
+from utils.precision import AMP_CHOICES, pick_amp
 from utils.structures import Scheme
 from utils.windows import grid
 
@@ -164,3 +171,38 @@ def file_names(args: argparse.Namespace, scheme: Scheme) -> list[str]:
     names += ["summary.csv", "summary.json", "predict.json"]
     vectors = args.vector if scheme.task != "land_cover" else ()
     return [*names, *(f"changes.{kind}" for kind in vectors)]
+
+
+def refuse_own_inputs(
+    args: argparse.Namespace, images: Sequence[Path], folder: Path, names: Sequence[str]
+) -> None:
+    """Raises ValueError if files of the map would replace what it is made of, or be of one date."""
+    written = {(folder / name).resolve() for name in (*names, *OLDER)}
+    for path in (*images, *map(Path, args.checkpoints or ())):
+        if path.resolve() in written:
+            raise ValueError(
+                f"--out {folder}: the map would replace {path}, of which it is made; choose "
+                "another folder"
+            )
+    if len({path.resolve() for path in images}) < len(images):
+        raise ValueError(f"{images[0]} is given as both dates; pass two images")
+
+
+def settings(
+    args: argparse.Namespace, images: Sequence[Path], paths: Sequence[Path], device: torch.device
+) -> dict[str, Any]:
+    """What an interrupted map only goes on under; of `results` its parts do not depend."""
+    names = ("tta", "threshold", "full_semantics", "bands", "tile_px", "overlap_px")
+    names += ("model", "backbone", "lightweight", "output_stride")
+    described_by = [args_file for path in paths if (args_file := find_args(path)) is not None]
+    parts = {
+        "images": [image_fingerprints(path) for path in images],
+        "checkpoints": [fingerprint(path) for path in (*paths, *described_by)],
+        **{f"--{name.replace('_', '-')}": getattr(args, name) for name in names},
+        "--test-batch-size": args.test_batch_size,
+        "--device": device.type,
+        "--amp": str(pick_amp(args.amp, device)),
+        "--compile": args.compile,
+        "torch": torch.__version__,
+    }
+    return {"parts": parts, "results": [args.vector, args.min_area, args.simplify]}
