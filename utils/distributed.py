@@ -204,6 +204,7 @@ def wrap(network: nn.Module, sync_bn: bool = True) -> nn.Module:
         network,
         device_ids=[torch.cuda.current_device()] if cuda else None,
         broadcast_buffers=not sync_bn,
+        gradient_as_bucket_view=True,  # no second copy of them
     )
 
 
