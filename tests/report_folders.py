@@ -67,11 +67,11 @@ def write_checkpoint(path: Path, scheme: Scheme) -> None:
     save_checkpoint(path, {}, recipe)
 
 
-def make_land_cover_map(out: Path, inputs: Path) -> Path:
+def make_land_cover_map(out: Path, inputs: Path, crs: str | None = None) -> Path:
     """What predict.py --out writes for one image: class 2 on the left half, 1 on the right."""
     classes = np.full((20, 40), 1, np.uint8)
     classes[:, :20] = 2
-    write_tiff(out / "classes.tif", classes[None], crs=None, nodata=255)
+    write_tiff(out / "classes.tif", classes[None], crs=crs, nodata=255)
     write_tiff(out / "confidence.tif", np.full((1, 20, 40), 0.8, np.float32), crs=None)
     write_tiff(inputs / "image.tif", np.full((3, 20, 40), 99, np.uint8), crs=None)
     record = {

@@ -1,7 +1,9 @@
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +14,20 @@ from tiny_data import write, write_tiff
 from utils import charts, report
 from utils.colour_vision import smallest_difference
 from utils.colours import SAFE, contrast, ink_on, luminance, ramp, safe_palette
+from utils.files import write_json
 from utils.report import write_report
+from utils.report_amounts import amounts_of
 from utils.report_data import collect
-from utils.report_files import bounded, files_by_id, read_bounded, read_classes
-from utils.report_pictures import CHANGED, NO_DATA, NO_VALUE, class_map
+from utils.report_files import bounded, files_by_id, read_bounded, read_classes, read_json
+from utils.report_maps import read_map, scheme_of_map
+from utils.report_parts import Amounts, Part, Report
+from utils.report_pictures import CHANGED, NO_DATA, NO_VALUE, class_map, jpeg_uri
+from utils.report_sums import read_amounts
 from utils.report_tiles import Picture, Tiles, choose, tile_score, with_coding
+from utils.report_words import GAP, area, lead, percent
 from utils.schemes import NAIC2020, SECOND, WHITE, change_scheme, dfc_scheme
 from utils.structures import Scheme
+from utils.summary import write_class_summary, write_summary
 
 BINARY = change_scheme(("red", "green", "blue"), "none")
 CSS = (report.TEMPLATES / "report.css").read_text(encoding="utf-8")
@@ -224,18 +233,111 @@ def test_class_map_holds_both_dates_change_and_truth():
     pred = np.array([[[0, 1, 3, 255]], [[0, 2, 3, 255]]], np.uint8)
     truth = np.array([[[0, 1, 255, 2]], [[0, 6, 255, 1]]], np.uint8)
     pixels, third = class_map(Picture("a", None, pred, truth), SECOND)
-    assert third == "truth"
-    assert pixels[0, :, 0].tolist() == [0, CHANGED + 1, CHANGED + 3, NO_DATA]
+    assert third == "truth" and pixels.shape == (2, 4, 3)
+    assert pixels[0, :, 0].tolist() == [0, 1, 3, 0]
     assert pixels[0, :, 1].tolist() == [0, 2, 3, 0]
+    assert pixels[0, :, 2].tolist() == [0, CHANGED, CHANGED, NO_DATA]
     # codes: unchanged; 1 + 0 * 6 + 5; not labelled; 1 + 1 * 6 + 0
-    assert pixels[0, :, 2].tolist() == [0, 6, NO_VALUE, 7]
+    assert values_of(pixels) == [0, 6, NO_VALUE, 7]
+
+
+def values_of(pixels: np.ndarray) -> list[int]:
+    """The numbers in the lower half of a class map of one row."""
+    return (256 * pixels[1, :, 0].astype(int) + pixels[1, :, 1]).tolist()
 
 
 def test_class_map_holds_probabilities_where_there_is_no_truth():
     probability = np.array([[0.0, 0.5, 1.0, np.nan]], np.float32)
     pred = np.array([[[0, 0, 1, 255]]], np.uint8)
     pixels, third = class_map(Picture("a", None, pred, probability=probability), BINARY)
-    assert third == "probability" and pixels[0, :, 2].tolist() == [0, 125, 250, NO_VALUE]
+    assert third == "probability" and values_of(pixels) == [0, 125, 250, NO_VALUE]
+
+
+def test_class_map_holds_as_many_classes_as_masks_can():
+    names = tuple(f"c{k}" for k in range(254))
+    scheme = Scheme("semantic_change", names, ((0, 0, 0),) * 255)
+    pred = np.array([[[127, 254, 255, 0]], [[128, 254, 255, 0]]], np.uint8)
+    pixels, third = class_map(Picture("a", None, pred, pred), scheme)
+    assert third == "truth"
+    assert pixels[0].tolist() == [[127, 128, 1], [254, 254, 1], [0, 0, NO_DATA], [0, 0, 0]]
+    assert values_of(pixels) == [1 + 126 * 254 + 127, 254 * 254, NO_VALUE, 0]
+
+
+# --- words
+
+
+def test_areas_have_three_digits_in_any_size():
+    areas = [0, 1.2, 7, 4.65, 9.996, 99.96, 104.6, 12345.6, 0.0349, 0.00009]
+    assert [area(value, "ha").replace(GAP, " ") for value in areas] == [
+        "0 ha", "1.20 ha", "7.00 ha", "4.65 ha", "10.0 ha", "100 ha", "105 ha", "12,346 ha",
+        "0.0349 ha", "0.900 m²",
+    ]  # fmt: skip
+    assert area(999_999, "px") == "999,999 pixels" and area(1.2e6, "px") == "1.20 million pixels"
+
+
+def test_per_cent_have_one_decimal_and_small_ones_two_digits():
+    shares = [0, 0.1197, 1, 0.0321, 0.00995, 0.0034, 0.00012, 0.00001, None]
+    assert [percent(share).replace(GAP, " ") for share in shares] == [
+        "0.0 %", "12.0 %", "100.0 %", "3.2 %", "1.0 %", "0.34 %", "0.012 %", "<0.01 %", "–",
+    ]  # fmt: skip
+
+
+def lead_of(transitions, classes=("tree", "water"), total=100.0, maps=1) -> str:
+    """The headline of maps of a change, in hectares."""
+    scheme = Scheme("semantic_change", classes, ((0, 0, 0),) * 3)
+    amounts = Amounts(np.array(transitions, float), None, total, "ha")
+    parts = [Part("a", "a", 1, [], [], amounts, None)] * maps
+    sums = amounts if maps > 1 else None
+    text = lead(Report(Path("x"), scheme, parts, [], None, [], [], {}, None, True, sums))
+    return text.replace(GAP, " ")
+
+
+def test_headline_says_most_above_half_only():
+    assert lead_of([[0, 6], [4, 0]]) == (
+        "10.0 % of 100 ha changed, 10.0 ha; most of it, 60.0 %, from tree to water."
+    )
+    assert lead_of([[0, 5], [5, 0]]) == (
+        "10.0 % of 100 ha changed, 10.0 ha; the largest part, 50.0 %, from tree to water."
+    )
+    assert lead_of([[0, 0], [4, 0]]).endswith("4.00 ha; all of it from water to tree.")
+    assert lead_of([[0, 0], [0, 0]]) == "0.0 % of 100 ha changed."
+
+
+def test_headline_agrees_with_the_table_on_change_within_a_class():
+    transitions = [[6, 3], [1, 0]]
+    assert lead_of(transitions).endswith("most of it, 60.0 %, within tree.")
+    scheme = Scheme("semantic_change", ("tree", "water"), ((0, 0, 0),) * 3)
+    found = amounts_of(Amounts(np.array(transitions, float), None, 100.0, "ha"), scheme)
+    assert [(row["from"], row["to"]) for row in found["top"]] == [
+        ("tree", "tree"), ("tree", "water"), ("water", "tree")
+    ]  # fmt: skip
+    assert found["within"] == "tree"
+    for chart in (found["matrix"], found["flows"]):
+        assert "within tree: 6.00" in chart and "tree → tree" not in chart
+    assert amounts_of(Amounts(np.eye(2)[::-1], None, 9.0, "ha"), scheme)["within"] == ""
+
+
+def test_headline_of_several_maps_counts_them():
+    assert lead_of([[0, 6], [4, 0]], maps=4) == (
+        "4 maps, 100 ha: 10.0 % changed, 10.0 ha; most of it, 60.0 %, from tree to water."
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "text"),
+    [
+        ([59.6, 40.4], "Most of 100 ha is tree: 59.6 %."),
+        ([40, 30, 30], "The largest part of 100 ha is tree: 40.0 %."),
+        ([0, 100], "All of 100 ha is water."),
+    ],
+)
+def test_headline_of_land_cover_has_a_subject(classes, text):
+    names = ("tree", "water", "ground")[: len(classes)]
+    scheme = Scheme("land_cover", names, ((0, 0, 0),) * (len(names) + 1))
+    amounts = Amounts(None, np.array(classes, float), 100.0, "ha")
+    parts = [Part("a", "a", 1, [], [], amounts, None)]
+    report = Report(Path("x"), scheme, parts, [], None, [], [], {}, None, True)
+    assert lead(report).replace(GAP, " ") == text
 
 
 # --- folders
@@ -373,12 +475,16 @@ def test_pseudo_labels_are_shown_with_their_numbers(tmp_path):
     numbers = {
         "tiles": 2, "rule": "vote", "share_labelled": 0.585, "teacher_agreement": 0.5,
         "share_per_class": [0.1, 0.2, 0.1, 0.1, 0.08, 0.005], "accuracy": None,
-        "accuracy_per_class": [0.9, None, 0.5, 0.5, 0.5, 0.5],
+        "accuracy_per_class": [0.9, None, 0.0, 0.5, 0.5, 0.5],
     }  # fmt: skip
     (outdir / "metrics" / "pseudo_labels.json").write_text(json.dumps(numbers))
     page = page_of(write_report(outdir))
-    for words in ("Pseudo-labels", "58.5 %", "90.0 % right", "a.pth of 2026-01-01"):
+    for words in (
+        "Pseudo-labels", "58.5 %", "90.0 % right", " 0.0 % right", "a.pth of 2026-01-01",
+        "In changed areas these are the true labels", "read the labels",
+    ):  # fmt: skip
         assert words in page.text, words
+    assert "classes of what changed" not in page.text and "changed or not" not in page.text
     assert "From what to what" not in page.text
 
 
@@ -425,19 +531,25 @@ def test_folders_of_nothing_are_an_error_that_says_what_to_pass(tmp_path):
 # --- maps
 
 
+def picture_of(folder: Path, longest: int = 99) -> Picture:
+    """The picture of a map."""
+    record = read_json(folder / "predict.json")
+    return read_map(folder, record, scheme_of_map(folder, record), longest)[0]
+
+
 def test_page_of_a_map_has_hectares_and_its_images(tmp_path):
     out = make_maps(tmp_path / "town", tmp_path / "in")
     path = write_report(out)
     page = page_of(path)
-    assert "25.6 %" in page.text  # 600 of 39 * 60 pixels
-    assert "6 ha" in page.text and "from water to building" in page.text
+    # 600 of 39 * 60 pixels
+    assert "25.6 % of 23.4 ha changed, 6.00 ha; all of it from water to building." in page.text
     tile = embedded(path)["parts"][0][0]
     assert tile["third"] == "probability" and tile["after"].startswith("data:image/jpeg")
+    assert "All maps" not in page.text and "QGIS styles have the colours" in page.text
 
 
 def test_date_2_is_warped_to_the_map(tmp_path):
-    make_maps(tmp_path / "town", tmp_path / "in")
-    picture = collect(tmp_path / "town", 1, 99).parts[0].pictures[0]
+    picture = picture_of(make_maps(tmp_path / "town", tmp_path / "in"))
     assert picture.images.shape == (2, 40, 60, 3)
     assert (picture.images[0, :10] == 200).all() and (picture.images[0, 10:] == 60).all()
     assert (picture.images[1, 1:-1, 1:-1] == 90).all()  # unwarped, it would end 100 m too early
@@ -446,26 +558,89 @@ def test_date_2_is_warped_to_the_map(tmp_path):
 def test_gaps_in_images_of_any_depth_do_not_spoil_the_rest(tmp_path):
     make_maps(tmp_path / "town", tmp_path / "in")
     deep = np.tile(np.linspace(1000, 3000, 60, dtype=np.float32), (1, 40, 1))
+    write_deep(tmp_path / "in" / "after.tif", deep)
     deep[:, :20] = -9999
-    place = {"left": 500000, "top": 5000000, "crs": "EPSG:32633"}
-    write_tiff(tmp_path / "in" / "before.tif", deep, pixel_m=10, nodata=-9999, **place)
-    image = collect(tmp_path / "town", 1, 99).parts[0].pictures[0].images[0]
+    write_deep(tmp_path / "in" / "before.tif", deep)
+    image = picture_of(tmp_path / "town").images[0]
     assert (image[:20] < 10).all() and image[30, 0].max() < 10 and image[30, 59].min() > 245
+
+
+def write_deep(path: Path, bands: np.ndarray) -> None:
+    """An input of `make_maps` where the map lies."""
+    place = {"left": 500000, "top": 5000000, "crs": "EPSG:32633"}
+    write_tiff(path, bands.astype(np.float32), pixel_m=10, nodata=-9999, **place)
+
+
+def test_both_dates_are_stretched_alike(tmp_path):
+    make_maps(tmp_path / "town", tmp_path / "in")
+    ramp_up = np.tile(np.linspace(1000, 2000, 60), (1, 40, 1))
+    for name, factor in (("before", 1), ("after", 2)):
+        write_deep(tmp_path / "in" / f"{name}.tif", factor * ramp_up)
+    images = picture_of(tmp_path / "town").images.astype(int)
+    assert abs(images[0, 20, 59] - images[1, 20, 0]).max() <= 1  # 2000 at both dates
+    assert images[0, 20, 59, 0] < 100 and images[1, 20, 59, 0] > 245
+
+
+def test_bands_are_those_that_the_networks_read(tmp_path):
+    out = make_maps(tmp_path / "town", tmp_path / "in")
+    for date, name in enumerate(("before", "after")):
+        bands = np.zeros((5, 40, 60), np.uint8)
+        bands[:] = 10 * np.arange(1, 6)[:, None, None] + date
+        place = {"left": 500000, "top": 5000000, "crs": "EPSG:32633"}
+        write_tiff(tmp_path / "in" / f"{name}.tif", bands, pixel_m=10, **place)
+    record = read_json(out / "predict.json")
+    record |= {
+        "bands": ["nir", "red", "green", "blue"],
+        "band_numbers": [[1, 4, 5, 2], [5, 3, 2, 1]],
+    }
+    write_json(out / "predict.json", record)
+    images = picture_of(out).images
+    assert images[:, 20, 20].tolist() == [[40, 50, 20], [31, 21, 11]]
+    write_json(out / "predict.json", {**record, "bands": ["a"], "band_numbers": [[3], [4]]})
+    assert picture_of(out).images[:, 20, 20].tolist() == [[30] * 3, [41] * 3]
 
 
 def test_large_maps_are_shown_small_and_counted_whole(tmp_path):
     make_maps(tmp_path / "town", tmp_path / "in")
+    picture = picture_of(tmp_path / "town", 30)
+    assert picture.pred.shape == (2, 20, 30) and picture.step == 2
     part = collect(tmp_path / "town", 1, 30).parts[0]
-    assert part.pictures[0].pred.shape == (2, 20, 30) and part.pictures[0].step == 2
+    assert (part.pictures[0]["height"], part.pictures[0]["width"]) == (20, 30)
     assert part.amounts.transitions[0, 4] == pytest.approx(6.0)
     assert part.amounts.total == pytest.approx(39 * 60 / 100)
+    assert part.amounts.no_data == pytest.approx(60 / 100)
+
+
+def test_amounts_are_those_of_the_summary_and_counted_without_one(tmp_path):
+    out = make_maps(tmp_path / "town", tmp_path / "in")
+    counted = read_amounts(out, SECOND)
+    summary = write_summary(out, out / "transition.tif", SECOND)
+    told = read_amounts(out, SECOND)
+    assert told.transitions == pytest.approx(counted.transitions)
+    assert told[2:] == pytest.approx(counted[2:]) and told.unit == "ha"
+    assert read_amounts(out, SECOND, in_pixels=True).total == 39 * 60
+    summary["hectares"]["valid"] = 77.0
+    write_json(out / "summary.json", summary)
+    assert read_amounts(out, SECOND).total == 77
+    for broken in ({**summary, "matrix": None}, {**summary, "classes": ["x"]}, [], None):
+        write_json(out / "summary.json", broken)
+        assert read_amounts(out, SECOND).total == counted.total
+
+
+def test_amounts_of_a_land_cover_are_those_of_the_summary(tmp_path):
+    out = make_land_cover_map(tmp_path / "town", tmp_path / "in")
+    scheme = scheme_of_map(out, read_json(out / "predict.json"))
+    counted = read_amounts(out, scheme)
+    write_class_summary(out, out / "classes.tif", scheme)
+    told = read_amounts(out, scheme)
+    assert told.classes.tolist() == counted.classes.tolist() == [400, 400]
+    assert told[2:] == counted[2:] == (800, "px", 0)
 
 
 def test_classes_everywhere_are_told_from_change(tmp_path):
-    make_maps(tmp_path / "town", tmp_path / "in", everywhere=True)
-    picture = collect(tmp_path / "town", 1, 99).parts[0].pictures[0]
+    picture = picture_of(make_maps(tmp_path / "town", tmp_path / "in", everywhere=True))
     pixels, _ = class_map(picture, SECOND)
-    assert pixels[0, 0].tolist()[:2] == [CHANGED + 1, 5] and pixels[20, 0].tolist()[:2] == [2, 2]
+    assert pixels[0, 0].tolist() == [1, 5, CHANGED] and pixels[20, 0].tolist() == [2, 2, 0]
 
 
 def test_map_without_its_images_says_so(tmp_path):
@@ -474,11 +649,107 @@ def test_map_without_its_images_says_so(tmp_path):
     assert "after.tif not found" in page_of(write_report(tmp_path / "town")).text
 
 
-def test_folder_of_several_maps_has_a_part_for_each(tmp_path):
-    for name in ("east", "west"):
-        make_maps(tmp_path / "out" / name, tmp_path / f"in_{name}")
-    report = collect(tmp_path / "out", 1, 99)
-    assert [part.title for part in report.parts] == ["east", "west"]
+def test_no_data_has_a_colour_a_legend_entry_and_a_number(tmp_path):
+    out = make_maps(tmp_path / "town", tmp_path / "in")
+    path = write_report(out)
+    page = page_of(path)
+    assert (
+        "No data 0.600 ha 2.5 % of all" in page.text
+        and 'class="swatch no-data"' in path.read_text()
+    )
+    grey = picture_of(out).images[0].copy()
+    grey[39] = 224
+    assert embedded(path)["parts"][0][0]["before"] == jpeg_uri(grey)
+    whole = write_report(make_land_cover_map(tmp_path / "whole", tmp_path / "in"))
+    assert "no data" not in page_of(whole).text.lower()
+
+
+def test_map_without_crs_says_that_areas_are_pixels(tmp_path):
+    out = make_land_cover_map(tmp_path / "town", tmp_path / "in")
+    assert "No CRS: areas in pixels only." in page_of(write_report(out)).text
+    out = make_land_cover_map(tmp_path / "placed", tmp_path / "in", "EPSG:32637")
+    assert "No CRS" not in page_of(write_report(out)).text
+
+
+def make_several(root: Path, names: str = "abcd") -> Path:
+    """Maps side by side; in each, a row less is changed than in the one before."""
+    for number, name in enumerate(names):
+        out = make_maps(root / "out" / name, root / f"in_{name}")
+        for file in ("change", "date1", "date2", "transition"):
+            path = out / f"{file}.tif"
+            values = read_bounded(path, 99)
+            values[0, :number] = 0
+            place = {"left": 500000, "top": 5000000, "crs": "EPSG:32633"}
+            write_tiff(path, values, pixel_m=10, nodata=255, **place)
+    return root / "out"
+
+
+def test_page_of_several_maps_sums_them_and_links_to_each(tmp_path):
+    path = write_report(make_several(tmp_path))
+    page = page_of(path)
+    # 10, 9, 8, 7 of 39 rows of 0.6 ha each: 34 / 156 = 21.8 %
+    assert (
+        "4 maps, 93.6 ha: 21.8 % changed, 20.4 ha; all of it from water to building." in page.text
+    )
+    assert "a 23.4 ha 6.00 ha 25.6 % b 23.4 ha 5.40 ha 23.1 %" in page.text
+    text = path.read_text(encoding="utf-8")
+    for number, name in enumerate("abcd"):
+        assert f'<a href="#part-{number}">{name}</a>' in text
+        assert text.count(f'id="part-{number}"') == 1
+    assert [part.title for part in collect(tmp_path / "out", 1, 99).parts] == list("abcd")
+
+
+def test_number_of_pictures_of_maps_is_bounded_and_the_rest_keep_their_numbers(tmp_path):
+    out = make_several(tmp_path)
+    shutil.move(out / "a", out / "z")  # the one with the most change comes last
+    path = write_report(out, images=2)
+    assert [len(pictures) for pictures in embedded(path)["parts"]] == [1, 0, 0, 1]
+    page = page_of(path)
+    assert "4 maps; pictures of 2, those with the most change" in page.text
+    assert "c 23.4 ha 4.80 ha 20.5 %" in page.text and "4 maps, 93.6 ha" in page.text
+    assert page.tags.count("figure") == 3 * 2 + 2  # viewer and two charts each, charts of the sum
+
+
+def test_only_the_maps_that_are_named_are_reported_on(tmp_path):
+    out = make_several(tmp_path)
+    page = page_of(write_report(out, maps=[out / "b", out / "d"]))
+    assert "2 maps, 46.8 ha" in page.text
+    one = collect(out, 1, 99, maps=[out / "b"])
+    assert one.total is None and [part.title for part in one.parts] == ["b"]
+
+
+def test_maps_with_and_without_areas_are_summed_in_pixels(tmp_path):
+    for name, crs in (("a", None), ("b", "EPSG:32637")):
+        make_land_cover_map(tmp_path / "out" / name, tmp_path / name, crs)
+    page = page_of(write_report(tmp_path / "out"))
+    assert "part of 1,600 pixels in 2 maps is water: 50.0 %." in page.text
+    assert "Some of the maps have no CRS: the sums are of pixels." in page.text
+
+
+def test_maps_of_different_kinds_are_an_error_that_names_both(tmp_path):
+    make_maps(tmp_path / "out" / "a", tmp_path / "in")
+    make_land_cover_map(tmp_path / "out" / "b", tmp_path / "in")
+    with pytest.raises(ValueError, match=r"out/a .*out/b .*Report each folder by itself"):
+        write_report(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "b")
+    other = SECOND._replace(classes=("x", *SECOND.classes[1:]))
+    make_maps(tmp_path / "out" / "b", tmp_path / "in", other)
+    with pytest.raises(ValueError, match="the same classes"):
+        write_report(tmp_path / "out")
+
+
+def test_classes_of_a_map_are_its_own_though_the_checkpoint_was_replaced(tmp_path):
+    out = make_maps(tmp_path / "town", tmp_path / "in")
+    other = SECOND._replace(classes=tuple("uvwxyz"), bands=("nir", "red", "green"))
+    write_checkpoint(tmp_path / "net.pth", other)
+    record = {**read_json(out / "predict.json"), "checkpoints": [str(tmp_path / "net.pth")]}
+    write_json(out / "predict.json", record)
+    assert collect(out, 1, 99).scheme == SECOND
+    write_checkpoint(tmp_path / "net.pth", SECOND._replace(bands=("nir", "red", "green")))
+    assert collect(out, 1, 99).scheme.bands == ("nir", "red", "green")
+    for key in ("task", "classes", "palette"):
+        del record[key]
+    assert scheme_of_map(out, record).classes == SECOND.classes  # old: by the checkpoint
 
 
 def test_page_of_a_land_cover_map_counts_classes(tmp_path):
@@ -486,6 +757,8 @@ def test_page_of_a_land_cover_map_counts_classes(tmp_path):
     page = page_of(path)
     assert "How much of what" in page.text and "50.0 %" in page.text
     assert "400 pixels" in page.text and "From what to what" not in page.text
+    assert "The largest part of 800 pixels is water: 50.0 %." in page.text
+    assert "Looked at 800 pixels with data" in page.text and "what changed" not in page.text
     assert embedded(path)["parts"][0][0]["after"] is None
 
 
@@ -497,3 +770,40 @@ def test_command_line(outdir, tmp_path, capsys):
     report.main([str(outdir), "--out", str(page), "--images", "1"])
     assert str(page) in capsys.readouterr().out
     assert len(embedded(page)["parts"][0]) == 1
+
+
+def test_sizes_of_files_are_never_0():
+    sizes = [12, 34_567, 1_000_000, 12_345_678]
+    assert [report.size_in_words(n) for n in sizes] == ["1 kB", "35 kB", "1.0 MB", "12.3 MB"]
+
+
+def test_errors_of_options_are_headed_by_what_one_types(capsys):
+    with pytest.raises(SystemExit):
+        report.parse_args([])
+    assert capsys.readouterr().err.startswith("python -m utils.report: error:")
+
+
+def test_page_is_written_into_folders_that_exist_only(outdir, tmp_path):
+    with pytest.raises(ValueError, match=r"no folder .*none; make it first"):
+        write_report(outdir, tmp_path / "none" / "page.html")
+    assert not (tmp_path / "none").exists()
+
+
+def test_error_of_an_empty_folder_lists_those_below_that_work(tmp_path):
+    top = tmp_path / "top"
+    make_maps(top / "maps" / "town", tmp_path / "in")
+    for number in range(3):
+        write_json(top / "a" / f"net{number}" / "runs" / "x" / "args.json", {})
+    (top / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds neither") as error:
+        write_report(top)
+    lines = str(error.value).splitlines()[1:]
+    found = ["maps", "a/net0", "a/net1", "a/net2"]
+    assert lines == [f"  python -m utils.report {top / name}" for name in found]
+    for number in range(3, 6):
+        write_json(top / "a" / f"net{number}" / "runs" / "x" / "args.json", {})
+    with pytest.raises(FileNotFoundError) as error:
+        write_report(top)
+    assert str(error.value).splitlines()[-2:] == [
+        f"  python -m utils.report {top / 'a' / 'net3'}", "  ..."
+    ]  # fmt: skip

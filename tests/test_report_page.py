@@ -4,12 +4,15 @@ import math
 import shutil
 import time
 
+import numpy as np
 import pytest
 from report_folders import make_land_cover_map, make_maps, make_outdir
+from tiny_data import PALETTE, write_tiff
 
 from utils.colours import SAFE
 from utils.report import write_report
 from utils.schemes import SECOND
+from utils.writers import write_mask
 
 CHROMIUM = shutil.which("chromium")
 sync_api = pytest.importorskip(
@@ -184,12 +187,73 @@ def test_overlay_has_the_classes_of_its_date_in_the_chosen_palette(opened, map_p
         assert colour_at(page, 1, 0.5, 0.1) == [*SAFE["blue"], 255]
         assert colour_at(page, 2, 0.5, 0.1) == [*SAFE["vermilion"], 255]
         assert colour_at(page, 2, 0.5, 0.6)[3] == 0  # unchanged: clear
-        assert colour_at(page, 2, 0.5, 0.99)[3] == 0  # no data
         page.get_by_label("Colours").select_option("own")
         assert colour_at(page, 1, 0.5, 0.1) == [*SECOND.palette[1], 255]
         assert colour_at(page, 2, 0.5, 0.1) == [*SECOND.palette[5], 255]
         page.locator(".mode").select_option("change")
         assert colour_at(page, 1, 0.5, 0.1) == colour_at(page, 2, 0.5, 0.1)
+
+
+def test_no_data_is_hatched_and_nothing_else(opened, map_page):
+    with opened(map_page) as page:
+        hatched = page.evaluate(
+            """() => {
+              const canvas = document.querySelectorAll(".stage canvas")[1];
+              const { data } = canvas.getContext("2d").getImageData(0, 0, 60, 40), found = [];
+              for (let i = 0; i < 60 * 40; i++)
+                if (data.slice(4 * i, 4 * i + 4).join() === "140,140,140,255") found.push(i);
+              return found;
+            }"""
+        )
+        assert hatched == [39 * 60 + x for x in range(60) if (x + 39) % 4 == 0]
+        assert page.locator(".swatch.no-data").is_visible()
+
+
+def test_change_within_a_class_is_called_so(opened, tmp_path):
+    out = make_maps(tmp_path / "town", tmp_path / "in")
+    place = {"left": 500000, "top": 5000000, "crs": "EPSG:32633", "pixel_m": 10, "nodata": 255}
+    code = np.zeros((1, 40, 60), np.uint8)
+    code[:, :10] = 1 + 3 * 6 + 3
+    for name, values in (
+        ("transition", code),
+        ("date1", 4 * (code > 0)),
+        ("date2", 4 * (code > 0)),
+    ):
+        write_tiff(out / f"{name}.tif", values.astype(np.uint8), **place)
+    with opened(write_report(out)) as page:
+        page.mouse.move(*point(page, 0.2, 0.1))
+        assert page.locator(".stage .hint").text_content().startswith("within tree\n")
+        text = page.locator("body").inner_text()
+        assert "all of it within tree." in text and "tree → tree" not in text
+        assert "“within tree”: changed, but both dates are tree." in text
+
+
+def test_labels_of_a_labelling_are_no_changes(opened, tmp_path):
+    outdir = make_outdir(tmp_path, tiles=2)
+    masks = outdir / "masks" / "train"
+    (outdir / "masks" / "test").rename(masks)
+    (masks / "labelling.json").write_text("{}")
+    for date in (1, 2):
+        write_mask(masks / f"im{date}" / "00000.png", np.full((32, 32), 4, np.uint8), PALETTE)
+    with opened(write_report(outdir)) as page:
+        page.mouse.move(*point(page, 0.2, 0.1))
+        assert page.locator(".stage .hint").text_content() == "tree"
+        assert page.locator(".mode option").all_text_contents() == ["classes"]
+        assert page.get_by_role("checkbox", name="Classes").count() == 1
+
+
+def test_rows_of_the_overview_lead_to_their_maps(opened, tmp_path):
+    for name in ("east", "west"):
+        make_maps(tmp_path / "out" / name, tmp_path / name)
+    with opened(write_report(tmp_path / "out")) as page:
+        page.get_by_role("link", name="west").click()
+        assert page.evaluate("location.hash") == "#part-1"
+        heading = page.get_by_role("heading", name="west")
+        wait_until(page, "scrollY > 500")
+        assert heading.is_visible()
+        for width in (1280, 320):
+            page.set_viewport_size({"width": width, "height": 740})
+            wait_until(page, f"document.documentElement.scrollWidth <= {width}")
 
 
 def test_tiles_are_chosen_and_compared_with_the_truth(opened, tiles_page):

@@ -98,7 +98,8 @@ def flows(
         thick = amounts[i][j] * scale
         y1, y2 = used[0][i], used[1][j]
         used[0][i], used[1][j] = y1 + thick, y2 + thick
-        hint = f"{names[i]} → {names[j]}: {describe(amounts[i][j])}"
+        pair = f"within {names[i]}" if i == j else f"{names[i]} → {names[j]}"
+        hint = f"{pair}: {describe(amounts[i][j])}"
         parts.append(_ribbon(left + bar, right, y1, y2, thick, i, hint))
     for side, (amount, x) in enumerate(((out, left), (into, right))):
         shown = [k for k in range(len(names)) if amount[k] > 0]

@@ -7,6 +7,7 @@ before and after with what changed, from-to sums, scores, training curves, optio
 import argparse
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import Parser, positive_int, run
@@ -15,6 +16,7 @@ from utils.report_data import collect
 from utils.report_page import page
 
 TEMPLATES = Path(__file__).parent / "report_templates"
+PROGRAM = "python -m utils.report"
 NUM_IMAGES = 8
 PICTURE_PX = 1600
 
@@ -24,22 +26,31 @@ def write_report(
     out: Path | str | None = None,
     images: int = NUM_IMAGES,
     data_root: Path | str | None = None,
+    maps: Sequence[Path] | None = None,
 ) -> Path:
     """Writes the page of a folder; returns its path.
 
     Args:
         folder: an --outdir, one of its runs/<name> or masks/<part>, or the --out of predict.py.
         out: the page; None: report.html in the folder.
-        images: how many tiles of a part to show, the worst and the best where there are labels.
+        images: how many tiles of a part to show, the worst and the best where there are labels; or
+            how many maps, those with the most change.
         data_root: the data set, where the outputs do not tell or it was moved.
+        maps: folders of maps in `folder` to report on; None: all of them.
 
     Raises:
         FileNotFoundError: there is nothing to report on.
+        ValueError: `out` lies in no folder, or maps are of different tasks or classes.
         OSError: a mask cannot be read, or the page not be written.
     """
     folder = Path(folder)
-    report = collect(folder, images, PICTURE_PX, None if data_root is None else Path(data_root))
     out = folder / "report.html" if out is None else Path(out)
+    if folder.is_dir() and not out.parent.is_dir():
+        raise ValueError(
+            f"--out {out}: there is no folder {out.parent}; make it first, or name another place"
+        )
+    root = None if data_root is None else Path(data_root)
+    report = collect(folder, images, PICTURE_PX, root, maps)
     text = render(page(report))
     with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -71,7 +82,7 @@ def render(variables: dict) -> str:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser("Show what a folder of outputs holds, as one HTML page.", "utils.report")
+    parser = Parser("Show what a folder of outputs holds, as one HTML page.", PROGRAM)
     parser.add_argument(
         "folder",
         metavar="RUN_OR_MASK_DIR",
@@ -83,7 +94,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=positive_int,
         default=NUM_IMAGES,
         metavar="N",
-        help="tiles to show of each part: the worst and the best where there are labels",
+        help="tiles to show of each part: the worst and the best where there are labels; or maps: "
+        "those with the most change, the others with their numbers",
     )
     parser.add_argument(
         "--data-root",
@@ -97,7 +109,13 @@ def main(argv: list[str] | None = None) -> None:
     """Writes one page and says where."""
     args = parse_args(argv)
     path = write_report(args.folder, args.out, args.images, args.data_root)
-    print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
+    print(f"{path} ({size_in_words(path.stat().st_size)})")
+
+
+def size_in_words(num_bytes: int) -> str:
+    """A file's size: "12 kB" or "3.4 MB"."""
+    kilobytes = num_bytes / 1000
+    return f"{kilobytes / 1000:.1f} MB" if kilobytes >= 1000 else f"{max(kilobytes, 1):.0f} kB"
 
 
 if __name__ == "__main__":

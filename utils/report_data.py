@@ -1,10 +1,10 @@
 """Collects what a folder of outputs holds, whatever of it is there, for utils.report to show."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from utils import report_maps
@@ -19,9 +19,10 @@ from utils.report_files import (
     scheme_of_checkpoint,
     scheme_of_masks,
 )
+from utils.report_parts import Amounts, Part, Report, TrainingRun
+from utils.report_pictures import picture_data
 from utils.report_tiles import (
     RANK_NAMES,
-    Picture,
     Tiles,
     choose,
     count_tiles,
@@ -33,78 +34,70 @@ from utils.schemes import SECOND
 from utils.structures import Scheme
 
 PARTS = ("test", "val", "train")  # the order in which they are shown; others follow
+SUGGESTED = 5  # folders in an error
 
 
-class Amounts(NamedTuple):
-    """What changed into what, or how much there is of each class."""
-
-    transitions: np.ndarray | None  # (K, K) from, to; (1, 1) without classes
-    classes: np.ndarray | None  # (K,) of a land cover
-    total: float  # the valid area, changed and unchanged
-    unit: str  # "px" or "ha"
-
-
-class Part(NamedTuple):
-    """Tiles of one part, or the maps of one scene."""
-
-    name: str
-    title: str
-    count: int  # tiles there are
-    pictures: list[Picture]  # of those that are shown
-    figures: list[Path]  # pictures drawn before, where the images are gone
-    amounts: Amounts | None
-    metrics: dict[str, Any] | None
-    ranked_by: str = ""
-    note: str = ""
-
-
-class TrainingRun(NamedTuple):
-    """One training."""
-
-    name: str
-    log: list[dict[str, Any]]  # lines of log.jsonl
-    record: dict[str, Any]  # args.json
-
-
-class Report(NamedTuple):
-    """Everything a page shows."""
-
-    folder: Path
-    scheme: Scheme
-    parts: list[Part]
-    runs: list[TrainingRun]
-    pseudo: dict[str, Any] | None  # metrics/pseudo_labels.json
-    teachers: list[str]
-    checkpoints: list[str]
-    records: dict[str, dict[str, Any]]  # heading -> options, versions and so on
-    threshold: dict[str, Any] | None  # metrics/threshold.json
-
-
-def collect(folder: Path | str, images: int, longest: int, data_root: Path | None = None) -> Report:
+def collect(
+    folder: Path | str,
+    images: int,
+    longest: int,
+    data_root: Path | None = None,
+    maps: Sequence[Path] | None = None,
+) -> Report:
     """Reads a folder that train.py, label.py, test.py or predict.py wrote.
 
     Args:
         folder: an --outdir, one of its runs/<name> or masks/<part>, or the --out of predict.py.
-        images: how many tiles of a part to show.
+        images: how many tiles of a part, or maps, to show.
         longest: largest side of a picture in pixels.
         data_root: the data set, where the outputs do not tell or it was moved.
+        maps: the maps' folders to report on; None: all in the folder.
 
     Raises:
         FileNotFoundError: no such folder, or none of this program's.
+        ValueError: maps of different tasks or classes.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; pass an --outdir of train.py, label.py or "
                                 "test.py, or the --out of predict.py")  # fmt: skip
-    if maps := report_maps.find_maps(folder):
-        return _of_maps(folder, maps, longest)
+    if found := report_maps.find_maps(folder) if maps is None else [Path(path) for path in maps]:
+        return report_maps.report_of_maps(folder, found, images, longest)
     outdir, runs, parts = _layout(folder)
     if not (runs or parts or _metrics_files(outdir)):
-        raise FileNotFoundError(
-            f"{folder} holds neither runs, metrics nor masks. Pass an --outdir of train.py, "
-            "label.py or test.py, one of its runs/NAME or masks/PART, or the --out of predict.py."
-        )
+        raise FileNotFoundError(_nothing_in(folder))
     return _of_outputs(folder, outdir, runs, parts, images, longest, data_root)
+
+
+def _nothing_in(folder: Path) -> str:
+    """That there is nothing to report on, and where there is."""
+    text = (
+        f"{folder} holds neither runs, metrics nor masks. Pass an --outdir of train.py, label.py "
+        "or test.py, one of its runs/NAME or masks/PART, or the --out of predict.py."
+    )
+    below = islice(_folders_below(folder), SUGGESTED + 1)
+    commands = [f"\n  python -m utils.report {path}" for path in below]
+    if not commands:
+        return text
+    more = "\n  ..." if len(commands) > SUGGESTED else ""
+    return f"{text} Below it there are:{''.join(commands[:SUGGESTED])}{more}"
+
+
+def _folders_below(folder: Path, levels: int = 2) -> Iterator[Path]:
+    """Folders that there is something to report on in, those further up first."""
+    below = sorted(path for path in folder.iterdir() if path.is_dir())
+    found = [path for path in below if _has_outputs(path)]
+    yield from found
+    if levels > 1:
+        for path in below:
+            if path not in found:
+                yield from _folders_below(path, levels - 1)
+
+
+def _has_outputs(folder: Path) -> bool:
+    outdir, runs, masks = _layout(folder)
+    found = runs or any(map(find_tiles, masks)) or _metrics_files(outdir)
+    return bool(found or report_maps.find_maps(folder))
 
 
 def _layout(folder: Path) -> tuple[Path, list[Path], list[Path]]:
@@ -184,12 +177,11 @@ def _part(
     with tqdm(total=len(tiles.names), unit="tile", desc=tiles.part, disable=None) as bar:
         counts = count_tiles(tiles, sources, scheme, bar.update)
     chosen = choose(tiles, counts.scores, images)
-    pictures = [
-        read_picture(tiles, sources, name, scheme, longest)._replace(
-            score=counts.scores.get(name), verdict=verdict
-        )
-        for name, verdict in chosen
-    ]
+    pictures = []
+    for name, verdict in chosen:
+        picture = read_picture(tiles, sources, name, scheme, longest)
+        picture = picture._replace(score=counts.scores.get(name), verdict=verdict)
+        pictures.append(picture_data(picture, scheme))
     figures = [] if sources else _figures(outdir, tiles.part, images)
     changed = counts.transitions if counts.transitions is not None else counts.classes
     amounts = Amounts(
@@ -205,6 +197,7 @@ def _part(
         None if tiles.pseudo else read_json(outdir / "metrics" / f"{tiles.part}.json"),
         RANK_NAMES[scheme.task] if counts.scores else "",
         _missing(sources, roots),
+        tiles.pseudo,
     )
 
 
@@ -269,19 +262,3 @@ def _scheme(
     for one in tiles:
         return scheme_of_masks(next(iter(one.masks[0].values())), len(one.masks))
     return SECOND
-
-
-def _of_maps(folder: Path, maps: list[Path], longest: int) -> Report:
-    """The maps of predict.py, one part a scene."""
-    record = next((r for p in (folder, *maps) if (r := read_json(p / "predict.json"))), {})
-    checkpoints = list(record.get("checkpoints", ()))
-    found = [scheme_of_checkpoint(Path(path)) for path in checkpoints[:1]]  # it knows its bands
-    scheme = found[0] if any(found) else report_maps.scheme_of_maps(maps[0], record)
-    parts = []
-    for path in maps:
-        own = read_json(path / "predict.json") or record
-        picture, amounts, note = report_maps.read_map(path, own, scheme, longest)
-        title = "Map" if path == folder else path.name
-        parts.append(Part(path.name, title, 1, [picture], [], Amounts(*amounts), None, note=note))
-    records = {"Prediction": record} if record else {}
-    return Report(folder, scheme, parts, [], None, [], checkpoints, records, None)

@@ -1,22 +1,21 @@
-"""The maps of predict.py, read for a report: pictures at a bounded size, and sums of all pixels."""
+"""The maps of predict.py, read for a report: a part for each, pictures at a bounded size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from tqdm import tqdm
 
 from utils.gdal import rasterio
-from utils.report_files import bounded, read_bounded
+from utils.report_files import bounded, read_bounded, read_json, scheme_of_checkpoint
+from utils.report_images import Grid, read_dates
+from utils.report_parts import Amounts, Part, Report, add_up
+from utils.report_pictures import picture_data
+from utils.report_sums import read_amounts
 from utils.report_tiles import Picture
-from utils.results import tile_images
 from utils.schemes import CHANGE_PALETTE, WHITE
 from utils.structures import IGNORE_INDEX, Scheme
-
-STRIP_PX = 1 << 22  # pixels counted at a time
-
-Amounts = tuple[np.ndarray | None, np.ndarray | None, float, str]  # see report_data.Amounts
 
 
 def find_maps(folder: Path) -> list[Path]:
@@ -32,11 +31,88 @@ def is_map(folder: Path) -> bool:
     return (folder / "change.tif").exists() or (folder / "classes.tif").exists()
 
 
-def scheme_of_maps(folder: Path, record: Mapping[str, Any]) -> Scheme:
-    """Task, classes and palette of a map, by predict.json, or else its own tags and colours."""
-    if {"task", "classes", "palette"} <= record.keys():
-        palette = tuple(tuple(colour) for colour in record["palette"])
-        return Scheme(record["task"], tuple(record["classes"]), palette)
+def report_of_maps(folder: Path, maps: Sequence[Path], images: int, longest: int) -> Report:
+    """The report of maps with the same classes, a part for each.
+
+    Args:
+        folder: what the page is named after.
+        maps: folders of predict.py, at least one.
+        images: how many maps to show, those with the most change (or the largest); the others
+            have their numbers only.
+        longest: largest side of a picture in pixels.
+
+    Raises:
+        ValueError: maps with other classes than the first's.
+    """
+    records = [read_json(path / "predict.json") or {} for path in maps]
+    schemes = [scheme_of_map(*pair) for pair in zip(maps, records, strict=True)]
+    check_alike(maps, schemes)
+    scheme = schemes[0]
+    amounts = [read_amounts(path, scheme) for path in tqdm(maps, unit="map", disable=None)]
+    shown = _most_changed(amounts, images)
+    parts = []
+    for number, (path, record) in enumerate(zip(maps, records, strict=True)):
+        picture, note = read_map(path, record, schemes[number], longest, number in shown)
+        pictures = [picture_data(picture, scheme)] if picture else []
+        title = "Map" if path == folder else path.name
+        brief = number not in shown
+        part = Part(path.name, title, 1, pictures, [], amounts[number], None, note=note)
+        parts.append(part._replace(brief=brief))
+    used = dict.fromkeys(str(p) for record in records for p in record.get("checkpoints", ()))
+    heading = "Prediction" if len(maps) == 1 else f"Prediction of {maps[0].name}"
+    known = {heading: records[0]} if records[0] else {}
+    total = _total(maps, scheme, amounts) if len(maps) > 1 else None
+    return Report(folder, scheme, parts, [], None, [], list(used), known, None, True, total)
+
+
+def _most_changed(amounts: Sequence[Amounts], count: int) -> set[int]:
+    """Numbers of the maps to show."""
+    sizes = [(one.changed, one.total, -number) for number, one in enumerate(amounts)]
+    return {-number for _, _, number in sorted(sizes, reverse=True)[:count]}
+
+
+def _total(maps: Sequence[Path], scheme: Scheme, amounts: Sequence[Amounts]) -> Amounts:
+    """The sum; in pixels where not all maps have areas."""
+    if len({one.unit for one in amounts}) > 1:
+        amounts = [read_amounts(path, scheme, in_pixels=True) for path in maps]
+    return add_up(amounts)
+
+
+def check_alike(maps: Sequence[Path], schemes: Sequence[Scheme]) -> None:
+    """Raises ValueError unless all maps have the task and classes of the first."""
+    for path, scheme in zip(maps, schemes, strict=True):
+        if (scheme.task, scheme.classes) != (schemes[0].task, schemes[0].classes):
+            raise ValueError(
+                f"{maps[0]} ({_kind(schemes[0])}) and {path} ({_kind(scheme)}) are different kinds "
+                "of maps; a report needs one task and the same classes. Report each folder by "
+                f"itself: python -m utils.report {path}"
+            )
+
+
+def _kind(scheme: Scheme) -> str:
+    names = ", ".join(scheme.classes[:3]) + (", ..." if scheme.num_classes > 3 else "")
+    return scheme.task.replace("_", " ") + (f" of {names}" if names else "")
+
+
+def scheme_of_map(folder: Path, record: Mapping[str, Any]) -> Scheme:
+    """Task, classes, palette and bands of a map.
+
+    By its own predict.json; what that lacks (bands, or all) by the checkpoint that it names; task,
+    classes and palette else by the map's tags and colours.
+    """
+    named = [str(path) for path in record.get("checkpoints", ())[:1]]
+    trained = next((s for path in named if (s := scheme_of_checkpoint(Path(path)))), None)
+    if not {"task", "classes", "palette"} <= record.keys():
+        return trained or _scheme_of_files(folder)
+    palette = tuple(tuple(colour) for colour in record["palette"])
+    scheme = Scheme(record["task"], tuple(record["classes"]), palette)
+    if "bands" in record:
+        return scheme._replace(bands=tuple(record["bands"]))
+    same = trained and (trained.task, trained.classes) == (scheme.task, scheme.classes)
+    return scheme._replace(bands=trained.bands) if same else scheme
+
+
+def _scheme_of_files(folder: Path) -> Scheme:
     land_cover = (folder / "classes.tif").exists()
     path = folder / ("classes.tif" if land_cover else "date1.tif")
     if not path.exists():
@@ -50,42 +126,41 @@ def scheme_of_maps(folder: Path, record: Mapping[str, Any]) -> Scheme:
 
 
 def read_map(
-    folder: Path, record: Mapping[str, Any], scheme: Scheme, longest: int
-) -> tuple[Picture, Amounts, str]:
-    """One map to look at, what changed in it, and a remark.
+    folder: Path, record: Mapping[str, Any], scheme: Scheme, longest: int, with_picture: bool = True
+) -> tuple[Picture | None, str]:
+    """One map to look at, and a remark.
 
     Args:
         folder: of the map.
         record: predict.json.
         scheme: classes and palette.
         longest: largest side of the picture in pixels.
+        with_picture: False for the remark alone.
     """
     first = folder / ("classes.tif" if scheme.task == "land_cover" else "change.tif")
     with rasterio().open(first) as file:
-        size, grid = (file.height, file.width), (file.crs, file.transform)
-    shown = bounded(size, longest)
-    images, note = _images(
-        [Path(path) for path in record.get("images", ())], scheme, size, shown, grid
-    )
+        size = (file.height, file.width)
+        grid = Grid(size, bounded(size, longest), file.crs, file.transform)
+    if not with_picture:
+        return None, _place(grid, 1)
+    images, note = read_dates(record, scheme, grid)
     maps = {name: _read(folder / f"{name}.tif", longest) for name in _names(scheme)}
     pred, changed = _masks(maps, scheme)
-    probability = _read(
-        folder / f"{'confidence' if scheme.task == 'land_cover' else 'change_probability'}.tif",
-        longest,
-    )
+    surely = "confidence" if scheme.task == "land_cover" else "change_probability"
+    probability = _read(folder / f"{surely}.tif", longest)
     name = " → ".join(Path(path).name for path in record.get("images", ())) or folder.name
-    picture = Picture(
-        name, images, pred, changed=changed, probability=probability, step=size[0] / shown[0]
-    )
-    remarks = [_place(size, grid[0], picture.step), record.get("warped"), note]
-    return picture, _amounts(folder, scheme), " ".join(str(text) for text in remarks if text)
+    step = size[0] / grid.shown[0]
+    picture = Picture(name, images, pred, changed=changed, probability=probability, step=step)
+    remarks = [_place(grid, step), record.get("warped"), note]
+    return picture, " ".join(str(text) for text in remarks if text)
 
 
-def _place(size: tuple[int, int], crs: Any, step: float) -> str:
-    """Size and reference system of a map in a sentence."""
-    where = f" in {crs.to_string()}" if crs and len(crs.to_string()) < 20 else ""
+def _place(grid: Grid, step: float) -> str:
+    """Size and reference system of a map in a sentence or two."""
+    where = f" in {grid.crs.to_string()}" if grid.crs and len(grid.crs.to_string()) < 20 else ""
     smaller = f", drawn 1 : {step:.3g}" if step > 1 else ""
-    return f"{size[1]:,} x {size[0]:,} pixels{where}{smaller}."
+    text = f"{grid.size[1]:,} x {grid.size[0]:,} pixels{where}{smaller}."
+    return text if grid.crs else f"{text} No CRS: areas in pixels only."
 
 
 def _names(scheme: Scheme) -> tuple[str, ...]:
@@ -111,100 +186,3 @@ def _masks(
     changed = change == 1
     everywhere = ((dates > 0) & (dates != IGNORE_INDEX) & ~changed).any()
     return dates, changed if everywhere else None
-
-
-def _amounts(folder: Path, scheme: Scheme) -> Amounts:
-    """From-to sums of the whole map: hectares where its pixels have an area, else pixels."""
-    transition = folder / "transition.tif"
-    k = scheme.num_classes
-    if scheme.task == "land_cover":
-        sums, unit = _sums(folder / "classes.tif", k + 1)
-        return None, sums[1:], float(sums[1:].sum()), unit
-    if k and transition.exists():
-        sums, unit = _sums(transition, k * k + 1)
-        return sums[1:].reshape(k, k), None, float(sums.sum()), unit
-    sums, unit = _sums(folder / "change.tif", 2)
-    return sums[1:].reshape(1, 1), None, float(sums.sum()), unit
-
-
-def _sums(path: Path, states: int) -> tuple[np.ndarray, str]:
-    """Area of each value 0..states - 1, and its unit, "ha" or "px"; strip by strip."""
-    from utils.areas import M2_PER_HA, PixelAreas
-
-    total = np.zeros(states)
-    with rasterio().open(path) as file:
-        areas = PixelAreas(file.crs, file.transform, file.height, file.width)
-        rows = max(1, STRIP_PX // file.width)
-        for top in range(0, file.height, rows):
-            count = min(rows, file.height - top)
-            window = rasterio().windows.Window(0, top, file.width, count)
-            values = file.read(1, window=window).astype(np.int64)
-            known = (values >= 0) & (values < states)
-            weights = _weights(areas, top, count, file.width)
-            weights = None if weights is None else weights[known]
-            total += np.bincount(values[known], weights, minlength=states)
-    return (total, "px") if areas.method is None else (total / M2_PER_HA, "ha")
-
-
-def _weights(areas: Any, top: int, rows: int, width: int) -> np.ndarray | None:
-    """(rows, width) square metres of each pixel; None where areas are not known."""
-    if areas.method is None:
-        return None
-    return np.nan_to_num(np.broadcast_to(areas.strip(top, rows), (rows, width)))
-
-
-def _images(
-    paths: list[Path],
-    scheme: Scheme,
-    size: tuple[int, int],
-    shown: tuple[int, int],
-    grid: tuple[Any, Any],
-) -> tuple[np.ndarray | None, str]:
-    """The dates on the map's grid, (T, h, w, 3) uint8; None and why where they are not there."""
-    missing = [str(path) for path in paths if not path.exists()]
-    if len(paths) < scheme.num_dates or missing:
-        which = ", ".join(missing) if missing else "the images"
-        return None, f"{which} not found: the map is shown without what lies under it."
-    dates = [_on_grid(path, size, shown, grid) for path in paths[: scheme.num_dates]]
-    pictures = [
-        tile_images(
-            torch.from_numpy(date)[None], scheme.bands if len(scheme.bands) == len(date) else ()
-        )
-        for date in dates
-    ]
-    return np.concatenate(pictures), ""
-
-
-def _on_grid(
-    path: Path, size: tuple[int, int], shown: tuple[int, int], grid: tuple[Any, Any]
-) -> np.ndarray:
-    """(C, h, w) of one date where the map lies, warped there if it lies elsewhere."""
-    from rasterio.enums import Resampling
-    from rasterio.vrt import WarpedVRT
-
-    crs, transform = grid
-    with rasterio().open(path) as file:
-        count = 3 if file.count == 4 and file.dtypes[0] == "uint8" else file.count
-        bands = list(range(1, count + 1))
-        same = file.shape == size and (file.crs, file.transform) == (crs, transform)
-        if same or crs is None or file.crs is None:
-            how = {"out_shape": (count, *shown), "resampling": Resampling.average}
-            pixels = file.read(bands, masked=True, **how)
-        else:
-            x, y = size[1] / shown[1], size[0] / shown[0]  # pixels of the map in one that is shown
-            a, b, c, d, e, f = transform[:6]
-            scaled = type(transform)(a * x, b * y, c, d * x, e * y, f)
-            place = {"crs": crs, "transform": scaled, "width": shown[1], "height": shown[0]}
-            with WarpedVRT(file, resampling=Resampling.bilinear, **place) as warped:
-                pixels = warped.read(bands, masked=True)
-    return _without_gaps(pixels)
-
-
-def _without_gaps(pixels: np.ma.MaskedArray) -> np.ndarray:
-    """8-bit bands as they are; others as float32, with a dark value where there is no data."""
-    if pixels.dtype == np.uint8:
-        return pixels.filled(0)
-    known = pixels.astype(np.float32).filled(np.nan)
-    known[~np.isfinite(known)] = np.nan
-    dark = 0.0 if np.isnan(known).all() else np.nanpercentile(known, 2)
-    return np.where(np.isnan(known), np.float32(dark), known)

@@ -10,10 +10,12 @@ from utils import charts
 from utils.colours import hex_of, safe_palette
 from utils.curves import precision_recall_picture
 from utils.figures import legend_entries
-from utils.report_data import Amounts, Part, Report, TrainingRun
+from utils.report_amounts import amounts_of, overview
 from utils.report_files import finite
-from utils.report_pictures import jpeg_uri, picture_data, png_uri
-from utils.report_scores import GAP, METRICS, percent, scores, short_number
+from utils.report_parts import Part, Report, TrainingRun
+from utils.report_pictures import jpeg_uri, png_uri
+from utils.report_scores import METRICS, scores
+from utils.report_words import lead, percent
 from utils.structures import Scheme
 
 TASKS = {
@@ -42,6 +44,9 @@ def page(report: Report) -> dict[str, Any]:
             "safe": [hex_of(colour) for colour in safe_palette(scheme)[1:]],
             "own": [hex_of(colour) for _, colour in _own(scheme)],
         },
+        "no_data": any(_lacks_data(part) for part in report.parts),
+        "files": "maps and their QGIS styles" if report.maps else "masks",
+        "overview": overview(report),
         "parts": parts,
         "runs": [_run(run) for run in report.runs if run.log],
         "pseudo": _pseudo(report) if report.pseudo else None,
@@ -52,45 +57,10 @@ def page(report: Report) -> dict[str, Any]:
         "data": {
             "classes": list(scheme.classes or ("changed",)),
             "task": scheme.task,
-            "parts": [[picture_data(p, scheme) for p in part.pictures] for part in report.parts],
+            "pseudo": [part.pseudo for part in report.parts],
+            "parts": [part.pictures for part in report.parts],
         },
     }
-
-
-def lead(report: Report) -> str:
-    """The page in a sentence or two."""
-    for part in report.parts:
-        if part.amounts and part.amounts.transitions is not None and part.amounts.total:
-            return _lead_of_change(part, report.scheme)
-        if part.amounts and part.amounts.classes is not None and part.amounts.total:
-            share = part.amounts.classes / part.amounts.total
-            most = int(share.argmax())
-            return f"Most of it is {report.scheme.classes[most]}: {percent(share[most])}."
-    if report.pseudo:
-        share = percent(report.pseudo.get("share_labelled"))
-        return f"{share} of the unchanged pixels got a label."
-    return ""
-
-
-def _lead_of_change(part: Part, scheme: Scheme) -> str:
-    amounts = part.amounts
-    changed = float(amounts.transitions.sum())
-    text = f"{percent(changed / amounts.total)} of {_area(amounts.total, amounts.unit)} changed"
-    if amounts.unit == "ha":
-        text += f", {_area(changed, 'ha')}"
-    apart = amounts.transitions * (1 - np.eye(len(amounts.transitions)))
-    if not scheme.classes or not apart.any():
-        return text + "."
-    i, j = np.unravel_index(apart.argmax(), apart.shape)
-    share = percent(apart[i, j] / changed)
-    names = scheme.classes
-    return f"{text}; most of it from {names[i]} to {names[j]} ({share} of the change)."
-
-
-def _area(value: float, unit: str) -> str:
-    if unit == "px":
-        return f"{value / 1e6:.1f} million pixels" if value >= 1e6 else f"{value:,.0f} pixels"
-    return f"{value:,.0f}{GAP}ha" if value >= 100 else f"{value:.3g}{GAP}ha"
 
 
 def _own(scheme: Scheme) -> list[tuple[str, tuple[int, int, int]]]:
@@ -98,8 +68,12 @@ def _own(scheme: Scheme) -> list[tuple[str, tuple[int, int, int]]]:
     return entries[-max(scheme.num_classes, 1) :]
 
 
+def _lacks_data(part: Part) -> bool:
+    lacking = any(picture["no_data"] for picture in part.pictures)
+    return lacking or bool(part.amounts and part.amounts.no_data)
+
+
 def _section(part: Part, number: int, scheme: Scheme) -> dict[str, Any]:
-    verdicts = {picture.verdict for picture in part.pictures}
     return {
         "number": number,
         "title": part.title,
@@ -107,12 +81,13 @@ def _section(part: Part, number: int, scheme: Scheme) -> dict[str, Any]:
         "count": part.count,
         "pictures": bool(part.pictures),
         "gallery": len(part.pictures) > 1,
-        "ranked_by": part.ranked_by if verdicts - {""} else "",
-        "truth": any(picture.truth is not None for picture in part.pictures),
-        "everywhere": any(picture.changed is not None for picture in part.pictures),
+        "ranked_by": part.ranked_by if any(p["verdict"] for p in part.pictures) else "",
+        "truth": any(picture["third"] == "truth" for picture in part.pictures),
+        "everywhere": any(picture["everywhere"] for picture in part.pictures),
+        "pseudo": part.pseudo,
         "note": part.note,
         "figures": [{"name": path.stem, "uri": jpeg_uri(_opened(path))} for path in part.figures],
-        "amounts": _amounts(part.amounts, scheme) if part.amounts else None,
+        "amounts": amounts_of(part.amounts, scheme, part.brief) if part.amounts else None,
         "metrics": scores(part.metrics, scheme) if part.metrics else None,
     }
 
@@ -121,63 +96,6 @@ def _opened(path: Any) -> Image.Image:
     with Image.open(path) as image:
         image.thumbnail((FIGURE_PX, FIGURE_PX))
         return image.convert("RGB")
-
-
-def _amounts(amounts: Amounts, scheme: Scheme) -> dict[str, Any] | None:
-    if not amounts.total:
-        return None
-    if amounts.transitions is None:
-        shares = amounts.classes / amounts.total
-        rows = zip(scheme.classes, shares, amounts.classes, strict=True)
-        bars = [(n, float(s), percent(s), _area(a, amounts.unit)) for n, s, a in rows]
-        return {"numbers": [], "bars": bars, "top": []}
-    changed = float(amounts.transitions.sum())
-    numbers = [
-        ("Changed", percent(changed / amounts.total, 2), _area(changed, amounts.unit)),
-        ("Looked at", _area(amounts.total, amounts.unit), "with data at both dates"),
-    ]
-    charted = _transition_charts(amounts, scheme) if scheme.classes and changed else {"top": []}
-    return {"numbers": numbers, "bars": [], **charted}
-
-
-def _transition_charts(amounts: Amounts, scheme: Scheme) -> dict[str, Any]:
-    flow, names = amounts.transitions, scheme.classes
-    changed = float(flow.sum())
-    shares = flow / changed
-
-    def describe(amount: float) -> str:
-        return f"{_area(amount, amounts.unit)}, {percent(amount / changed)} of the change"
-
-    hints = [
-        [f"{a} → {b}: {describe(flow[i, j])}" for j, b in enumerate(names)]
-        for i, a in enumerate(names)
-    ]
-    table = charts.Matrix(
-        names,
-        names,
-        (shares / max(shares.max(), 1e-9)).tolist(),
-        [[short_number(100 * share) for share in row] for row in shares.tolist()],
-        hints,
-        "from",
-        "to",
-    )
-    order = np.dstack(np.unravel_index(flow.argsort(axis=None)[::-1], flow.shape))[0]
-    top = [(names[i], names[j], i + 1, j + 1, flow[i, j]) for i, j in order[:5] if flow[i, j] > 0]
-    return {
-        "matrix": charts.matrix(table, "What changed into what, per cent of the change"),
-        "flows": charts.flows(names, flow.tolist(), "Flow from class to class", describe),
-        "top": [
-            {
-                "from": a,
-                "to": b,
-                "i": i,
-                "j": j,
-                "amount": _area(v, amounts.unit),
-                "share": percent(v / changed),
-            }
-            for a, b, i, j, v in top
-        ],
-    }
 
 
 def _run(run: TrainingRun) -> dict[str, Any]:
@@ -221,7 +139,7 @@ def _pseudo(report: Report) -> dict[str, Any]:
     return {
         "numbers": [row for row in numbers if row[1] != "–"],
         "bars": [
-            (n, (finite(s) or 0) / largest, percent(s), f"{percent(a)} right" if a else "")
+            (n, (finite(s) or 0) / largest, percent(s), "" if a is None else f"{percent(a)} right")
             for n, s, a in rows
         ],
     }

@@ -5,9 +5,9 @@ from typing import Any
 
 from utils import charts
 from utils.report_files import finite
+from utils.report_words import percent, short_number
 from utils.structures import Scheme
 
-GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
 METRICS = {  # key: what it is called, and what it means
     "score": ("Score", "0.3 mIoU + 0.7 SeK, the contest's"),
     "miou": ("mIoU", "mean intersection over union"),
@@ -78,20 +78,3 @@ def confusion_chart(counts: Sequence[Sequence[int]], scheme: Scheme) -> str:
     texts = [[short_number(100 * share) for share in row] for row in shares]
     table = charts.Matrix(names, names, shares, texts, hints, "truth", "prediction")
     return charts.matrix(table, "Confusion matrix, per cent of each true class")
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A ratio in per cent; a dash where it is not defined."""
-    number = finite(value)
-    if number is None:
-        return "–"
-    if 0 < number < 0.5 * 10 ** -(digits + 2):
-        return f"<{10**-digits:g}{GAP}%"
-    return f"{100 * number:.{digits}f}{GAP}%"
-
-
-def short_number(value: float) -> str:
-    """A number of few letters; nothing for nothing."""
-    if value <= 0:
-        return ""
-    return "<0.1" if value < 0.05 else f"{value:.1f}" if value < 10 else f"{value:.0f}"

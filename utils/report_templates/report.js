@@ -1,7 +1,8 @@
 "use strict";
-// Class maps are PNGs of three bytes a pixel: red = class at date 1 + 128 where it changed (127 = no
-// data), green = class at date 2, blue = true from-to code or probability (255 = not known).
-const CHANGED = 128, NO_DATA = 127, NO_VALUE = 255, PROBABILITY_STEPS = 250;
+// Class maps are PNGs of two pictures, one above the other. Above: class at date 1, class at date 2,
+// state. Below: true from-to code or probability in two bytes (65535 = not known).
+const CHANGED = 1, NO_DATA = 2, NO_VALUE = 65535, PROBABILITY_STEPS = 250;
+const HATCH = [140, 140, 140];
 const data = JSON.parse(document.getElementById("data").textContent);
 const root = document.documentElement;
 const numClasses = data.classes.length;
@@ -27,20 +28,20 @@ async function decode(tile) {
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }), options);
   const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [tile.width, tile.height];
+  [canvas.width, canvas.height] = [tile.width, 2 * tile.height];
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
-  tile.pixels = context.getImageData(0, 0, tile.width, tile.height).data;
+  tile.pixels = context.getImageData(0, 0, tile.width, 2 * tile.height).data;
   return tile.pixels;
 }
 
 function pixelAt(tile, x, y) {
-  const i = 4 * (y * tile.width + x), [red, green, blue] = tile.pixels.slice(i, i + 3);
-  if (red === NO_DATA) return null;
-  const changed = red >= CHANGED;
-  const found = { from: changed ? red - CHANGED : red, to: green, changed };
-  if (tile.third === "truth" && blue !== NO_VALUE) found.truth = blue;
-  if (tile.third === "probability" && blue !== NO_VALUE) found.probability = blue / PROBABILITY_STEPS;
+  const i = 4 * (y * tile.width + x), below = i + 4 * tile.width * tile.height, bytes = tile.pixels;
+  if (bytes[i + 2] === NO_DATA) return null;
+  const found = { from: bytes[i], to: bytes[i + 1], changed: bytes[i + 2] === CHANGED };
+  const value = 256 * bytes[below] + bytes[below + 1];
+  if (tile.third === "truth" && value !== NO_VALUE) found.truth = value;
+  if (tile.third === "probability" && value !== NO_VALUE) found.probability = value / PROBABILITY_STEPS;
   return found;
 }
 
@@ -54,12 +55,18 @@ function inWords(from, to, changed) {
   const name = (k) => data.classes[k - 1];
   if (oneDate) return from ? name(from) : "not known";
   if (binary) return changed ? "changed" : "unchanged";
-  if (changed) return `${name(from)} → ${name(to)}`;
+  if (changed) return from === to ? `within ${name(from)}` : `${name(from)} → ${name(to)}`;
   return from ? `${name(from)}, unchanged` : "unchanged";
 }
 
-function describe(pixel) {
+function labelInWords(from, to) {
+  if (!from || !to) return "not labelled";
+  return from === to ? data.classes[from - 1] : inWords(from, to, true);
+}
+
+function describe(pixel, pseudo) {
   if (!pixel) return "no data";
+  if (pseudo) return labelInWords(pixel.from, pixel.to);
   let text = inWords(pixel.from, pixel.to, pixel.changed);
   if (pixel.truth !== undefined) {
     const truth = truthOf(pixel.truth);
@@ -91,10 +98,11 @@ function verdict(pixel, colours) {
 function paint(canvas, tile, mode, side) {
   [canvas.width, canvas.height] = [tile.width, tile.height];
   const context = canvas.getContext("2d"), image = context.createImageData(tile.width, tile.height);
-  const colours = palette(), out = image.data;
+  const colours = palette(), out = image.data, gap = Math.max(4, Math.round(tile.width / 100));
   for (let y = 0, i = 0; y < tile.height; y++) {
     for (let x = 0; x < tile.width; x++, i += 4) {
-      const pixel = pixelAt(tile, x, y), colour = pixel && colourOf(pixel, mode, side, colours);
+      const pixel = pixelAt(tile, x, y), hatch = (x + y) % gap === 0 && HATCH;
+      const colour = pixel ? colourOf(pixel, mode, side, colours) : hatch;
       if (!colour) continue;
       [out[i], out[i + 1], out[i + 2], out[i + 3]] = [...colour, 255];
     }
@@ -106,6 +114,7 @@ class Viewer {
   constructor(element) {
     this.find = (selector) => element.querySelector(selector);
     this.tiles = data.parts[Number(element.dataset.part)];
+    this.pseudo = data.pseudo[Number(element.dataset.part)];
     this.stage = this.find(".stage");
     this.divider = this.find(".divider");
     this.split = 50;
@@ -162,7 +171,7 @@ class Viewer {
     if (!tile.pixels) return;
     const x = Math.min(tile.width - 1, Math.max(0, Math.floor(fx * tile.width)));
     const y = Math.min(tile.height - 1, Math.max(0, Math.floor(fy * tile.height)));
-    const text = describe(pixelAt(tile, x, y)), hint = this.find(".hint");
+    const text = describe(pixelAt(tile, x, y), this.pseudo), hint = this.find(".hint");
     hint.textContent = text;
     hint.hidden = false;
     const box = this.stage.getBoundingClientRect();
