@@ -49,7 +49,8 @@ def report_of_maps(folder: Path, maps: Sequence[Path], images: int, longest: int
     check_alike(maps, schemes)
     scheme = schemes[0]
     amounts = [read_amounts(path, scheme) for path in tqdm(maps, unit="map", disable=None)]
-    shown = _most_changed(amounts, images)
+    alike = _in_one_unit(maps, scheme, amounts)
+    shown = _most_changed(alike, images)
     parts = []
     for number, (path, record) in enumerate(zip(maps, records, strict=True)):
         picture, note = read_map(path, record, schemes[number], longest, number in shown)
@@ -61,7 +62,7 @@ def report_of_maps(folder: Path, maps: Sequence[Path], images: int, longest: int
     used = dict.fromkeys(str(p) for record in records for p in record.get("checkpoints", ()))
     heading = "Prediction" if len(maps) == 1 else f"Prediction of {maps[0].name}"
     known = {heading: records[0]} if records[0] else {}
-    total = _total(maps, scheme, amounts) if len(maps) > 1 else None
+    total = add_up(alike) if len(maps) > 1 else None
     return Report(folder, scheme, parts, [], None, [], list(used), known, None, True, total)
 
 
@@ -71,11 +72,13 @@ def _most_changed(amounts: Sequence[Amounts], count: int) -> set[int]:
     return {-number for _, _, number in sorted(sizes, reverse=True)[:count]}
 
 
-def _total(maps: Sequence[Path], scheme: Scheme, amounts: Sequence[Amounts]) -> Amounts:
-    """The sum; in pixels where not all maps have areas."""
-    if len({one.unit for one in amounts}) > 1:
-        amounts = [read_amounts(path, scheme, in_pixels=True) for path in maps]
-    return add_up(amounts)
+def _in_one_unit(
+    maps: Sequence[Path], scheme: Scheme, amounts: Sequence[Amounts]
+) -> Sequence[Amounts]:
+    """The amounts; in pixels where not all maps have areas."""
+    if len({one.unit for one in amounts}) == 1:
+        return amounts
+    return [read_amounts(path, scheme, in_pixels=True) for path in maps]
 
 
 def check_alike(maps: Sequence[Path], schemes: Sequence[Scheme]) -> None:
