@@ -754,6 +754,17 @@ def test_classes_of_a_map_are_its_own_though_the_checkpoint_was_replaced(tmp_pat
     assert scheme_of_map(out, record).classes == SECOND.classes  # old: by the checkpoint
 
 
+def test_checkpoints_are_read_only_where_they_are_needed_and_once(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr("utils.report_maps.scheme_of_checkpoint", lambda path: read.append(path))
+    out = make_several(tmp_path)
+    collect(out, 1, 99)
+    assert read == [Path("gone.pth")]  # four maps without "bands"
+    for path in out.glob("*/predict.json"):
+        write_json(path, {**read_json(path), "bands": ["nir", "red", "green"]})
+    assert collect(out, 1, 99).scheme.bands == ("nir", "red", "green") and len(read) == 1
+
+
 def test_page_of_a_land_cover_map_counts_classes(tmp_path):
     path = write_report(make_land_cover_map(tmp_path / "town", tmp_path / "in"))
     page = page_of(path)

@@ -1,6 +1,7 @@
 """The maps of predict.py, read for a report: a part for each, pictures at a bounded size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from utils.report_sums import read_amounts
 from utils.report_tiles import Picture
 from utils.schemes import CHANGE_PALETTE, WHITE
 from utils.structures import IGNORE_INDEX, Scheme
+
+RECORDED = {"task", "classes", "palette"}  # of a scheme, in predict.json
 
 
 def find_maps(folder: Path) -> list[Path]:
@@ -45,7 +48,8 @@ def report_of_maps(folder: Path, maps: Sequence[Path], images: int, longest: int
         ValueError: maps with other classes than the first's.
     """
     records = [read_json(path / "predict.json") or {} for path in maps]
-    schemes = [scheme_of_map(*pair) for pair in zip(maps, records, strict=True)]
+    read_scheme = cache(scheme_of_checkpoint)  # many maps, one network
+    schemes = [scheme_of_map(*pair, read_scheme) for pair in zip(maps, records, strict=True)]
     check_alike(maps, schemes)
     scheme = schemes[0]
     amounts = [read_amounts(path, scheme) for path in tqdm(maps, unit="map", disable=None)]
@@ -97,15 +101,24 @@ def _kind(scheme: Scheme) -> str:
     return scheme.task.replace("_", " ") + (f" of {names}" if names else "")
 
 
-def scheme_of_map(folder: Path, record: Mapping[str, Any]) -> Scheme:
+def scheme_of_map(
+    folder: Path,
+    record: Mapping[str, Any],
+    read_scheme: Callable[[Path], Scheme | None] = scheme_of_checkpoint,
+) -> Scheme:
     """Task, classes, palette and bands of a map.
 
     By its own predict.json; what that lacks (bands, or all) by the checkpoint that it names; task,
     classes and palette else by the map's tags and colours.
+
+    Args:
+        folder: of the map.
+        record: predict.json.
+        read_scheme: of a checkpoint; not called where predict.json has everything.
     """
-    named = [str(path) for path in record.get("checkpoints", ())[:1]]
-    trained = next((s for path in named if (s := scheme_of_checkpoint(Path(path)))), None)
-    if not {"task", "classes", "palette"} <= record.keys():
+    named = [] if {*RECORDED, "bands"} <= record.keys() else record.get("checkpoints", ())[:1]
+    trained = next((read_scheme(Path(path)) for path in named), None)
+    if not RECORDED <= record.keys():
         return trained or _scheme_of_files(folder)
     palette = tuple(tuple(colour) for colour in record["palette"])
     scheme = Scheme(record["task"], tuple(record["classes"]), palette)
