@@ -118,7 +118,7 @@ def scheme_of_map(
     """
     named = [] if {*RECORDED, "bands"} <= record.keys() else record.get("checkpoints", ())[:1]
     trained = next((read_scheme(Path(path)) for path in named), None)
-    if not RECORDED <= record.keys():
+    if RECORDED - record.keys():
         return trained or _scheme_of_files(folder)
     palette = tuple(tuple(colour) for colour in record["palette"])
     scheme = Scheme(record["task"], tuple(record["classes"]), palette)
