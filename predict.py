@@ -88,7 +88,8 @@ def main(argv: list[str] | None = None) -> None:
                 make_map(args, one, rules, predictor, scheme, finished)
         if distributed.is_main():
             if args.report:
-                print(write_report(args.out))
+                folders = [Path(args.out, one.name) for one, _ in maps]
+                print(write_report(args.out, maps=folders))
             finished.remove()
 
 
