@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import shapely
@@ -166,3 +168,22 @@ def test_components_of_random_graphs(seed):
             group[a] = group[b] = min(group[a], group[b])
     numbers = {leader: number for number, leader in enumerate(sorted(set(group)))}
     np.testing.assert_array_equal(found, [numbers[leader] for leader in group])
+
+
+def test_outlines_need_little_memory_beside_their_points():
+    codes = np.random.default_rng(0).random((400, 400)) < 0.65  # one region, full of holes
+    maker = RegionMaker(400)
+    maker.add(codes)
+    corners = maker.finish().corners
+    tracemalloc.start()
+    outlines(corners)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(corners.x) > 50_000
+    assert most < 62 * len(corners.x)  # bytes; 18 are of the points
+
+
+def test_regions_that_are_all_kept_are_not_copied():
+    regions = RegionMaker(3).add(np.array([[1, 0, 2], [0, 0, 0]]))
+    assert regions.take(np.ones(2, bool)) is regions
+    assert len(regions.take(np.array([True, False])).value) == 1

@@ -1,4 +1,5 @@
 import json
+import time
 import warnings
 from xml.etree import ElementTree
 
@@ -12,7 +13,7 @@ from utils.schemes import SECOND, change_scheme
 from utils.summary import write_summary
 from utils.transitions import pair, palette
 from utils.vector_files import geopackage
-from utils.vectors import write_vectors
+from utils.vectors import check_crs, write_vectors
 
 geopandas = pytest.importorskip("geopandas")
 pytest.importorskip("pyogrio")
@@ -290,3 +291,146 @@ def test_a_geopackage_that_lost_polygons_is_an_error(tmp_path, monkeypatch):
     ):
         append(polygons)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_map_gives_the_same_bytes(tmp_path):
+    paths = maps(tmp_path, random_codes())
+    made = []
+    for name in ("one", "two"):
+        write_vectors(tmp_path / name, *paths, SECOND, formats=BOTH)
+        made.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+        time.sleep(0.01)  # the stamp would have thousandths of a second
+    assert set(made[0]) == {"changes.gpkg", "changes.geojson", "changes.qml"}
+    assert made[0] == made[1]
+
+
+# ------------------------------------------------------------------- around 180 degrees
+
+
+def geojson_of(folder, codes, where):
+    """The features' geometries and areas by code; each polygon valid and within -180..180."""
+    write_vectors(folder, *maps(folder, codes, where=where), SECOND, formats=("geojson",))
+    text = json.loads((folder / "changes.geojson").read_text(encoding="utf-8"))
+    found = {}
+    for feature in text["features"]:
+        shape = shapely.geometry.shape(feature["geometry"])
+        assert shape.is_valid and shape.bounds[0] >= -180 and shape.bounds[2] <= 180
+        for part in shapely.get_parts(shape):
+            assert part.exterior.is_ccw and not any(hole.is_ccw for hole in part.interiors)
+        found[feature["properties"]["code"]] = shape, feature["properties"]["area_m2"]
+    return found
+
+
+def geodesic_area(shape) -> float:
+    from pyproj import Geod
+
+    return abs(Geod(ellps="WGS84").geometry_area_perimeter(shape)[0])
+
+
+def test_a_polygon_across_180_degrees_is_cut_there(tmp_path):
+    # UTM zone 60 ends at 180 degrees: at the equator that is 833 979 m east
+    codes = np.zeros((60, 80), int)
+    codes[5:50, 5:70], codes[20:30, 30:50] = 2, 0  # a hole across the line, too
+    codes[52:58, 2:8], codes[52:58, 60:78] = 3, 4  # on one side each
+    found = geojson_of(tmp_path, codes, (32660, from_origin(830_000, 2_000, 100, 100)))
+    shape, area = found[2]
+    assert [part.geom_type for part in shapely.get_parts(shape)] == ["Polygon"] * 2
+    west, east = sorted(shapely.get_parts(shape), key=lambda part: part.bounds[0])
+    assert west.bounds[0] == -180 and east.bounds[2] == 180
+    assert west.bounds[2] < -179 and east.bounds[0] > 179
+    assert geodesic_area(shape) == pytest.approx(area, rel=5e-3)
+    assert found[3][0].geom_type == found[4][0].geom_type == "Polygon"
+    assert found[3][0].bounds[0] > 179 and found[4][0].bounds[2] < -179
+
+
+def test_longitudes_beyond_180_come_back(tmp_path):
+    found = geojson_of(tmp_path, [[2, 2, 2, 2], [0, 0, 0, 3]], (4326, from_origin(179, 1, 0.5, 1)))
+    assert shapely.area(found[2][0]) == pytest.approx(2) and len(found[2][0].geoms) == 2
+    assert found[3][0].bounds == pytest.approx((-179.5, -1, -179, 0))
+
+
+def test_a_polygon_around_the_whole_world_stays_one(tmp_path):
+    found = geojson_of(tmp_path, [[2, 2, 2, 2]], (4326, from_origin(-180, 30, 90, 60)))
+    assert found[2][0].bounds == (-180, -30, 180, 30) and found[2][0].geom_type == "Polygon"
+
+
+@pytest.mark.parametrize("epsg", [3995, 3031])
+def test_a_polygon_around_a_pole_holds_the_pole(tmp_path, epsg):
+    codes = np.zeros((50, 50), int)
+    codes[5:45, 5:45] = 2
+    found = geojson_of(tmp_path, codes, (epsg, from_origin(-1_250_000, 1_250_000, 50_000, 50_000)))
+    shape, area = found[2]
+    south, north = shape.bounds[1::2]
+    assert (north == 90 and south > 70) if epsg == 3995 else (south == -90 and north < -70)
+    assert shape.bounds[::2] == (-180, 180)
+    codes[20:30, 20:30] = 0  # the pole is in a hole
+    (tmp_path / "ring").mkdir()
+    ring, smaller = geojson_of(
+        tmp_path / "ring", codes, (epsg, from_origin(-1_250_000, 1_250_000, 50_000, 50_000))
+    )[2]
+    assert abs(ring.bounds[3] if epsg == 3995 else ring.bounds[1]) < 89
+    assert shapely.area(ring) < shapely.area(shape) and smaller < area
+
+
+# ------------------------------------------------------------------- what needs a place
+
+
+LOCAL = (
+    'LOCAL_CS["site grid",UNIT["metre",1,AUTHORITY["EPSG","9001"]],AXIS["E",EAST],AXIS["N",NORTH]]'
+)
+
+
+def test_geojson_of_a_local_crs_is_refused_before_any_work():
+    local, utm = (rasterio().crs.CRS.from_user_input(text) for text in (LOCAL, "EPSG:32633"))
+    with pytest.raises(ValueError, match=r"a\.tif has none \(site grid\)\. Choose --vector gpkg"):
+        check_crs(local, BOTH, name="a.tif")
+    for crs, formats in ((local, ("gpkg",)), (utm, BOTH), (None, ("gpkg",))):
+        check_crs(crs, formats)
+    with pytest.raises(ValueError, match=r"--vector geojson needs .*the map has no CRS"):
+        check_crs(None, BOTH)
+
+
+def test_a_local_crs_has_polygons_in_a_geopackage(tmp_path):
+    codes, _ = maps(tmp_path, [[2, 2], [0, 3]])
+    with rasterio().open(codes, "r+") as file:
+        file.crs = rasterio().crs.CRS.from_wkt(LOCAL)
+    with pytest.raises(ValueError, match="site grid"):
+        write_vectors(tmp_path, codes, None, SECOND, formats=BOTH)
+    assert not (tmp_path / "changes.gpkg").exists()
+    assert write_vectors(tmp_path, codes, None, SECOND)["area_m2"] == 300
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        UTM,
+        (4326, from_origin(15, 60, 1e-4, 1e-4)),  # 11 m high, 6 m wide
+        (3857, from_origin(1.6e6, 8.4e6, 20, 20)),  # 10 m on the ground
+    ],
+)
+def test_outlines_leave_those_of_the_pixels_by_no_more_than_asked(tmp_path, where):
+    from pyproj import Transformer
+
+    limit = 15
+    y, x = np.mgrid[:90, :90]
+    codes = 2 * (np.sin(x / 7) + np.cos(y / 5 + x / 11) > 0.3)
+    codes[np.random.default_rng(0).random(codes.shape) < 0.1] = 0
+    paths = maps(tmp_path, codes, where=where)
+    write_vectors(tmp_path, *paths, SECOND)
+    plain = read(tmp_path)
+    write_vectors(tmp_path, *paths, SECOND, simplify_m=limit, overwrite=True)
+    simple = read(tmp_path)
+    assert simple.is_valid.all() and len(simple) == len(plain) > 5
+    assert sorted(simple["area_m2"]) == sorted(plain["area_m2"])  # of the pixels
+    to_metres = Transformer.from_crs(where[0], 32633, always_xy=True).transform
+    before, after = (
+        shapely.transform(
+            shapely.union_all(shapely.boundary(frame.geometry)),
+            lambda points: np.stack(to_metres(*points.T), axis=1),
+        )
+        for frame in (plain, simple)
+    )
+    corners = shapely.get_coordinates(before)
+    assert shapely.get_num_coordinates(after) < 0.9 * len(corners)
+    farthest = shapely.distance(shapely.points(corners), after).max()
+    assert 0.3 * limit < farthest <= 1.005 * limit

@@ -39,7 +39,9 @@ class Regions(NamedTuple):
     corners: Corners  # `region` in 0..R-1
 
     def take(self, keep: np.ndarray) -> "Regions":
-        """Those of a mask (R,), numbered anew."""
+        """Those of a mask (R,), numbered anew; itself, not a copy, where that is all."""
+        if keep.all():
+            return self
         number = np.cumsum(keep, dtype=np.int32) - 1
         corners = self.corners.take(keep[self.corners.region])
         corners = corners._replace(region=number[corners.region])
@@ -217,20 +219,31 @@ def outlines(corners: Corners) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         successive edges have one direction, and each ring begins at its topmost, leftmost edge.
     """
     corners = _crossed(corners.take(np.argsort(corners.region, kind="stable")))
-    below = (corners.ways[0::2] & BELOW) > 0  # horizontal edges lie between corners 2k, 2k + 1
-    lefts = np.arange(0, len(corners.x), 2)
-    start, end = np.where(below, lefts + 1, lefts), np.where(below, lefts, lefts + 1)
-    following = _vertical_mates(corners)[end] // 2
-    order, first = _cycles(following)
+    edges = np.arange(0, len(corners.x), 2, dtype=np.int32)  # the left end of horizontal ones
+    leftwards = (corners.ways[0::2] & BELOW) > 0
+    order, first = _cycles(_vertical_mates(corners)[edges + ~leftwards] // 2)
 
     ring_sizes = np.diff(first, append=len(order))
     rings = np.concatenate([[0], np.cumsum(2 * ring_sizes + 1)])
-    points = np.stack([start[order], end[order]], axis=1).ravel()
-    closed = np.insert(points, 2 * np.append(first, len(order))[1:], points[2 * first])
-    coordinates = np.stack([corners.x[closed], corners.y[closed]], axis=1).astype(np.float64)
     ring_region = corners.region[2 * order[first]]
     num_regions = int(corners.region[-1]) + 1 if len(corners.region) else 0
+    closed = _closed(edges[order], leftwards[order], first)
+    coordinates = np.empty((len(closed), 2))
+    coordinates[:, 0], coordinates[:, 1] = corners.x[closed], corners.y[closed]
     return coordinates, rings, np.searchsorted(ring_region, np.arange(num_regions + 1))
+
+
+def _closed(left: np.ndarray, leftwards: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The corners along rings of edges, the first of each ring again at its end.
+
+    Args:
+        left: (M,) int32, the left end of each edge; its right end is the next corner.
+        leftwards: (M,) bool, where an edge goes from right to left.
+        first: where each ring begins in them.
+    """
+    points = np.empty((len(left), 2), np.int32)
+    points[:, 0], points[:, 1] = left + leftwards, left + ~leftwards
+    return np.insert(points.ravel(), 2 * np.append(first, len(left))[1:], points[first, 0])
 
 
 def _crossed(corners: Corners) -> Corners:
@@ -248,19 +261,32 @@ def _crossed(corners: Corners) -> Corners:
 
 
 def _vertical_mates(corners: Corners) -> np.ndarray:
-    """(N,): the corner at the other end of each one's vertical edge."""
+    """(N,) int32: the corner at the other end of each one's vertical edge."""
     width = int(corners.x.max(initial=0)) + 1
     column = corners.region.astype(np.int64) * width + corners.x
-    up_first = corners.y.astype(np.int64) * 2 + ((corners.ways & DOWN) > 0)
-    order = np.lexsort((up_first, column))
-    mates = np.empty(len(order), np.int64)
+    order = np.argsort(column, kind="stable").astype(np.int32)  # down each column
+    order += _turned(corners)[order]
+    mates = np.empty_like(order)
     mates[order[0::2]], mates[order[1::2]] = order[1::2], order[0::2]
     return mates
 
 
+def _turned(corners: Corners) -> np.ndarray:
+    """(N,) int8: 1 and -1 at two corners in one place, where the first one's edge goes down.
+
+    Down a column the edge that ends in a place comes before the one that begins there.
+    """
+    region, x, y, ways = corners
+    twice = (region[1:] == region[:-1]) & (x[1:] == x[:-1]) & (y[1:] == y[:-1])
+    first = np.flatnonzero(twice & ((ways[:-1] & DOWN) > 0))
+    turned = np.zeros(len(x), np.int8)
+    turned[first], turned[first + 1] = 1, -1
+    return turned
+
+
 def _cycles(following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cycles of a permutation, each from its smallest element: elements, and where each begins."""
-    after, order = memoryview(following), np.empty(len(following), np.int64)
+    after, order = memoryview(following), np.empty_like(following)
     seen, written, first, position = bytearray(len(following)), memoryview(order), [], 0
     for begin in range(len(following)):
         if seen[begin]:

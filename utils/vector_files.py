@@ -19,8 +19,12 @@ from utils.transitions import names, num_codes, pair, palette
 
 LAYER = "changes"  # also the stem of the files
 DECIMALS = 7  # of degrees in GeoJSON: 1 cm
-WAITING = 2**20  # points of polygons that go to a GeoPackage at once: each time takes 0.1 s
+GRID = 10.0**-DECIMALS
+WAITING = 2**24  # bytes of polygons that go to a GeoPackage at once: each time takes 0.1 s
+STAMP = "2000-01-01T00:00:00.000Z"  # when a GeoPackage says it was written, so that bytes repeat
+NO_TIME = "OGR_CURRENT_DATE"  # GDAL's option: what it takes for the time
 STRAIGHT_PX = 64  # longer edges get points between in GeoJSON: what is straight bends in degrees
+STRAIGHT_M = 500_000  # and so do edges longer than this, so that neighbours are near in longitude
 
 
 class Polygons(NamedTuple):
@@ -64,15 +68,15 @@ def geopackage(path: Path, crs: object, transform: object, scheme: Scheme) -> It
 
         def append(polygons: Polygons) -> None:
             nonlocal count
-            waiting.append(polygons)
-            count += len(polygons.code)
-            if sum(shapely.get_num_coordinates(part.geometry).sum() for part in waiting) > WAITING:
+            if sum(len(shape) for part in waiting for shape in part.geometry) > WAITING:
                 flush()
+            waiting.append(polygons._replace(geometry=shapely.to_wkb(polygons.geometry)))
+            count += len(polygons.code)
 
         def flush() -> None:
             whole = Polygons(*(np.concatenate(column) for column in zip(*waiting, strict=True)))
-            _append_layer(temporary, whole, crs, scheme)
             waiting.clear()
+            _append_layer(temporary, whole, crs, scheme)
 
         yield append
         if waiting:
@@ -111,16 +115,16 @@ def _failed(path: Path, why: str) -> str:
 def _append_layer(
     path: Path, polygons: Polygons, crs: object, scheme: Scheme, append: bool = True
 ) -> None:
+    """Appends polygons, whose geometry is well-known binary here."""
     import pyogrio
-    import shapely
 
     columns = fields(polygons, scheme)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_time():
         warnings.filterwarnings("ignore", "'crs' was not provided")
         try:
             pyogrio.raw.write(
                 path,
-                shapely.to_wkb(polygons.geometry),
+                polygons.geometry,
                 list(columns.values()),
                 list(columns),
                 layer=LAYER,
@@ -134,13 +138,26 @@ def _append_layer(
 
 
 @contextmanager
+def _without_time() -> Iterator[None]:
+    import pyogrio
+
+    before = pyogrio.get_gdal_config_option(NO_TIME)
+    pyogrio.set_gdal_config_options({NO_TIME: STAMP})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({NO_TIME: before})
+
+
+@contextmanager
 def geojson(path: Path, crs: object, transform: object, scheme: Scheme) -> Iterator[Append]:
     """The same for GeoJSON (RFC 7946): EPSG:4326, longitude first, shells counter-clockwise.
 
-    A polygon across the date line is not cut there.
+    A polygon across 180 degrees is cut there, into one of several parts.
     """
     t = transform
     longest = STRAIGHT_PX * max(np.hypot(t.a, t.d), np.hypot(t.b, t.e))
+    longest = min(longest, STRAIGHT_M / (crs.units_factor[1] if crs else 1))
     separator = "\n"
     with (
         _told_of_full_disks(path),
@@ -206,7 +223,62 @@ def _in_degrees(geometry: np.ndarray, crs: object, longest: float) -> np.ndarray
     if not crs.is_geographic:
         geometry = shapely.segmentize(geometry, longest)
     shapes = shapely.transform(geometry, degrees)
+    for number in _across(shapes, jumps=not crs.is_geographic):
+        shapes[number] = _cut(shapes[number], jumps=not crs.is_geographic)
     return shapely.to_geojson(shapely.reverse(shapely.normalize(shapes)))
+
+
+def _across(shapes: np.ndarray, jumps: bool) -> np.ndarray:
+    """Numbers of the polygons that lie on both sides of 180 degrees, or beyond it.
+
+    Args:
+        shapes: (N,) polygons in degrees.
+        jumps: longitude goes on at -180; else it grows on, and long edges are no jumps.
+    """
+    import shapely
+
+    points, number = shapely.get_coordinates(shapes, return_index=True)
+    across = np.abs(points[:, 0]) > 180
+    if jumps:
+        step = np.abs(np.diff(points[:, 0], prepend=points[:1, 0])) > 180
+        across |= step & (np.diff(number, prepend=-1) == 0)
+    return np.unique(number[across])
+
+
+def _cut(polygon: object, jumps: bool) -> object:
+    """A polygon cut at 180 degrees, its longitudes in -180..180."""
+    import shapely
+
+    shell, *holes = (_cut_ring(ring, jumps) for ring in (polygon.exterior, *polygon.interiors))
+    return _only_polygons(shapely.difference(shell, shapely.union_all(holes), grid_size=GRID))
+
+
+def _cut_ring(ring: object, jumps: bool) -> object:
+    """What a ring encloses: polygons in -180..180; of one around a pole, up to that."""
+    import shapely
+
+    points = shapely.get_coordinates(ring)
+    if jumps:
+        points[:, 0] = np.unwrap(points[:, 0], period=360)
+    if abs(points[-1, 0] - points[0, 0]) > 180:
+        pole = np.copysign(90, points[:, 1].mean())
+        points = np.concatenate([points, [(points[-1, 0], pole), (points[0, 0], pole)]])
+    whole = shapely.make_valid(shapely.Polygon(points))
+    low, high = (points[:, 0].min() + 180) // 360, (points[:, 0].max() + 180) // 360
+    parts = []
+    for turn in range(int(low), int(high) + 1):
+        world = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
+        part = shapely.intersection(whole, world, grid_size=GRID)
+        parts.append(shapely.transform(part, lambda place, turn=turn: place - (360 * turn, 0)))
+    return shapely.union_all([_only_polygons(part) for part in parts], grid_size=GRID)
+
+
+def _only_polygons(shape: object) -> object:
+    """A polygon or several, without the lines and points where another only touches 180 degrees."""
+    import shapely
+
+    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
 def _no_polygons() -> Polygons:

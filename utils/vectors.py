@@ -2,18 +2,20 @@
 
 One polygon is one 4-connected region of one from-to code (see utils.regions). The map is read in
 strips and polygons are written as they are finished. Area and mean probability are sums over a
-polygon's pixels, so they are those of the map, also where outlines are simplified.
+polygon's pixels, so they agree with the summary; where outlines are simplified, or cut at 180
+degrees, the area that a program measures on the geometry differs from them.
 """
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from utils.areas import PixelAreas, check_grids
+from utils.areas import PLANE, WGS84, PixelAreas, check_grids
 from utils.files import atomic_path, make_folder
 from utils.gdal import rasterio
 from utils.regions import RegionMaker, Regions, outlines
@@ -23,8 +25,10 @@ from utils.vector_files import LAYER, WRITERS, Polygons, style
 
 FORMATS = tuple(WRITERS)
 PACKAGES = {"gpkg": ("shapely", "pyogrio"), "geojson": ("shapely",)}
-STRIP_PIXELS = 2**21  # read at a time
+STRIP_PIXELS = 2**20  # read at a time
 BATCH_CORNERS = 2**18  # made into polygons at a time
+FIRST_SHARE = 0.7  # of a tolerance; shapely bounds areas, not distances: less where it goes too far
+SMALLEST_TOLERANCE = 0.5**0.5  # pixels: the smallest triangle between their corners is half of one
 WAITING_CORNERS = 2**19  # of touching polygons that wait for each other to be simplified
 
 
@@ -44,17 +48,19 @@ def write_vectors(
 
     Fields: `from`, `to` (names of classes; empty for a binary change), `code` (see
     utils.transitions), `area_m2`, `area_ha`, `probability` (mean P(changed) of the pixels).
-    Unknown areas (no CRS) and probabilities are empty. GeoJSON is in EPSG:4326, longitude first,
-    shells counter-clockwise.
+    Unknown areas (no CRS) and probabilities are empty. Areas are those of the pixels, also of
+    simplified polygons. GeoJSON is in EPSG:4326, longitude first, shells counter-clockwise, cut
+    at 180 degrees. The same maps give the same bytes.
 
     Args:
         folder: made if need be.
         transition_tif: codes; 0 and its nodata value make no polygon.
         probability_tif: P(changed) on the same grid, NaN where not known; None leaves it empty.
         scheme: classes and colours.
-        min_area_m2: smaller polygons are left out, square metres on the ground.
-        simplify_m: outlines may leave those of the pixels by about this, metres; shared borders
-            stay shared (shapely 2.1 and later; before, each polygon is simplified by itself).
+        min_area_m2: polygons whose pixels have less are left out, square metres on the ground.
+        simplify_m: outlines leave those of the pixels by at most this, metres on the ground, and
+            less where pixels are not square; shared borders stay shared (shapely 2.1 and later;
+            before, each polygon is simplified by itself).
         formats: of FORMATS.
         overwrite: replace files that exist.
         rows: read at a time; None: as many as fit into a bounded memory.
@@ -76,22 +82,20 @@ def write_vectors(
         if probs:
             check_grids(codes, probs)
         areas = PixelAreas(codes.crs, codes.transform, codes.height, codes.width)
-        _check_crs(codes, formats, min_area_m2, simplify_m)
+        check_crs(codes.crs, formats, min_area_m2, simplify_m, codes.name)
         writers = [
             stack.enter_context(WRITERS[name](path, codes.crs, codes.transform, scheme))
             for name, path in paths.items()
         ]
+        tolerance_px = simplify_m / _largest_side(areas) if simplify_m else 0.0
         totals = {"polygons": 0, "area_m2": 0.0, "dropped": 0}
-        tolerance_px = simplify_m / areas.middle() ** 0.5 if simplify_m else 0.0
         for regions in _regions(codes, probs, areas, scheme, rows, bool(simplify_m)):
             keep = regions.sums[0] >= min_area_m2 if min_area_m2 else regions.value > 0
+            totals["polygons"] += int(keep.sum())
+            totals["area_m2"] += float(regions.sums[0, keep].sum())
             totals["dropped"] += int((~keep).sum())
-            for batch in _batches(regions.take(keep)):
-                polygons = _polygons(batch, codes.transform, tolerance_px)
-                totals["polygons"] += len(polygons.code)
-                totals["area_m2"] += float(polygons.area_m2.sum())
-                for write in writers:
-                    write(polygons)
+            _write(regions.take(keep), codes.transform, tolerance_px, writers)
+            del regions  # its corners, before the writers finish
         if areas.method is None:
             totals["area_m2"] = None
     with atomic_path(folder / f"{LAYER}.qml") as temporary:
@@ -122,18 +126,84 @@ def _checked_paths(folder: Path, formats: Sequence[str], overwrite: bool) -> dic
     return paths
 
 
-def _check_crs(
-    codes: object, formats: Sequence[str], min_area_m2: float, simplify_m: float
+def check_crs(
+    crs: object | None,
+    formats: Sequence[str],
+    min_area_m2: float = 0,
+    simplify_m: float = 0,
+    name: object = "the map",
 ) -> None:
-    if codes.crs:
-        return
-    wishes = {"--min-area": min_area_m2, "--simplify": simplify_m, "geojson": "geojson" in formats}
-    for wish, wanted in wishes.items():
-        if wanted:
-            raise ValueError(
-                f"{wish} needs to know where the map lies, and {codes.name} has no CRS. Give the "
-                f"images one (gdal_edit.py -a_srs EPSG:... FILE), or leave {wish} out."
-            )
+    """Raises ValueError where a wish needs to know more of where a map lies.
+
+    Args:
+        crs: of the map, as rasterio gives it; None for none.
+        formats: GeoJSON is in degrees, so it needs a CRS that has a place on the Earth.
+        min_area_m2: other than 0 it needs a CRS.
+        simplify_m: likewise.
+        name: of the map or of its first image, for the error.
+    """
+    wishes = {
+        "--min-area": min_area_m2,
+        "--simplify": simplify_m,
+        "--vector geojson": "geojson" in formats,
+    }
+    wish = next((wish for wish, wanted in wishes.items() if wanted), None)
+    if wish and not crs:
+        raise ValueError(
+            f"{wish} needs to know where the map lies, and {name} has no CRS. Give the "
+            f"images one (gdal_edit.py -a_srs EPSG:... FILE), or leave {wish} out."
+        )
+    if "geojson" in formats and not _has_degrees(crs):
+        raise ValueError(
+            f"--vector geojson writes degrees of longitude and latitude, and the CRS of {name} "
+            f"has none ({_name_of(crs)}). Choose --vector gpkg, or give the images a CRS of the "
+            "Earth (gdal_edit.py -a_srs EPSG:... FILE)."
+        )
+
+
+def _has_degrees(crs: object) -> bool:
+    from rasterio.warp import transform
+
+    try:
+        transform(crs, "EPSG:4326", [0.0], [0.0])
+    except Exception:  # GDAL has a private class for every kind of failure
+        return False
+    return True
+
+
+def _name_of(crs: object) -> str:
+    """The name that a CRS gives itself, such as "unknown engineering CRS"."""
+    text = crs.to_wkt()
+    return text.split('"')[1] if '"' in text else text[:60]
+
+
+def _largest_side(areas: PixelAreas) -> float:
+    """Metres on the ground, of the longer side of the largest pixel of a map."""
+    t = areas.transform
+    if areas.method == PLANE:
+        return max(math.hypot(t.a, t.d), math.hypot(t.b, t.e)) * areas.crs.units_factor[1]
+    column, row = np.meshgrid(np.linspace(0, areas.width - 1, 9), np.linspace(0, areas.height, 65))
+    row = np.minimum(row, areas.height - 1)
+    corner, *ends = (_radians(areas, column + x, row + y) for x, y in ((0, 0), (1, 0), (0, 1)))
+    sine = np.sin(corner[1])
+    e2 = WGS84[1] * (2 - WGS84[1])
+    across = WGS84[0] / np.sqrt(1 - e2 * sine**2)  # radius of curvature, east to west
+    along = across * (1 - e2) / (1 - e2 * sine**2)
+    sides = []
+    for end in ends:
+        east = (end[0] - corner[0] + math.pi) % (2 * math.pi) - math.pi
+        sides.append(np.hypot(east * np.cos(corner[1]) * across, (end[1] - corner[1]) * along))
+    sides = np.stack(sides)
+    return float(sides[np.isfinite(sides)].max())
+
+
+def _radians(areas: PixelAreas, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """(2, ...): longitude and latitude of corners of pixels."""
+    from rasterio.warp import transform
+
+    x, y = areas.transform @ (column.ravel(), row.ravel())
+    there = transform(areas.crs, "EPSG:4326", x, y)
+    return np.radians(np.array(there)).reshape(2, *column.shape)
 
 
 def _regions(
@@ -172,21 +242,34 @@ def _batches(regions: Regions) -> Iterator[Regions]:
         yield regions.take(batch == number)
 
 
+def _write(
+    regions: Regions,
+    transform: object,
+    tolerance_px: float,
+    writers: Sequence[Callable[[Polygons], None]],
+) -> None:
+    for batch in _batches(regions):
+        polygons = _polygons(batch, transform, tolerance_px)
+        for write in writers:
+            write(polygons)
+
+
 def _polygons(regions: Regions, transform: object, tolerance_px: float) -> Polygons:
     import shapely
 
     t = transform
 
     def placed(points: np.ndarray) -> np.ndarray:
-        return points @ np.array([[t.a, t.d], [t.b, t.e]]) + (t.c, t.f)
+        there = points @ np.array([[t.a, t.d], [t.b, t.e]])
+        there += (t.c, t.f)
+        return there
 
     points, *offsets = outlines(regions.corners)
     points = points if tolerance_px else placed(points)
     geometry = shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, offsets)
+    del points
     if tolerance_px:
-        for split in (False, True):
-            which = regions.split == split
-            geometry[which] = _simplified(shapely, geometry[which], tolerance_px, not split)
+        geometry = _simplified(shapely, geometry, regions, tolerance_px)
         geometry = shapely.transform(geometry, placed)
     area, known, total = regions.sums
     with np.errstate(invalid="ignore"):
@@ -194,11 +277,37 @@ def _polygons(regions: Regions, transform: object, tolerance_px: float) -> Polyg
 
 
 def _simplified(
-    shapely: ModuleType, geometry: np.ndarray, tolerance_px: float, outer: bool
+    shapely: ModuleType, geometry: np.ndarray, regions: Regions, tolerance_px: float
 ) -> np.ndarray:
-    """With fewer points; `outer` borders too, which no polygon of another batch shares then."""
+    """With fewer points, none of those left out farther than `tolerance_px` from the new outline.
+
+    Outer borders too, unless a group is split: then a polygon of another batch may share them.
+    """
     if not hasattr(shapely, "coverage_simplify"):
         return shapely.simplify(geometry, tolerance_px)
     # neighbours must have all points of a shared border in common: those of the pixels
     pixels = shapely.transform(shapely.segmentize(geometry, 1.0), np.rint)
-    return shapely.coverage_simplify(pixels, tolerance_px, simplify_boundary=outer)
+    simple = geometry.copy()
+    for split in (False, True):
+        todo = np.flatnonzero(regions.split == split)
+        share = FIRST_SHARE
+        while len(todo) and share * tolerance_px >= SMALLEST_TOLERANCE:
+            simple[todo] = shapely.coverage_simplify(
+                pixels[todo], share * tolerance_px, simplify_boundary=not split
+            )
+            far = _leaves(shapely, pixels[todo], simple[todo], tolerance_px)
+            again = np.isin(regions.group[todo], regions.group[todo[far]])
+            todo, share = todo[again], share * FIRST_SHARE
+        simple[todo] = geometry[todo]
+    return simple
+
+
+def _leaves(
+    shapely: ModuleType, pixels: np.ndarray, simple: np.ndarray, tolerance_px: float
+) -> np.ndarray:
+    """(N,) bool: a point of the first polygon lies farther than that from the second's outline."""
+    points, number = shapely.get_coordinates(pixels, return_index=True)
+    borders = shapely.boundary(simple)
+    shapely.prepare(borders)
+    near = shapely.dwithin(borders[number], shapely.points(points), tolerance_px)
+    return np.bincount(number[~near], minlength=len(pixels)) > 0
