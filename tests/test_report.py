@@ -16,15 +16,15 @@ from utils.colour_vision import smallest_difference
 from utils.colours import SAFE, contrast, ink_on, luminance, ramp, safe_palette
 from utils.files import write_json
 from utils.report import write_report
-from utils.report_amounts import amounts_of
-from utils.report_data import collect
-from utils.report_files import bounded, files_by_id, read_bounded, read_classes, read_json
-from utils.report_maps import read_map, scheme_of_map
-from utils.report_parts import Amounts, Part, Report
-from utils.report_pictures import CHANGED, NO_DATA, NO_VALUE, class_map, jpeg_uri
-from utils.report_sums import read_amounts
-from utils.report_tiles import Picture, Tiles, choose, tile_score, with_coding
-from utils.report_words import GAP, area, lead, percent
+from utils.report.amounts import amounts_of
+from utils.report.data import collect
+from utils.report.files import bounded, files_by_id, read_bounded, read_classes, read_json
+from utils.report.maps import read_map, scheme_of_map
+from utils.report.parts import Amounts, Part, Report
+from utils.report.pictures import CHANGED, NO_DATA, NO_VALUE, class_map, jpeg_uri
+from utils.report.sums import read_amounts
+from utils.report.tiles import Picture, Tiles, choose, tile_score, with_coding
+from utils.report.words import GAP, area, lead, percent
 from utils.schemes import NAIC2020, SECOND, WHITE, change_scheme, dfc_scheme
 from utils.structures import Scheme
 from utils.summary import write_class_summary, write_summary
@@ -186,8 +186,8 @@ def test_values_that_are_no_class_count_as_not_labelled(tmp_path):
 
 
 def test_change_labels_of_0_and_255_and_of_0_1_and_255(tmp_path):
-    from utils.report_files import Sources
-    from utils.report_tiles import read_truth
+    from utils.report.files import Sources
+    from utils.report.tiles import read_truth
 
     for stored, meant in (([0, 255], [0, 1]), ([0, 1, 255], [0, 1, 255])):
         path = write(tmp_path / f"{len(stored)}.png", np.array([stored], np.uint8))
@@ -756,7 +756,7 @@ def test_classes_of_a_map_are_its_own_though_the_checkpoint_was_replaced(tmp_pat
 
 def test_checkpoints_are_read_only_where_they_are_needed_and_once(tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr("utils.report_maps.scheme_of_checkpoint", lambda path: read.append(path))
+    monkeypatch.setattr("utils.report.maps.scheme_of_checkpoint", lambda path: read.append(path))
     out = make_several(tmp_path)
     collect(out, 1, 99)
     assert read == [Path("gone.pth")]  # four maps without "bands"

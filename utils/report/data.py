@@ -7,9 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from utils import report_maps
 from utils.labelling import RECORD, TEST_RECORD
-from utils.report_files import (
+from utils.report import maps as report_maps
+from utils.report.files import (
     Sources,
     data_roots,
     files_by_id,
@@ -19,9 +19,9 @@ from utils.report_files import (
     scheme_of_checkpoint,
     scheme_of_masks,
 )
-from utils.report_parts import Amounts, Part, Report, TrainingRun
-from utils.report_pictures import picture_data
-from utils.report_tiles import (
+from utils.report.parts import Amounts, Part, Report, TrainingRun
+from utils.report.pictures import picture_data
+from utils.report.tiles import (
     RANK_NAMES,
     Tiles,
     choose,

@@ -1,4 +1,4 @@
-"""Turns what utils.report_data collected into the sections of a page: words, numbers, charts."""
+"""Turns what utils.report.data collected into the sections of a page: words, numbers, charts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from utils import charts
 from utils.colours import hex_of, safe_palette
 from utils.curves import precision_recall_picture
 from utils.figures import legend_entries
-from utils.report_amounts import amounts_of, overview
-from utils.report_files import finite
-from utils.report_parts import Part, Report, TrainingRun
-from utils.report_pictures import jpeg_uri, png_uri
-from utils.report_scores import METRICS, scores
-from utils.report_words import lead, percent
+from utils.report.amounts import amounts_of, overview
+from utils.report.files import finite
+from utils.report.parts import Part, Report, TrainingRun
+from utils.report.pictures import jpeg_uri, png_uri
+from utils.report.scores import METRICS, scores
+from utils.report.words import lead, percent
 from utils.structures import Scheme
 
 TASKS = {

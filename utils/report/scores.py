@@ -1,11 +1,11 @@
-"""Scores in words and numbers, for utils.report_page."""
+"""Scores in words and numbers, for utils.report.page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils import charts
-from utils.report_files import finite
-from utils.report_words import percent, short_number
+from utils.report.files import finite
+from utils.report.words import percent, short_number
 from utils.structures import Scheme
 
 METRICS = {  # key: what it is called, and what it means

@@ -30,7 +30,7 @@ class Part(NamedTuple):
     name: str
     title: str
     count: int  # tiles there are
-    pictures: list[dict[str, Any]]  # of those that are shown, see report_pictures.picture_data
+    pictures: list[dict[str, Any]]  # of those that are shown, see pictures.picture_data
     figures: list[Path]  # pictures drawn before, where the images are gone
     amounts: Amounts | None
     metrics: dict[str, Any] | None

@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import Parser, positive_int, run
+from utils.cli import Parser, positive_int
 from utils.files import atomic_path
-from utils.report_data import collect
-from utils.report_page import page
+from utils.report.data import collect
+from utils.report.page import page
 
-TEMPLATES = Path(__file__).parent / "report_templates"
+TEMPLATES = Path(__file__).parent / "templates"
 PROGRAM = "python -m utils.report"
 NUM_IMAGES = 8
 PICTURE_PX = 1600
@@ -116,7 +116,3 @@ def size_in_words(num_bytes: int) -> str:
     """A file's size: "12 kB" or "3.4 MB"."""
     kilobytes = num_bytes / 1000
     return f"{kilobytes / 1000:.1f} MB" if kilobytes >= 1000 else f"{max(kilobytes, 1):.0f} kB"
-
-
-if __name__ == "__main__":
-    run(main)

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from utils.report_tiles import Picture
+from utils.report.tiles import Picture
 from utils.structures import IGNORE_INDEX, Scheme
 
 JPEG_QUALITY = 82

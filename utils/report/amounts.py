@@ -3,8 +3,8 @@
 from typing import Any
 
 from utils import charts
-from utils.report_parts import Amounts, Part, Report
-from utils.report_words import area, between, largest, percent, short_number
+from utils.report.parts import Amounts, Part, Report
+from utils.report.words import area, between, largest, percent, short_number
 from utils.structures import Scheme
 
 SHOWN = 5  # of the largest changes

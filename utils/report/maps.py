@@ -9,12 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.gdal import rasterio
-from utils.report_files import bounded, read_bounded, read_json, scheme_of_checkpoint
-from utils.report_images import Grid, read_dates
-from utils.report_parts import Amounts, Part, Report, add_up
-from utils.report_pictures import picture_data
-from utils.report_sums import read_amounts
-from utils.report_tiles import Picture
+from utils.report.files import bounded, read_bounded, read_json, scheme_of_checkpoint
+from utils.report.images import Grid, read_dates
+from utils.report.parts import Amounts, Part, Report, add_up
+from utils.report.pictures import picture_data
+from utils.report.sums import read_amounts
+from utils.report.tiles import Picture
 from utils.schemes import CHANGE_PALETTE, WHITE
 from utils.structures import IGNORE_INDEX, Scheme
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.report_files import finite
-from utils.report_parts import Amounts, Report
+from utils.report.files import finite
+from utils.report.parts import Amounts, Report
 from utils.structures import Scheme
 
 GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from utils.gdal import rasterio
-from utils.report_files import read_json
-from utils.report_parts import Amounts
+from utils.report.files import read_json
+from utils.report.parts import Amounts
 from utils.structures import Scheme
 
 STRIP_PX = 1 << 22  # pixels counted at a time

@@ -10,7 +10,7 @@ import torch
 
 from utils.labelling import RECORD
 from utils.metrics import confusion_for, metrics_for, transition_states
-from utils.report_files import (
+from utils.report.files import (
     Sources,
     files_by_id,
     is_mask,
