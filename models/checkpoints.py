@@ -30,7 +30,7 @@ from utils.cli import run
 from utils.inference import Member, Normalise
 from utils.legacy_options import find_args, read_args
 from utils.onnx_network import OnnxNetwork, is_onnx, read_recipe
-from utils.state_files import SHOWN_KEYS, load_strictly, read_file, save_checkpoint
+from utils.state_files import SHOWN_KEYS, check_file, load_strictly, read_file, save_checkpoint
 from utils.structures import Scheme
 
 RECIPE_KEYS = {
@@ -168,6 +168,7 @@ def _check_recipe(path: Path | str, recipe: Mapping[str, Any]) -> None:
 
 
 def _refuse_exported(path: Path | str) -> None:
+    check_file(path)
     if is_onnx(path):
         raise ValueError(
             f"{path} is an exported network, whose weights cannot be taken out; pass the "
@@ -250,9 +251,10 @@ def _checked_scheme(path: Path | str, recipe: dict[str, Any], scheme: Scheme) ->
     for field in ("task", "classes", "bands", "standardise"):
         if getattr(own, field) != getattr(scheme, field):
             raise ValueError(
-                f"{path} was trained for {field} {getattr(own, field)}, the data set has "
-                f"{getattr(scheme, field)}; choose another checkpoint (--checkpoints), or leave "
-                "out the flags that choose bands and classes: it says them itself"
+                f"{path} was trained for {field} {getattr(own, field)}, the data set or the first "
+                f"checkpoint has {getattr(scheme, field)}; choose another checkpoint "
+                "(--checkpoints), and leave out flags that choose bands and classes if you gave "
+                "any: a checkpoint says them itself"
             )
     return own
 

@@ -308,8 +308,11 @@ def test_an_ensemble_is_checked_against_the_data_set(tmp_path):
     save_own(tmp_path / "b.pth", OTHER)
     members = load_ensemble([tmp_path / "a.pth"] * 2, cpu, SECOND)
     assert len(members) == 2 and not members[0].network.training
-    with pytest.raises(ValueError, match=r"b\.pth.*land_cover.*semantic_change.*--checkpoints"):
+    with pytest.raises(
+        ValueError, match=r"b\.pth.*land_cover.*semantic_change.*--checkpoints"
+    ) as e:
         load_ensemble([tmp_path / "a.pth", tmp_path / "b.pth"], cpu, SECOND)
+    assert "the data set or the first checkpoint has" in str(e.value)  # predict.py has no data set
 
 
 def test_all_checkpoints_of_an_output_folder_are_found_in_order(tmp_path):
@@ -322,6 +325,29 @@ def test_all_checkpoints_of_an_output_folder_are_found_in_order(tmp_path):
 
 
 # ------------------------------------------------------------------- bad files
+
+
+READERS = [read_file, load_network]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_file_of_another_kind_is_no_checkpoint(tmp_path, read):
+    for name, content in (("README.md", b"# Twodates\n"), ("a.pth", b""), ("b.tif", b"II*\0")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name} is not a checkpoint; name a file") as error:
+            read(tmp_path / name)
+        assert "could run code" not in str(error.value)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_folder_and_a_quoted_pattern_are_said_to_be_that(tmp_path, read):
+    save_own(tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="is a folder, not a checkpoint; name a file in it"):
+        read(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"\*\.pth: in quotes .*leave out the quotes"):
+        read(tmp_path / "*.pth")
+    with pytest.raises(FileNotFoundError, match=r"b\.pth; check the path"):
+        read(tmp_path / "b.pth")
 
 
 class Malicious:

@@ -1,5 +1,6 @@
 import importlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 import train
 from datasets import DATASETS
 from models import BACKBONES, NETWORKS
+from utils import cli
 from utils.cli import TRACEBACK, Parser, fraction, one_of, positive_float, positive_int, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -298,6 +300,58 @@ def test_the_traceback_can_be_asked_for(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         run(lambda: int("x"))
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["0", ""])
+def test_the_traceback_can_be_switched_off(capsys, monkeypatch, value):
+    monkeypatch.setenv(TRACEBACK, value)
+    with pytest.raises(SystemExit):
+        run(lambda: int("x"))
+    message = capsys.readouterr().err
+    assert "Traceback" not in message and "error: invalid literal" in message
+
+
+def test_another_process_waits_and_tells_its_rank(capsys, monkeypatch):
+    waited = []
+    monkeypatch.delenv(TRACEBACK, raising=False)
+    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    for rank, told in (("0", "error: invalid"), ("3", "error: rank 3: invalid")):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit):
+            run(lambda: int("x"))
+        assert told in capsys.readouterr().err
+    assert waited == [cli.OTHERS_WAIT]  # rank 0 did not
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("failing", "told"), [("012", "error: no luck"), ("2", "rank 2: no luck")])
+def test_an_error_of_all_processes_is_told_once(tmp_path, failing, told):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time\n"
+        "from utils.cli import run\n"
+        "def main():\n"
+        f"    if os.environ['RANK'] in {failing!r}:\n"
+        "        raise ValueError('no luck')\n"
+        "    time.sleep(60)\n"
+        "run(main)\n"
+    )
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", str(script)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), TRACEBACK: "0"}
+    done = subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True)
+    assert done.stderr.count("no luck") == 1 and told in done.stderr
+
+
+@pytest.mark.parametrize("module", ["models.export", "utils.report", "datasets.prepare"])
+def test_errors_of_a_module_name_it_as_the_user_does(module, tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    words = ["check", nowhere] if module == "datasets.prepare" else [nowhere]
+    env = {**os.environ, TRACEBACK: ""}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"\npython -m {module}: error: ")
 
 
 def test_our_own_mistakes_are_not_hidden():

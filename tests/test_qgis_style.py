@@ -2,7 +2,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from utils.qgis_style import raster_style, vector_style
+from utils.colours import DEEP, PALE
+from utils.qgis_style import ramp_style, raster_style, vector_style
 from utils.schemes import SECOND
 from utils.transitions import names, palette
 
@@ -51,8 +52,39 @@ def test_vector_style_has_every_code_with_its_colour():
         assert options == old and rgb(options["color"]) == colour
 
 
+def test_ramp_style_runs_from_0_to_1():
+    root = ElementTree.fromstring(ramp_style("P(changed)"))
+    renderer = root.find("pipe/rasterrenderer")
+    assert (renderer.get("type"), renderer.get("band")) == ("singlebandpseudocolor", "1")
+    assert (renderer.get("classificationMin"), renderer.get("classificationMax")) == ("0", "1")
+    shader = renderer.find("rastershader/colorrampshader")
+    assert shader.get("colorRampType") == "INTERPOLATED"
+    items = shader.findall("item")
+    assert [float(item.get("value")) for item in items] == [0, 0.25, 0.5, 0.75, 1]
+    assert [item.get("label") for item in items] == ["P(changed): 0", "0.25", "0.5", "0.75", "1"]
+    assert (rgb(items[0].get("color")), rgb(items[-1].get("color"))) == (PALE, DEEP)
+    options = {
+        o.get("name"): rgb(o.get("value")) for o in shader.findall("colorramp/Option/Option")
+    }
+    assert options == {"color1": PALE, "color2": DEEP}
+    assert root.find("blendMode").text == "0"
+
+
+def test_codes_of_16_bits_have_a_style():
+    classes = tuple(f"class {number}" for number in range(1, 21))
+    scheme = SECOND._replace(classes=classes, palette=((0, 0, 0),) * 21)
+    colours = palette(scheme)
+    root = ElementTree.fromstring(raster_style(names(scheme), colours))
+    entries = {int(e.get("value")): e for e in root.iter("paletteEntry")}
+    assert sorted(entries) == list(range(401))
+    assert entries[400].get("label") == "within class 20"
+    assert rgb(entries[300].get("color")) == colours[300]
+    assert [entries[code].get("alpha") for code in (0, 1, 400)] == ["0", "255", "255"]
+
+
 def test_special_characters_survive():
     name = 'Äcker & "Wiesen" <2 ha>'
+    assert name in ElementTree.fromstring(ramp_style(name)).find(".//item").get("label")
     for text in (raster_style([name], [(1, 2, 3)]), vector_style("code", [name], [(1, 2, 3)])):
         labels = [e.get("label") for e in ElementTree.fromstring(text).iter() if e.get("label")]
         assert labels == [name]

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 TRACEBACK = "TWODATES_TRACEBACK"  # environment variable: show where an error came from
+OTHERS_WAIT = 5.0  # seconds that other processes of a run leave rank 0 to tell an error
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -178,15 +180,36 @@ def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
     try:
         main()
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
-        if os.environ.get(TRACEBACK):
+        if os.environ.get(TRACEBACK, "0") not in ("", "0"):
             traceback.print_exc()
         else:
-            print(f"\n{Path(sys.argv[0]).name}: error: {_text_of(error)}", file=sys.stderr)
+            print(f"\n{program()}: error: {_rank()}{_text_of(error)}", file=sys.stderr)
             print(f"({TRACEBACK}=1 in the environment shows where)", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as error:
         print(f"\ninterrupted {error or if_interrupted}".rstrip(), file=sys.stderr)
         sys.exit(130)
+
+
+def program() -> str:
+    """What a user calls: "train.py", or "python -m models.export"."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        return Path(sys.argv[0]).name
+    return f"python -m {spec.name.removesuffix('.__main__')}"
+
+
+def _rank() -> str:
+    """Which process of a run has failed; nothing for rank 0, or where there is one process.
+
+    Waits where it is another one: if rank 0 fails too, and tells the same, torchrun ends this
+    process meanwhile; if not, this one tells.
+    """
+    rank = os.environ.get("RANK", "0")
+    if rank == "0":
+        return ""
+    time.sleep(OTHERS_WAIT)
+    return f"rank {rank}: "
 
 
 def _text_of(error: Exception) -> str:

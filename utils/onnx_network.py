@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.state_files import check_file
 from utils.structures import Logits
 
 METADATA = "twodates"  # the key of our metadata in an ONNX file; its value is JSON
@@ -75,8 +76,7 @@ def read_recipe(path: Path | str) -> dict[str, Any]:
 
 def _open(path: Path | str, device: torch.device, optimised: bool = True) -> Any:
     """An onnxruntime.InferenceSession; `optimised` makes opening slow and running fast."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}; check the path")
+    check_file(path)
     require("onnxruntime")
     import onnxruntime
 

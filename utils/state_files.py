@@ -37,6 +37,21 @@ def save_checkpoint(
         torch.save({"model": state, "recipe": recipe, **more}, temporary)
 
 
+def check_file(path: Path | str) -> None:
+    """Raises FileNotFoundError or ValueError unless there is a file."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a checkpoint; name a file in it")
+    if path.is_file():
+        return
+    if any(sign in str(path) for sign in "*?["):
+        raise FileNotFoundError(
+            f"no checkpoint at {path}: in quotes a pattern is taken for a name; leave out the "
+            "quotes (if there are none, no file matches it)"
+        )
+    raise FileNotFoundError(f"no checkpoint at {path}; check the path")
+
+
 def read_file(path: Path | str) -> dict[str, Any]:
     """The dict in a .pth or .safetensors file, on the CPU; only tensors and plain values.
 
@@ -45,13 +60,18 @@ def read_file(path: Path | str) -> dict[str, Any]:
         ValueError: not such a file, or one that would run code when read.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}; check the path")
+    check_file(path)
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
+        _check_kind(path)
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except _OtherKind:
+        raise ValueError(
+            f"{path} is not a checkpoint; name a file that train.py or torch.save has written "
+            "(.pth), or a .safetensors file"
+        ) from None
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds more than tensors and plain values, and reading that could run code; "
@@ -62,6 +82,18 @@ def read_file(path: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
     return content
+
+
+class _OtherKind(Exception):
+    """A file is neither a zip file nor a pickle, which torch.save writes."""
+
+
+def _check_kind(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(2)
+    is_pickle = head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    if head != b"PK" and not is_pickle:
+        raise _OtherKind
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
