@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.checkpoints import load_network, scheme_of, trained_scheme
 from models.recording import output_names, record, without_adaptive_pooling
-from utils.cli import positive_int, run
+from utils.cli import Parser, positive_int, run
 from utils.files import atomic_path
 from utils.inference import to_probs
 from utils.onnx_network import METADATA, OnnxNetwork, require
@@ -175,18 +175,21 @@ def export(
 
 def _cannot(recipe: dict[str, Any], file_format: str, error: Exception) -> str:
     line = (str(error).strip().splitlines() or [""])[0][:200]
+    if line.startswith("Guard failed"):  # and then a formula
+        line = "it holds for some sizes only"
+    other = "" if file_format == "onnx" else "try --format onnx, "
     return (
         f"torch {torch.__version__} cannot export {recipe['model']} on {recipe['backbone']} as "
-        f"{file_format} for images of any size ({type(error).__name__}: {line}); use the "
+        f"{file_format} for images of any size ({type(error).__name__}: {line}); {other}use the "
         "checkpoint itself, or train with another --backbone"
     )
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        "Write a trained network as ONNX or as a torch.export program.",
         prog="python -m models.export",
-        description="Write a trained network as ONNX or as a torch.export program.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="one of ours (.pth)")
     parser.add_argument(

@@ -73,7 +73,19 @@ def record(network: nn.Module, dates: int, bands: int) -> torch.export.ExportedP
     with torch.no_grad():
         program = torch.export.export(form, (images,), dynamic_shapes={"images": free})
     _check_free(program)
+    _forget_guards(program)
     return program
+
+
+def _forget_guards(program: torch.export.ExportedProgram) -> None:
+    """Lets a program run at sizes that torch was not shown, such as those that need no padding.
+
+    torch notes which way each condition on sizes went while it recorded, and has the program
+    refuse images with which one would go the other way. The conditions are about short cuts (a map
+    that has its size already is not resized, a whole map is not a slice): what is recorded is the
+    long way, which gives the same. `models.export.check` compares.
+    """
+    getattr(program, "_guards_code", []).clear()  # which torch has from 2.9 on
 
 
 def _check_free(program: torch.export.ExportedProgram) -> None:

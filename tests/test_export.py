@@ -169,7 +169,7 @@ def test_test_py_writes_the_same_masks_and_builds_no_network(tmp_path, files, mo
 def test_predict_py_makes_the_same_maps_and_builds_no_network(tmp_path, files, monkeypatch, name):
     scheme, probs = CASES[name].scheme, []
     for date, image in enumerate(scene(90, 120, bands=len(scheme.bands))):
-        write(tmp_path / f"{date}.tif", image)
+        write(tmp_path / f"{date}.tif", image, alpha="NO")  # the fourth band is near infrared
     images = [str(tmp_path / f"{date}.tif") for date in range(scheme.num_dates)]
     layer = "confidence" if scheme.task == "land_cover" else "change_probability"
     for path in files(name):
@@ -250,6 +250,32 @@ def test_a_torch_export_program_predicts_the_same(tmp_path, small_checkpoint):
     torch.testing.assert_close(got.softmax(2), want.softmax(2), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("model", ["fcn", "pspnet"])
+def test_a_torch_export_program_runs_at_sizes_that_need_no_padding(tmp_path, model):
+    case = CASES["pspnet_hrnet"]
+    classifiers = case.classifiers if model == "pspnet" else ()
+    checkpoint = make_checkpoint(
+        tmp_path / "a.pth", case._replace(model=model, classifiers=classifiers)
+    )
+    export.main([str(checkpoint), "--format", "torch_export"])
+    module = torch.export.load(str(tmp_path / "a.pt2")).module()
+    network = load_network(checkpoint)[0]
+    for batch, height, width in ((1, 64, 96), (2, 32, 70), (1, 50, 64), (1, 33, 31), (1, 5, 7)):
+        images = torch.randn(batch, 2, 3, height, width)
+        difference = export.largest_difference(network, lambda x: Logits(**module(x)), images)
+        assert difference < 1e-4
+
+
+def test_a_map_that_has_its_size_already_is_no_limit(tmp_path):
+    # at 48 px and stride 8 the largest means of the pyramid have the size of the map, 6 x 6
+    case = CASES["pspnet_hrnet"]._replace(backbone="resnet18", classifiers=())
+    network = load_network(make_checkpoint(tmp_path / "a.pth", case))[0]
+    module = recording.record(network, 2, 3).module()
+    for side in (16, 24, 48):
+        images = torch.randn(1, 2, 3, side, side)
+        assert export.largest_difference(network, lambda x: Logits(**module(x)), images) < 1e-4
+
+
 # ------------------------------------------------------------------- parts
 
 
@@ -308,6 +334,25 @@ def test_a_network_that_torch_cannot_record_is_an_error_of_one_line(
     with pytest.raises(ValueError, match=r"mmseg_pspnet on resnet18 as onnx .*data-dependent\)"):
         export.main([str(small_checkpoint)])
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_a_formula_of_torch_is_not_shown(small_checkpoint, monkeypatch):
+    def fail(*args):
+        raise AssertionError("Guard failed: (images.size()[3] + -1 * images.size()[3] % 32) != 1")
+
+    monkeypatch.setattr(export, "check", fail)
+    with pytest.raises(ValueError, match=r"for some sizes only\); try --format onnx, use") as error:
+        export.main([str(small_checkpoint), "--format", "torch_export"])
+    assert "images.size" not in str(error.value)
+
+
+def test_help_is_that_of_the_other_programs(capsys):
+    with pytest.raises(SystemExit):
+        export.main(["--help"])
+    text = capsys.readouterr().out
+    assert (
+        "Options may be written with - or _." in text and "usage: python -m models.export" in text
+    )
 
 
 def test_a_network_recorded_for_one_size_only_is_refused():
@@ -413,6 +458,13 @@ def test_what_needs_weights_refuses_an_exported_network(files):
         load_matching(torch.nn.Identity(), exported)
     with pytest.raises(ValueError, match="--compile is for checkpoints"):
         load_ensemble([exported], CPU, NAIC2020, compiled=True)
+
+
+def test_an_exported_file_that_is_not_there_is_said_to_be_missing(tmp_path):
+    for name in ("a.pt2", "a.onnx"):
+        for read in (trained_scheme, load_network):
+            with pytest.raises(FileNotFoundError, match=f"no checkpoint at .*{name}"):
+                read(tmp_path / name)
 
 
 def test_a_program_of_torch_export_is_never_read_as_a_checkpoint(tmp_path):

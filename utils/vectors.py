@@ -201,9 +201,11 @@ def _radians(areas: PixelAreas, column: np.ndarray, row: np.ndarray) -> np.ndarr
     """(2, ...): longitude and latitude of corners of pixels."""
     from rasterio.warp import transform
 
-    x, y = areas.transform @ (column.ravel(), row.ravel())
+    shape = column.shape
+    t, column, row = areas.transform, column.ravel(), row.ravel()
+    x, y = t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
     there = transform(areas.crs, "EPSG:4326", x, y)
-    return np.radians(np.array(there)).reshape(2, *column.shape)
+    return np.radians(np.array(there)).reshape(2, *shape)
 
 
 def _regions(
