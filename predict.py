@@ -28,11 +28,10 @@ from utils.map_blender import PieceBlender
 from utils.map_progress import FinishedMaps, WorkFolder
 from utils.maps import Georeference, MapParts, layers_of, map_values
 from utils.precision import pick_amp
-from utils.qgis_style import raster_style
 from utils.report import write_report
 from utils.structures import Scheme
 from utils.summary import write_class_summary, write_summary
-from utils.vectors import check_packages, write_vectors
+from utils.vectors import check_crs, check_packages, write_vectors
 from utils.writers import BackgroundWriter
 
 
@@ -150,13 +149,10 @@ def check_images(args: argparse.Namespace, one: MapInput, reader: MapReader) -> 
     """Says what is special about the images; raises ValueError if results are asked in vain."""
     for note in reader.notes:
         say(note)
-    if reader.crs is None or reader.transform is None:
-        if args.min_area or args.simplify or "geojson" in args.vector:
-            raise ValueError(
-                f"{one.images[0]} has no CRS, or no corners, which --min-area, --simplify and "
-                "--vector geojson need. Give it both (gdal_edit.py -a_srs EPSG:... -a_ullr ... "
-                "FILE), or leave them out."
-            )
+    placed = None if reader.transform is None else reader.crs
+    if reader.scheme.task != "land_cover":
+        check_crs(placed, args.vector, args.min_area, args.simplify, one.images[0])
+    if placed is None:
         say(f"{one.images[0]} does not say where on earth it lies: areas are in pixels only")
     else:
         PixelAreas(reader.crs, reader.transform, reader.height, reader.width)  # or raises
@@ -261,9 +257,7 @@ def finish(args: argparse.Namespace, work: WorkFolder, parts: MapParts, scheme: 
     """The parts of a map -> finished files, not yet under their final names."""
     for layer in tqdm(parts.layers, unit="file", desc="writing maps"):
         parts.join(layer, work.ready / f"{layer.name}.tif")
-        if layer.palette:
-            style = raster_style(layer.values, layer.palette)
-            (work.ready / f"{layer.name}.qml").write_text(style, encoding="utf-8")
+        (work.ready / f"{layer.name}.qml").write_text(layer.style(), encoding="utf-8")
     if scheme.task == "land_cover":
         write_class_summary(work.ready, work.ready / "classes.tif", scheme)
         return

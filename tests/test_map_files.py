@@ -1,5 +1,7 @@
 """The files of a map: values, places, names, colours, overviews; all parts, or an error."""
 
+from xml.etree.ElementTree import fromstring
+
 import numpy as np
 import pytest
 import rasterio
@@ -170,3 +172,13 @@ def test_parts_may_be_read_by_themselves(tmp_path):
     parts, values = written(tmp_path, COLOURS)
     with rasterio.open(parts.path(parts.layers[0], 2)) as file:
         np.testing.assert_array_equal(file.read(1), values["change"][80:])
+
+
+def test_styles_have_every_value_also_of_16_bit_codes_and_a_ramp_for_probabilities():
+    many = Scheme("semantic_change", tuple(f"c{i}" for i in range(20)), ((9, 9, 9),) * 21)
+    styles = {layer.name: fromstring(layer.style()) for layer in layers_of(many)}
+    entries = styles["transition"].findall(".//paletteEntry")
+    assert [int(e.get("value")) for e in entries] == list(range(20 * 20 + 1))
+    assert next(x for x in layers_of(many) if x.name == "transition").colour_table == ()
+    ramp = styles["change_probability"].find(".//rasterrenderer")
+    assert ramp.get("type") == "singlebandpseudocolor"

@@ -80,6 +80,7 @@ def test_semantic_change_writes_all_maps_in_their_place(tmp_path, networks, pair
     run_predict(*pair, "--checkpoints", networks["semantic_change"], "--out", out)
     names = {"change", "change_probability", "date1", "date2", "transition"}
     assert {path.stem for path in out.glob("*.tif")} == names
+    assert {path.stem for path in out.glob("*.qml")} == {*names, "changes"}
     assert not (out / NAME).exists()
     change, first, second = (read(out / f"{name}.tif") for name in ("change", "date1", "date2"))
     assert set(np.unique(change)) == {0, 1}

@@ -13,6 +13,7 @@ from torch import Tensor
 from utils import transitions
 from utils.gdal import rasterio
 from utils.geotiff import open_strips
+from utils.qgis_style import ramp_style, raster_style
 from utils.schemes import CHANGE_PALETTE
 from utils.structures import Scheme
 
@@ -45,6 +46,17 @@ class Layer(NamedTuple):
         """The value of pixels without data."""
         return {"uint8": NO_DATA, "uint16": 65535, "float32": float("nan")}[self.dtype]
 
+    @property
+    def colour_table(self) -> tuple[tuple[int, int, int], ...]:
+        """The palette where a GeoTIFF can hold it, else nothing."""
+        return self.palette if self.dtype == "uint8" else ()
+
+    def style(self) -> str:
+        """For QGIS, the text of a .qml."""
+        if not self.values:
+            return ramp_style(self.text)
+        return raster_style(self.values, self.palette)
+
 
 def layers_of(scheme: Scheme) -> list[Layer]:
     """The files of a map of a task."""
@@ -71,9 +83,9 @@ def layers_of(scheme: Scheme) -> list[Layer]:
 def _transitions(scheme: Scheme) -> Layer:
     """From-to codes."""
     dtype = transitions.code_dtype(scheme.num_classes).name
-    palette = transitions.palette(scheme) if dtype == "uint8" else ()
     text = "from-to code: 0 = unchanged, else 1 + (from - 1) x K + to - 1"
-    return Layer("transition", text, dtype, tuple(transitions.names(scheme)), tuple(palette))
+    names, palette = transitions.names(scheme), transitions.palette(scheme)
+    return Layer("transition", text, dtype, tuple(names), tuple(palette))
 
 
 def map_values(
@@ -164,7 +176,7 @@ class MapParts:
         """Writes one part whole, or not at all. `folder`: for the error of BackgroundWriter."""
         for layer in self.layers:
             rows = values[layer.name]
-            path, palette = self.path(layer, row), layer.palette or None
+            path, palette = self.path(layer, row), layer.colour_table or None
             with open_strips(path, *rows.shape, layer.dtype, palette=palette) as out:
                 out.write(0, rows)
 
@@ -228,9 +240,9 @@ def _legend(layer: Layer) -> list[str]:
         if name
     ]
     lines = ["<Metadata>", *keys, "</Metadata>", f"<NoDataValue>{layer.nodata:g}</NoDataValue>"]
-    if layer.palette:
+    if layer.colour_table:
         colours = [
-            '<Entry c1="{}" c2="{}" c3="{}" c4="255"/>'.format(*rgb) for rgb in layer.palette
+            '<Entry c1="{}" c2="{}" c3="{}" c4="255"/>'.format(*rgb) for rgb in layer.colour_table
         ]
         lines += ["<ColorInterp>Palette</ColorInterp>", "<ColorTable>", *colours, "</ColorTable>"]
     if layer.values:
