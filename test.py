@@ -31,7 +31,7 @@ from utils.curves import precision_recall_picture
 from utils.evaluation import describe
 from utils.files import save_image, write_json
 from utils.inference import Predictor, to_device, to_masks
-from utils.labelling import RECORD, TEST_RECORD
+from utils.labelling import RECORD, TEST_RECORDS
 from utils.metrics import confusion_for, metrics_for, to_json
 from utils.precision import pick_amp
 from utils.results import draw, tile_images, true_masks
@@ -365,7 +365,8 @@ def finish(
 ) -> None:
     """Writes the scores and what made the masks, and says where everything lies."""
     networks = [str(path) for path in args.checkpoints or find_checkpoints(args.outdir)]
-    write_json(folder / TEST_RECORD, {"checkpoints": networks, "options": vars(args)})
+    record = {"checkpoints": networks, "options": vars(args)}
+    write_json(Path(args.outdir, TEST_RECORDS, f"{part}.json"), record)
     print(f"{len(names)} {what}: masks in {folder}")
     if args.save_probs is not None:
         print(f"probabilities in {probs_folder(args)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from utils.labelling import RECORD, TEST_RECORD
+from utils.labelling import RECORD, TEST_RECORDS
 from utils.report import maps as report_maps
 from utils.report.files import (
     Sources,
@@ -125,7 +125,8 @@ def _of_outputs(
     runs = [_run(path) for path in run_folders]
     record = read_json(outdir / "masks" / "train" / RECORD)
     settings = record or (runs[-1].record.get("options", {}) if runs else {})
-    tests = {p.name: found for p in mask_folders if (found := read_json(p / TEST_RECORD))}
+    paths = {path.name: outdir / TEST_RECORDS / f"{path.name}.json" for path in mask_folders}
+    tests = {part: found for part, path in paths.items() if (found := read_json(path))}
     for test in tests.values():
         settings = test.get("options", settings)
     teachers = list((record or {}).get("checkpoints", ()))
