@@ -103,6 +103,7 @@ def session(device: str) -> Iterator[torch.device]:
             dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield chosen
+        barrier()  # no process goes while another still talks to it
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
