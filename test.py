@@ -366,7 +366,7 @@ def finish(
     """Writes the scores and what made the masks, and says where everything lies."""
     networks = [str(path) for path in args.checkpoints or find_checkpoints(args.outdir)]
     record = {"checkpoints": networks, "options": vars(args)}
-    write_json(Path(args.outdir, TEST_RECORDS, f"{part}.json"), record)
+    write_json(Path(args.outdir, TEST_RECORDS, f"{part}_options.json"), record)
     print(f"{len(names)} {what}: masks in {folder}")
     if args.save_probs is not None:
         print(f"probabilities in {probs_folder(args)}")

@@ -492,7 +492,7 @@ def test_checkpoints_and_options_of_a_test_are_listed(tmp_path):
     outdir = make_outdir(tmp_path, tiles=2)
     record = {"checkpoints": ["best_of_all.pth"], "options": {"tta": "flip_rot"}}
     (outdir / "testing").mkdir()
-    (outdir / "testing" / "test.json").write_text(json.dumps(record))
+    (outdir / "testing" / "test_options.json").write_text(json.dumps(record))
     page = page_of(write_report(outdir))
     for words in ("best_of_all.pth", "Prediction of test", "flip_rot"):
         assert words in page.text, words

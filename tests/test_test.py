@@ -88,7 +88,7 @@ def test_score_counts_the_written_masks(place):
 def test_what_made_the_masks_is_recorded_for_the_report(place):
     root, outdir = place
     run_test(root, outdir, "--score")
-    record = json.loads((outdir / "testing/test.json").read_text())
+    record = json.loads((outdir / "testing/test_options.json").read_text())
     paths = sorted((outdir / "models").glob("*.pth"))
     assert record["checkpoints"] == [str(path) for path in paths]
     assert record["options"]["score"] and record["options"]["data_root"] == str(root)

@@ -16,7 +16,7 @@ from utils.pseudo_labels import PseudoLabelStats
 from utils.writers import Palette, write_mask
 
 RECORD = "labelling.json"  # the settings, beside the masks
-TEST_RECORDS = "testing"  # folder in --outdir: those of test.py, by part
+TEST_RECORDS = "testing"  # folder in --outdir: those of test.py, <part>_options.json
 
 
 class LabelRecord:

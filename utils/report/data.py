@@ -125,7 +125,9 @@ def _of_outputs(
     runs = [_run(path) for path in run_folders]
     record = read_json(outdir / "masks" / "train" / RECORD)
     settings = record or (runs[-1].record.get("options", {}) if runs else {})
-    paths = {path.name: outdir / TEST_RECORDS / f"{path.name}.json" for path in mask_folders}
+    paths = {
+        path.name: outdir / TEST_RECORDS / f"{path.name}_options.json" for path in mask_folders
+    }
     tests = {part: found for part, path in paths.items() if (found := read_json(path))}
     for test in tests.values():
         settings = test.get("options", settings)
