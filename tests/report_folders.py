@@ -1,6 +1,8 @@
 """Small folders of outputs to report on, with the layout that the scripts write."""
 
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +129,46 @@ def make_maps(out: Path, inputs: Path, scheme: Scheme = SECOND, everywhere: bool
         },
     )
     return out
+
+
+class Page(HTMLParser):
+    """Headings, references to anything outside, and tags that were not closed."""
+
+    VOID = ("meta", "link", "img", "input", "br")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.outside, self.words, self.tags = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for key, value in attrs:
+            if key in ("src", "href", "action") and not value.startswith(("data:", "#")):
+                self.outside.append(value)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.words.append(text)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(path) -> Page:
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == [] and page.outside == []
+    assert "url(" not in text and "@import" not in text
+    return page
+
+
+def embedded(path) -> dict:
+    text = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])

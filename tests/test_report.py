@@ -1,156 +1,36 @@
+"""The report of what train.py, label.py and test.py write."""
+
 import json
-import re
-import shutil
-import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from report_folders import LOG, make_land_cover_map, make_maps, make_outdir, read, write_checkpoint
-from tiny_data import write, write_tiff
+from report_folders import (
+    LOG,
+    embedded,
+    make_maps,
+    make_outdir,
+    page_of,
+    read,
+    write_checkpoint,
+)
+from tiny_data import write
 
-from utils import charts, report
-from utils.colour_vision import smallest_difference
-from utils.colours import SAFE, contrast, ink_on, luminance, ramp, safe_palette
+from utils import report
 from utils.files import write_json
 from utils.report import write_report
 from utils.report.amounts import amounts_of
 from utils.report.data import collect
-from utils.report.files import bounded, files_by_id, read_bounded, read_classes, read_json
-from utils.report.maps import read_map, scheme_of_map
+from utils.report.files import bounded, files_by_id, read_bounded, read_classes
 from utils.report.parts import Amounts, Part, Report
-from utils.report.pictures import CHANGED, NO_DATA, NO_VALUE, class_map, jpeg_uri
-from utils.report.sums import read_amounts
+from utils.report.pictures import CHANGED, NO_DATA, NO_VALUE, class_map
 from utils.report.tiles import Picture, Tiles, choose, tile_score, with_coding
 from utils.report.words import GAP, area, lead, percent
-from utils.schemes import NAIC2020, SECOND, WHITE, change_scheme, dfc_scheme
+from utils.schemes import SECOND, change_scheme
 from utils.structures import Scheme
-from utils.summary import write_class_summary, write_summary
 
 BINARY = change_scheme(("red", "green", "blue"), "none")
-CSS = (report.TEMPLATES / "report.css").read_text(encoding="utf-8")
-
-
-# --- colours
-
-
-def test_contrast_of_black_and_white_is_21_and_of_equals_1():
-    assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
-    assert contrast((12, 200, 7), (12, 200, 7)) == 1
-    assert luminance((255, 0, 0)) == pytest.approx(0.2126)
-
-
-def test_numbers_in_heat_maps_can_be_read_at_every_shade():
-    for share in np.linspace(0, 1, 101):
-        assert contrast(ramp(share), ink_on(ramp(share))) >= 4.5
-
-
-@pytest.mark.parametrize(
-    "scheme",
-    [SECOND, NAIC2020, BINARY, dfc_scheme(True, True, True, True)],
-    ids=["second", "naic2020", "binary", "dfc"],
-)
-def test_safe_palettes_are_told_apart_with_every_colour_vision(scheme):
-    palette = safe_palette(scheme)
-    assert len(palette) == len(scheme.palette) and palette[0] == scheme.palette[0]
-    assert len(set(palette)) == len(palette)
-    assert smallest_difference(np.array(palette[1:])) >= 15
-
-
-def test_all_safe_colours_together_are_told_apart():
-    assert smallest_difference(np.array(list(SAFE.values()))) >= 15
-
-
-def test_water_stays_blue_and_trees_green():
-    palette = dict(zip(("unchanged", *SECOND.classes), safe_palette(SECOND), strict=True))
-    assert palette["water"] == SAFE["blue"] and palette["tree"] == SAFE["green"]
-
-
-def test_more_classes_than_safe_colours_keep_their_own():
-    own = tuple((i, 0, 0) for i in range(20))
-    palette = safe_palette(Scheme("land_cover", tuple(f"c{i}" for i in range(20)), (WHITE, *own)))
-    assert len(palette) == 21 and set(palette) - set(own) >= set(SAFE.values())
-
-
-def tokens(block: str) -> dict[str, tuple[int, ...]]:
-    found = re.findall(r"(--[\w]+): #([0-9a-f]{6});", block)
-    return {name: tuple(bytes.fromhex(value)) for name, value in found}
-
-
-LIGHT = tokens(CSS[: CSS.index("@media")])
-DARK = tokens(CSS[CSS.index("@media (prefers-color-scheme: dark)") : CSS.index("* {")])
-PRINT = tokens(CSS[CSS.index("@media print") :])
-
-
-@pytest.mark.parametrize("theme", [LIGHT, DARK, PRINT], ids=["light", "dark", "print"])
-def test_text_and_lines_reach_wcag_aa(theme):
-    for ground in ("--paper", "--card"):
-        for ink in ("--ink", "--soft", "--accent"):
-            assert contrast(theme[ink], theme[ground]) >= 4.5, (ink, ground)
-        for line in ("--edge", "--s1", "--s2", "--s3"):
-            assert contrast(theme[line], theme[ground]) >= 3, (line, ground)
-    assert contrast((255, 255, 255), (20, 22, 26)) >= 4.5  # tags on pictures
-    assert contrast((31, 99, 176), (255, 255, 255)) >= 3  # focus of the divider
-
-
-def test_right_and_wrong_are_told_apart_with_every_colour_vision():
-    colours = [LIGHT[name] for name in ("--hit", "--missed", "--alarm", "--confused")]
-    assert smallest_difference(np.array(colours)) >= 15
-
-
-# --- charts
-
-
-def parsed(svg: str) -> ET.Element:
-    return ET.fromstring(svg)
-
-
-def test_matrix_has_a_cell_for_every_pair_and_escapes_names():
-    table = charts.Matrix(
-        ["<a>", "b"], ["<a>", "b"], [[0, 1], [0.5, None]], [["", "9"], ["5", "0"]],
-        [["h"] * 2] * 2, "from", "to",
-    )  # fmt: skip
-    root = parsed(charts.matrix(table, 'a "title"'))
-    assert root.get("aria-label") == 'a "title"'
-    assert len(root.findall("rect")) == 3  # None is no cell
-    assert [t.text for t in root.findall("text[@class='cell']")] == ["9", "5"]
-    assert "<a>" in [t.text for t in root.findall("text")]
-
-
-def test_flows_are_as_thick_as_their_amounts():
-    amounts = [[0, 30], [10, 0]]
-    root = parsed(charts.flows(["x", "y"], amounts, "t", str))
-    nodes = [float(rect.get("height")) for rect in root.findall("rect")]
-    assert len(nodes) == 4
-    assert nodes[0] == pytest.approx(3 * nodes[1], abs=0.3)  # x sends 30, y 10
-    assert nodes[2] == pytest.approx(nodes[1], abs=0.1)  # x gets 10
-    hints = [path.find("title").text for path in root.findall("path")]
-    assert hints == ["x → y: 30", "y → x: 10"]
-    paths = [list(map(float, re.findall(r"-?[\d.]+", p.get("d")))) for p in root.findall("path")]
-    assert [p[8] - p[7] for p in paths] == pytest.approx([nodes[0], nodes[1]], abs=0.3)
-
-
-def test_flow_chart_of_nothing_is_no_error():
-    assert parsed(charts.flows(["x"], [[0]], "t", str)).findall("path") == []
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(0, 1), (0.31, 0.35), (3, 3), (0, 0), (-2, 5), (1e-6, 3e-6), (0, 536)]
-)
-def test_ticks_are_few_even_and_span_the_values(low, high):
-    ticks = charts._ticks(low, high, 4)
-    assert ticks[0] <= low and ticks[-1] >= high and 2 <= len(ticks) <= 6
-    steps = np.diff(ticks)
-    assert (steps > 0).all() and np.allclose(steps, steps[0])
-
-
-def test_curves_leave_out_what_is_no_number_and_need_a_point():
-    series = [charts.Series("loss", [(0, 1.0), (1, float("nan")), (2, None), (3, 0.5)])]
-    path = parsed(charts.curves(series, "t")).findall("path[@class='curve s1']")[-1]
-    assert path.get("d").count("L") == 1
-    assert charts.curves([charts.Series("loss", [(0, None)])], "t") == ""
 
 
 # --- files and tiles
@@ -343,49 +223,6 @@ def test_headline_of_land_cover_has_a_subject(classes, text):
 # --- folders
 
 
-class Page(HTMLParser):
-    """Headings, references to anything outside, and tags that were not closed."""
-
-    VOID = ("meta", "link", "img", "input", "br")
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open, self.outside, self.words, self.tags = [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        for key, value in attrs:
-            if key in ("src", "href", "action") and not value.startswith(("data:", "#")):
-                self.outside.append(value)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        if self.open and self.open[-1] not in ("script", "style"):
-            self.words.append(text)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def page_of(path) -> Page:
-    text = path.read_text(encoding="utf-8")
-    page = Page(text)
-    assert page.open == [] and page.outside == []
-    assert "url(" not in text and "@import" not in text
-    return page
-
-
-def embedded(path) -> dict:
-    text = path.read_text(encoding="utf-8")
-    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
-
-
 @pytest.fixture(scope="module")
 def outdir(tmp_path_factory):
     return make_outdir(tmp_path_factory.mktemp("report"))
@@ -527,253 +364,6 @@ def test_folders_of_nothing_are_an_error_that_says_what_to_pass(tmp_path):
     write(tmp_path / "photo.png", np.zeros((9, 9, 3), np.uint8))  # no mask
     with pytest.raises(FileNotFoundError, match="holds neither runs, metrics nor masks"):
         write_report(tmp_path)
-
-
-# --- maps
-
-
-def picture_of(folder: Path, longest: int = 99) -> Picture:
-    """The picture of a map."""
-    record = read_json(folder / "predict.json")
-    return read_map(folder, record, scheme_of_map(folder, record), longest)[0]
-
-
-def test_page_of_a_map_has_hectares_and_its_images(tmp_path):
-    out = make_maps(tmp_path / "town", tmp_path / "in")
-    path = write_report(out)
-    page = page_of(path)
-    # 600 of 39 * 60 pixels
-    assert "25.6 % of 23.4 ha changed, 6.00 ha; all of it from water to building." in page.text
-    tile = embedded(path)["parts"][0][0]
-    assert tile["third"] == "probability" and tile["after"].startswith("data:image/jpeg")
-    assert "All maps" not in page.text and "QGIS styles have the colours" in page.text
-
-
-def test_date_2_is_warped_to_the_map(tmp_path):
-    picture = picture_of(make_maps(tmp_path / "town", tmp_path / "in"))
-    assert picture.images.shape == (2, 40, 60, 3)
-    assert (picture.images[0, :10] == 200).all() and (picture.images[0, 10:] == 60).all()
-    assert (picture.images[1, 1:-1, 1:-1] == 90).all()  # unwarped, it would end 100 m too early
-
-
-def test_gaps_in_images_of_any_depth_do_not_spoil_the_rest(tmp_path):
-    make_maps(tmp_path / "town", tmp_path / "in")
-    deep = np.tile(np.linspace(1000, 3000, 60, dtype=np.float32), (1, 40, 1))
-    write_deep(tmp_path / "in" / "after.tif", deep)
-    deep[:, :20] = -9999
-    write_deep(tmp_path / "in" / "before.tif", deep)
-    image = picture_of(tmp_path / "town").images[0]
-    assert (image[:20] < 10).all() and image[30, 0].max() < 10 and image[30, 59].min() > 245
-
-
-def write_deep(path: Path, bands: np.ndarray) -> None:
-    """An input of `make_maps` where the map lies."""
-    place = {"left": 500000, "top": 5000000, "crs": "EPSG:32633"}
-    write_tiff(path, bands.astype(np.float32), pixel_m=10, nodata=-9999, **place)
-
-
-def test_both_dates_are_stretched_alike(tmp_path):
-    make_maps(tmp_path / "town", tmp_path / "in")
-    ramp_up = np.tile(np.linspace(1000, 2000, 60), (1, 40, 1))
-    for name, factor in (("before", 1), ("after", 2)):
-        write_deep(tmp_path / "in" / f"{name}.tif", factor * ramp_up)
-    images = picture_of(tmp_path / "town").images.astype(int)
-    assert abs(images[0, 20, 59] - images[1, 20, 0]).max() <= 1  # 2000 at both dates
-    assert images[0, 20, 59, 0] < 100 and images[1, 20, 59, 0] > 245
-
-
-def test_bands_are_those_that_the_networks_read(tmp_path):
-    out = make_maps(tmp_path / "town", tmp_path / "in")
-    for date, name in enumerate(("before", "after")):
-        bands = np.zeros((5, 40, 60), np.uint8)
-        bands[:] = 10 * np.arange(1, 6)[:, None, None] + date
-        place = {"left": 500000, "top": 5000000, "crs": "EPSG:32633"}
-        write_tiff(tmp_path / "in" / f"{name}.tif", bands, pixel_m=10, **place)
-    record = read_json(out / "predict.json")
-    record |= {
-        "bands": ["nir", "red", "green", "blue"],
-        "band_numbers": [[1, 4, 5, 2], [5, 3, 2, 1]],
-    }
-    write_json(out / "predict.json", record)
-    images = picture_of(out).images
-    assert images[:, 20, 20].tolist() == [[40, 50, 20], [31, 21, 11]]
-    write_json(out / "predict.json", {**record, "bands": ["a"], "band_numbers": [[3], [4]]})
-    assert picture_of(out).images[:, 20, 20].tolist() == [[30] * 3, [41] * 3]
-
-
-def test_large_maps_are_shown_small_and_counted_whole(tmp_path):
-    make_maps(tmp_path / "town", tmp_path / "in")
-    picture = picture_of(tmp_path / "town", 30)
-    assert picture.pred.shape == (2, 20, 30) and picture.step == 2
-    part = collect(tmp_path / "town", 1, 30).parts[0]
-    assert (part.pictures[0]["height"], part.pictures[0]["width"]) == (20, 30)
-    assert part.amounts.transitions[0, 4] == pytest.approx(6.0)
-    assert part.amounts.total == pytest.approx(39 * 60 / 100)
-    assert part.amounts.no_data == pytest.approx(60 / 100)
-
-
-def test_amounts_are_those_of_the_summary_and_counted_without_one(tmp_path):
-    out = make_maps(tmp_path / "town", tmp_path / "in")
-    counted = read_amounts(out, SECOND)
-    summary = write_summary(out, out / "transition.tif", SECOND)
-    told = read_amounts(out, SECOND)
-    assert told.transitions == pytest.approx(counted.transitions)
-    assert told[2:] == pytest.approx(counted[2:]) and told.unit == "ha"
-    assert read_amounts(out, SECOND, in_pixels=True).total == 39 * 60
-    summary["hectares"]["valid"] = 77.0
-    write_json(out / "summary.json", summary)
-    assert read_amounts(out, SECOND).total == 77
-    for broken in ({**summary, "matrix": None}, {**summary, "classes": ["x"]}, [], None):
-        write_json(out / "summary.json", broken)
-        assert read_amounts(out, SECOND).total == counted.total
-
-
-def test_amounts_of_a_land_cover_are_those_of_the_summary(tmp_path):
-    out = make_land_cover_map(tmp_path / "town", tmp_path / "in")
-    scheme = scheme_of_map(out, read_json(out / "predict.json"))
-    counted = read_amounts(out, scheme)
-    write_class_summary(out, out / "classes.tif", scheme)
-    told = read_amounts(out, scheme)
-    assert told.classes.tolist() == counted.classes.tolist() == [400, 400]
-    assert told[2:] == counted[2:] == (800, "px", 0)
-
-
-def test_classes_everywhere_are_told_from_change(tmp_path):
-    picture = picture_of(make_maps(tmp_path / "town", tmp_path / "in", everywhere=True))
-    pixels, _ = class_map(picture, SECOND)
-    assert pixels[0, 0].tolist() == [1, 5, CHANGED] and pixels[20, 0].tolist() == [2, 2, 0]
-
-
-def test_map_without_its_images_says_so(tmp_path):
-    make_maps(tmp_path / "town", tmp_path / "in")
-    (tmp_path / "in" / "after.tif").unlink()
-    assert "after.tif not found" in page_of(write_report(tmp_path / "town")).text
-
-
-def test_no_data_has_a_colour_a_legend_entry_and_a_number(tmp_path):
-    out = make_maps(tmp_path / "town", tmp_path / "in")
-    path = write_report(out)
-    page = page_of(path)
-    assert (
-        "No data 0.600 ha 2.5 % of all" in page.text
-        and 'class="swatch no-data"' in path.read_text()
-    )
-    grey = picture_of(out).images[0].copy()
-    grey[39] = 224
-    assert embedded(path)["parts"][0][0]["before"] == jpeg_uri(grey)
-    whole = write_report(make_land_cover_map(tmp_path / "whole", tmp_path / "in"))
-    assert "no data" not in page_of(whole).text.lower()
-
-
-def test_map_without_crs_says_that_areas_are_pixels(tmp_path):
-    out = make_land_cover_map(tmp_path / "town", tmp_path / "in")
-    assert "No CRS: areas in pixels only." in page_of(write_report(out)).text
-    out = make_land_cover_map(tmp_path / "placed", tmp_path / "in", "EPSG:32637")
-    assert "No CRS" not in page_of(write_report(out)).text
-
-
-def make_several(root: Path, names: str = "abcd") -> Path:
-    """Maps side by side; in each, a row less is changed than in the one before."""
-    for number, name in enumerate(names):
-        out = make_maps(root / "out" / name, root / f"in_{name}")
-        for file in ("change", "date1", "date2", "transition"):
-            path = out / f"{file}.tif"
-            values = read_bounded(path, 99)
-            values[0, :number] = 0
-            place = {"left": 500000, "top": 5000000, "crs": "EPSG:32633"}
-            write_tiff(path, values, pixel_m=10, nodata=255, **place)
-    return root / "out"
-
-
-def test_page_of_several_maps_sums_them_and_links_to_each(tmp_path):
-    path = write_report(make_several(tmp_path))
-    page = page_of(path)
-    # 10, 9, 8, 7 of 39 rows of 0.6 ha each: 34 / 156 = 21.8 %
-    assert (
-        "4 maps, 93.6 ha: 21.8 % changed, 20.4 ha; all of it from water to building." in page.text
-    )
-    assert "a 23.4 ha 6.00 ha 25.6 % b 23.4 ha 5.40 ha 23.1 %" in page.text
-    text = path.read_text(encoding="utf-8")
-    for number, name in enumerate("abcd"):
-        assert f'<a href="#part-{number}">{name}</a>' in text
-        assert text.count(f'id="part-{number}"') == 1
-    assert [part.title for part in collect(tmp_path / "out", 1, 99).parts] == list("abcd")
-
-
-def test_number_of_pictures_of_maps_is_bounded_and_the_rest_keep_their_numbers(tmp_path):
-    out = make_several(tmp_path)
-    shutil.move(out / "a", out / "z")  # the one with the most change comes last
-    path = write_report(out, images=2)
-    assert [len(pictures) for pictures in embedded(path)["parts"]] == [1, 0, 0, 1]
-    page = page_of(path)
-    assert "4 maps; pictures of 2, those with the most change" in page.text
-    assert "c 23.4 ha 4.80 ha 20.5 %" in page.text and "4 maps, 93.6 ha" in page.text
-    assert page.tags.count("figure") == 3 * 2 + 2  # viewer and two charts each, charts of the sum
-
-
-def test_only_the_maps_that_are_named_are_reported_on(tmp_path):
-    out = make_several(tmp_path)
-    page = page_of(write_report(out, maps=[out / "b", out / "d"]))
-    assert "2 maps, 46.8 ha" in page.text
-    one = collect(out, 1, 99, maps=[out / "b"])
-    assert one.total is None and [part.title for part in one.parts] == ["b"]
-
-
-def test_maps_with_and_without_areas_are_summed_in_pixels(tmp_path):
-    for name, crs in (("a", "EPSG:32637"), ("b", None)):
-        make_land_cover_map(tmp_path / "out" / name, tmp_path / name, crs)
-    path = write_report(tmp_path / "out", images=1)
-    assert [len(pictures) for pictures in embedded(path)["parts"]] == [1, 0]  # equal: the first
-    page = page_of(path)
-    assert "part of 1,600 pixels in 2 maps is water: 50.0 %." in page.text
-    assert "Some of the maps have no CRS: the sums are of pixels." in page.text
-
-
-def test_maps_of_different_kinds_are_an_error_that_names_both(tmp_path):
-    make_maps(tmp_path / "out" / "a", tmp_path / "in")
-    make_land_cover_map(tmp_path / "out" / "b", tmp_path / "in")
-    with pytest.raises(ValueError, match=r"out/a .*out/b .*Report each folder by itself"):
-        write_report(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out" / "b")
-    other = SECOND._replace(classes=("x", *SECOND.classes[1:]))
-    make_maps(tmp_path / "out" / "b", tmp_path / "in", other)
-    with pytest.raises(ValueError, match="the same classes"):
-        write_report(tmp_path / "out")
-
-
-def test_classes_of_a_map_are_its_own_though_the_checkpoint_was_replaced(tmp_path):
-    out = make_maps(tmp_path / "town", tmp_path / "in")
-    other = SECOND._replace(classes=tuple("uvwxyz"), bands=("nir", "red", "green"))
-    write_checkpoint(tmp_path / "net.pth", other)
-    record = {**read_json(out / "predict.json"), "checkpoints": [str(tmp_path / "net.pth")]}
-    write_json(out / "predict.json", record)
-    assert collect(out, 1, 99).scheme == SECOND
-    write_checkpoint(tmp_path / "net.pth", SECOND._replace(bands=("nir", "red", "green")))
-    assert collect(out, 1, 99).scheme.bands == ("nir", "red", "green")
-    for key in ("task", "classes", "palette"):
-        del record[key]
-    assert scheme_of_map(out, record).classes == SECOND.classes  # old: by the checkpoint
-
-
-def test_checkpoints_are_read_only_where_they_are_needed_and_once(tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr("utils.report.maps.scheme_of_checkpoint", lambda path: read.append(path))
-    out = make_several(tmp_path)
-    collect(out, 1, 99)
-    assert read == [Path("gone.pth")]  # four maps without "bands"
-    for path in out.glob("*/predict.json"):
-        write_json(path, {**read_json(path), "bands": ["nir", "red", "green"]})
-    assert collect(out, 1, 99).scheme.bands == ("nir", "red", "green") and len(read) == 1
-
-
-def test_page_of_a_land_cover_map_counts_classes(tmp_path):
-    path = write_report(make_land_cover_map(tmp_path / "town", tmp_path / "in"))
-    page = page_of(path)
-    assert "How much of what" in page.text and "50.0 %" in page.text
-    assert "400 pixels" in page.text and "From what to what" not in page.text
-    assert "The largest part of 800 pixels is water: 50.0 %." in page.text
-    assert "Looked at 800 pixels with data" in page.text and "what changed" not in page.text
-    assert embedded(path)["parts"][0][0]["after"] is None
 
 
 # --- command line
