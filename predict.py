@@ -31,7 +31,7 @@ from utils.precision import pick_amp
 from utils.report import write_report
 from utils.structures import Scheme
 from utils.summary import write_class_summary, write_summary
-from utils.vectors import check_crs, check_packages, write_vectors
+from utils.vectors import check_crs, write_vectors
 from utils.writers import BackgroundWriter
 
 
@@ -120,8 +120,6 @@ def check(
         The maps that an interrupted run has finished.
     """
     predict_options.check_options(args, scheme)
-    if scheme.task != "land_cover":
-        check_packages(args.vector)
     names = predict_options.file_names(args, scheme)
     folders = [Path(args.out, one.name) for one, _ in maps]
     if distributed.is_main():

@@ -1,5 +1,6 @@
 """predict.py from end to end: maps of tiny rasters."""
 
+import importlib.util
 import json
 import os
 import re
@@ -412,4 +413,20 @@ def test_what_cannot_be_is_refused_before_any_work(
             ]
         )
     assert re.search(message, f"{caught.value} {capsys.readouterr().err}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "flag"), [("shapely", "--vector gpkg"), ("jinja2", "--report")]
+)
+def test_a_missing_package_is_named_before_any_work(
+    tmp_path, networks, pair, package, flag, monkeypatch
+):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == package else find_spec(name)
+    )
+    words = ["--checkpoints", networks["binary_change"], "--out", tmp_path / "out", "--report"]
+    with pytest.raises(ValueError, match=rf"{flag} needs {package}: pip install {package}"):
+        run_predict(*pair, *words)
     assert not (tmp_path / "out").exists()

@@ -15,14 +15,14 @@ from utils.maps import ALL_LAYERS, layers_of
 from utils.options import add_tta_option
 from utils.precision import AMP_CHOICES, pick_amp
 from utils.structures import Scheme
+from utils.vectors import FORMATS, check_packages
 from utils.windows import grid
 
-VECTOR_FORMATS = ("gpkg", "geojson")
 CHANGE_ONLY = {"threshold", "full_semantics", "strict_grid", "vector", "min_area", "simplify"}
 # of an earlier map in the same folder, that the one which replaces it may not have
 OLDER = (
     *(f"{layer}{suffix}" for layer in ALL_LAYERS for suffix in (".tif", ".tif.aux.xml", ".qml")),
-    *(f"changes.{kind}" for kind in VECTOR_FORMATS),
+    *(f"changes.{kind}" for kind in FORMATS),
     *("changes.qml", "summary.csv", "summary.json", "report.html"),
 )
 
@@ -91,7 +91,7 @@ def add_result_options(parser: Parser) -> None:
     group.add_argument(
         "--vector",
         nargs="+",
-        choices=(*VECTOR_FORMATS, "none"),
+        choices=(*FORMATS, "none"),
         default=["gpkg"],
         help="polygons of what changed: gpkg, geojson, both, or none (default: gpkg)",
     )
@@ -155,14 +155,10 @@ def check_options(args: argparse.Namespace, scheme: Scheme) -> None:
             f"--full-semantics: these networks are for {scheme.task}, which has no classes of two "
             "dates; leave it out"
         )
-    vectors = {"pyogrio", "shapely"} if args.vector and scheme.task != "land_cover" else set()
-    needed = vectors | ({"jinja2"} if args.report else set())
-    missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
-    if missing:
-        raise ValueError(
-            f"the package(s) {', '.join(missing)} are not installed: pip install "
-            f"{' '.join(missing)}, or pass --vector none and leave out --report"
-        )
+    if scheme.task != "land_cover":
+        check_packages(args.vector)
+    if args.report and importlib.util.find_spec("jinja2") is None:
+        raise ValueError("--report needs jinja2: pip install jinja2, or leave it out")
 
 
 def file_names(args: argparse.Namespace, scheme: Scheme) -> list[str]:
