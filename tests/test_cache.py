@@ -172,14 +172,20 @@ import sys
 import numpy as np
 from datasets.cache import Layout, RamCache
 from utils import distributed
+from utils.cli import run
 
-with distributed.session("cpu"):
-    store, rank = RamCache(Layout([((4,),), ((4,),)])), distributed.rank()
-    store.fetch(rank, lambda: [np.full(4, 7 + rank, np.uint8)])
-    distributed.barrier()
-    assert store.num_filled == 2, store.num_filled
-    found = store.fetch(1 - rank, lambda: sys.exit("a copy of its own"))
-    assert (found[0] == 8 - rank).all()
+
+def main():
+    with distributed.session("cpu"):
+        store, rank = RamCache(Layout([((4,),), ((4,),)])), distributed.rank()
+        store.fetch(rank, lambda: [np.full(4, 7 + rank, np.uint8)])
+        distributed.barrier()
+        assert store.num_filled == 2, store.num_filled
+        found = store.fetch(1 - rank, lambda: sys.exit("a copy of its own"))
+        assert (found[0] == 8 - rank).all()
+
+
+run(main)
 """
 
 

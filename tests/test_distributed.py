@@ -126,36 +126,42 @@ import torch
 from torch import nn
 from utils import distributed
 from timm.layers import BatchNormAct2d
+from utils.cli import run
 
-with distributed.session("cpu") as device:
-    rank, world = distributed.rank(), distributed.world()
-    assert world == 2 and distributed.is_main() == (rank == 0)
-    total = distributed.sum_over_ranks(torch.tensor([1.0, rank]))
-    assert total.tolist() == [2, 1]
 
-    def build():
-        torch.manual_seed(0)
-        layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Conv2d(4, 4, 3), BatchNormAct2d(4), nn.Conv2d(4, 1, 1))
+def main():
+    with distributed.session("cpu") as device:
+        rank, world = distributed.rank(), distributed.world()
+        assert world == 2 and distributed.is_main() == (rank == 0)
+        total = distributed.sum_over_ranks(torch.tensor([1.0, rank]))
+        assert total.tolist() == [2, 1]
 
-    x = torch.randn(6, 3, 9, 9, generator=torch.Generator().manual_seed(1))
-    alone, shared = build(), build()
-    alone(x).square().sum().backward()
-    parallel = distributed.wrap(shared)
-    # ranks hold different numbers of tiles: 4 and 2
-    part = x[:4] if rank == 0 else x[4:]
-    for i, piece in enumerate((part, part)):  # the first without exchange, as accumulation does
-        with distributed.gradients_synced(parallel, i == 1):
-            (parallel(piece).square().sum() * world / 2).backward()
-    for one, two in zip(alone.parameters(), shared.parameters()):
-        torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-3)
-    for (name, one), two in zip(alone.named_buffers(), shared.buffers()):
-        if name.endswith("running_var"):  # two updates against one
-            torch.testing.assert_close((two - 0.81) / 1.9, one - 0.9, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(shared.eval()(x), alone.load_state_dict(
-        shared.state_dict()) and alone.eval()(x), rtol=1e-4, atol=1e-5)
-    distributed.barrier()
-    open(f"{sys.argv[1]}/{rank}", "w").close()
+        def build():
+            torch.manual_seed(0)
+            layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()]
+            return nn.Sequential(*layers, nn.Conv2d(4, 4, 3), BatchNormAct2d(4), nn.Conv2d(4, 1, 1))
+
+        x = torch.randn(6, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+        alone, shared = build(), build()
+        alone(x).square().sum().backward()
+        parallel = distributed.wrap(shared)
+        # ranks hold different numbers of tiles: 4 and 2
+        part = x[:4] if rank == 0 else x[4:]
+        for i, piece in enumerate((part, part)):  # the first without exchange, as accumulation does
+            with distributed.gradients_synced(parallel, i == 1):
+                (parallel(piece).square().sum() * world / 2).backward()
+        for one, two in zip(alone.parameters(), shared.parameters()):
+            torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-3)
+        for (name, one), two in zip(alone.named_buffers(), shared.buffers()):
+            if name.endswith("running_var"):  # two updates against one
+                torch.testing.assert_close((two - 0.81) / 1.9, one - 0.9, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(shared.eval()(x), alone.load_state_dict(
+            shared.state_dict()) and alone.eval()(x), rtol=1e-4, atol=1e-5)
+        distributed.barrier()
+        open(f"{sys.argv[1]}/{rank}", "w").close()
+
+
+run(main)
 """
 
 

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from utils.allocator import keep_freed_memory
+from utils.cli import end_script
 
 # one rank may check a large data set, or have the largest scene, while the others wait
 PATIENCE = timedelta(hours=12)
@@ -84,6 +85,8 @@ def relaunch_per_gpu(device: str) -> None:
 def session(device: str) -> Iterator[torch.device]:
     """Joins the other processes (if torchrun started this one) and yields this one's device.
 
+    Where scripts work together on CPUs, the process ends with the block, unless that raises.
+
     Args:
         device: auto, cpu, cuda or cuda:N (--device).
 
@@ -104,6 +107,8 @@ def session(device: str) -> Iterator[torch.device]:
     try:
         yield chosen
         barrier()  # no process goes while another still talks to it
+        if dist.is_initialized() and chosen.type == "cpu":
+            end_script()  # now and then gloo's threads abort a process that tears them down
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
