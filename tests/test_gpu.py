@@ -1,6 +1,7 @@
 """What only a CUDA device can show; skipped without one."""
 
 import json
+from itertools import count
 
 import pytest
 import torch
@@ -39,3 +40,25 @@ def test_a_gpu_trains_and_writes_its_run(tmp_path, amp):
     lines = (tmp_path / "out/runs/run/log.jsonl").read_text().splitlines()
     losses = [json.loads(line)["total"] for line in lines if '"train"' in line]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp32"])
+def test_the_loop_never_waits_for_the_device(tmp_path, amp, monkeypatch):
+    """Between the first two steps, which try out convolutions, and the last, which writes."""
+    steps, endless = 8, train.endless
+
+    def watched(*args, **kwargs):
+        try:
+            for step, batch in zip(count(1), endless(*args, **kwargs), strict=False):
+                torch.cuda.set_sync_debug_mode("error" if 2 < step < steps else "default")
+                yield batch
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(train, "endless", watched)
+    data = make_second(tmp_path / "data", train=44, size=64)
+    words = ["--data-root", data, "--model", "pspnet", "--backbone", "hrnet_w18_v1", "--ema"]
+    words += ["--lightweight", "--device", "cuda:0", "--amp", amp, "--batch-size", "4"]
+    words += ["--accumulate", "2", "--max-steps", steps, "--log-every", "100"]
+    train.main([str(word) for word in [*words, "--outdir", tmp_path / "out", "--name", "run"]])
+    assert (tmp_path / "out/runs/run/last.pth").exists()
