@@ -75,8 +75,10 @@ class FusedConv(nn.Module):
         self, x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor | None
     ) -> Tensor:
         window = (self.stride, self.padding, self.dilation, self.groups)
-        if not self.relu:  # cuDNN's always ends with one
-            return F.conv2d(x, weight, bias, *window).add_(other)
+        if not self.relu or self.groups > 1:  # cuDNN's ends with one, and is slow in groups
+            y = F.conv2d(x, weight, bias, *window)
+            y = y if other is None else y.add_(other)
+            return y.relu_() if self.relu else y
         if other is None:
             return torch.cudnn_convolution_relu(x, weight, bias, *window)
         return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *window)
