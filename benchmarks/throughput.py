@@ -28,7 +28,8 @@ from utils.files import write_json
 from utils.inference import Member, Normalise, Predictor
 from utils.losses import SENSEEARTH_CLASS_WEIGHTS, Objective
 from utils.optim import build_optimizer
-from utils.precision import AMP_CHOICES, pick_amp
+from utils.options import AMP_CHOICES
+from utils.precision import pick_amp
 from utils.schemes import SECOND
 from utils.structures import IGNORE_INDEX, Sample
 from utils.training import forward_backward
