@@ -160,6 +160,11 @@ def test_a_command_line_is_read_without_slow_imports(script, words):
     assert found & SLOW == set()
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_imports_torch_and_nothing_else_that_is_slow(script):
+    assert modules_of("-c", f"import {script}") & SLOW == {"torch"}
+
+
 def test_train_help_lists_networks_backbones_and_units(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
