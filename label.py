@@ -4,6 +4,12 @@
 on the outcome.
 """
 
+from commands.label import parse_args
+from utils.cli import run
+
+if __name__ == "__main__":
+    run(parse_args)  # --help and mistakes are answered here: what follows takes seconds to import
+
 import argparse
 import time
 from collections.abc import Callable
@@ -17,11 +23,9 @@ from tqdm import tqdm
 from datasets import DATASETS, build_dataset, check_dataset, find_scheme
 from datasets.layout import parse_folders
 from datasets.loader import eval_loader
-from models import BACKBONES, NETWORKS
 from models.checkpoints import find_checkpoints, load_ensemble
 from models.published import described
-from utils import distributed, options
-from utils.cli import Parser, fraction, positive_int, run
+from utils import distributed
 from utils.files import write_json
 from utils.inference import Predictor, mean_probs, to_device
 from utils.labelling import LabelRecord, done_tiles, start_or_continue, total_stats
@@ -31,46 +35,6 @@ from utils.pseudo_labels import PseudoLabelStats, VoteCounter, mean_rule
 from utils.results import true_masks
 from utils.structures import Sample, Scheme
 from utils.writers import BackgroundWriter
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = Parser("Pseudo-label the unchanged pixels of the training tiles.", prog="label.py")
-    data = options.add_data_options(parser, DATASETS)
-    options.add_split_option(data)
-    data.add_argument(
-        "--overwrite", action="store_true", help="replace masks made with other settings"
-    )
-    options.add_ensemble_options(parser, NETWORKS, BACKBONES)
-    rule = parser.add_argument_group("rule")
-    rule.add_argument(
-        "--rule",
-        choices=("vote", "mean"),
-        default="vote",
-        help="vote: each network votes where its two dates agree, the most votes win, ties stay "
-        "unlabelled; mean: the averaged probabilities must agree on both dates",
-    )
-    rule.add_argument(
-        "--min-confidence",
-        type=fraction,
-        default=0.0,
-        metavar="P",
-        help="with --rule mean: smallest averaged probability at both dates, 0..1 (default: 0)",
-    )
-    options.add_tta_option(rule, "flip_rot")
-    rule.add_argument("--val-batch-size", type=positive_int, default=16, help="pairs at a time")
-    options.add_runtime_options(parser)
-    args = parser.parse_args(argv)
-    if args.min_confidence and args.rule != "mean":
-        parser.error("--min-confidence needs --rule mean; votes have no confidence")
-    task = DATASETS[args.dataset].task
-    if task != "semantic_change":
-        parser.error(
-            f"--dataset {args.dataset} is for {task.replace('_', ' ')}: only "
-            "where classes change are there unchanged pixels to label; choose from "
-            + ", ".join(n for n, e in DATASETS.items() if e.task == "semantic_change")
-        )
-    return args
 
 
 def main(argv: list[str] | None = None) -> None:

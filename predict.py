@@ -3,6 +3,12 @@
 `python predict.py BEFORE.tif AFTER.tif --checkpoints NETWORK.pth --out DIR`
 """
 
+from commands.predict import parse_args
+from utils.cli import run
+
+if __name__ == "__main__":
+    run(parse_args)  # --help and mistakes are answered here: what follows takes seconds to import
+
 import argparse
 import time
 from collections.abc import Iterator, Sequence
@@ -16,12 +22,10 @@ from tqdm import tqdm
 from datasets.map_pairs import MapInput, find_maps
 from datasets.map_reader import MapReader
 from datasets.map_strips import MapPredictor
-from models import BACKBONES, NETWORKS
 from models.checkpoints import find_checkpoints, load_ensemble, trained_scheme
 from models.published import LAYOUTS, Published, described
-from utils import distributed, options, predict_options
+from utils import distributed, predict_checks
 from utils.areas import PixelAreas
-from utils.cli import Parser, run
 from utils.files import told_of_full_disks, write_json
 from utils.inference import Predictor
 from utils.map_blender import PieceBlender
@@ -35,32 +39,6 @@ from utils.vectors import check_crs, write_vectors
 from utils.writers import BackgroundWriter
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = Parser("Map what changed between two images, or land cover.", prog="predict.py")
-    predict_options.add_input_options(parser)
-    options.add_ensemble_options(parser, NETWORKS, BACKBONES)
-    predict_options.add_prediction_options(parser)
-    predict_options.add_result_options(parser)
-    predict_options.add_machine_options(parser)
-    args = parser.parse_args(argv)
-    if not args.inputs:
-        parser.error(
-            "no images are named; put them first: predict.py BEFORE AFTER --checkpoints FILE --out "
-            "DIR"
-        )
-    if args.overlap_px is None:
-        args.overlap_px = args.tile_px // 4
-    if "none" in args.vector and len(args.vector) > 1:
-        parser.error("--vector none goes alone; leave out the others, or none")
-    args.vector = [name for name in args.vector if name != "none"]
-    if not args.vector and (args.min_area or args.simplify):
-        parser.error("--vector none: there are no polygons for --min-area or --simplify; leave it "
-                     "out")  # fmt: skip
-    args.change_only = sorted(parser.given(argv) & predict_options.CHANGE_ONLY)
-    return args
-
-
 def main(argv: list[str] | None = None) -> None:
     """Checks everything, then makes one map after another."""
     args = parse_args(argv)
@@ -72,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         scheme = find_scheme(paths[0], hints[0])
         maps = [
-            (one, predict_options.settings(args, one.images, paths, device))
+            (one, predict_checks.settings(args, one.images, paths, device))
             for one in find_maps(args.inputs, scheme.num_dates)
         ]
         finished = check(args, maps, scheme)
@@ -119,8 +97,8 @@ def check(
     Returns:
         The maps that an interrupted run has finished.
     """
-    predict_options.check_options(args, scheme)
-    names = predict_options.file_names(args, scheme)
+    predict_checks.check_options(args, scheme)
+    names = predict_checks.file_names(args, scheme)
     folders = [Path(args.out, one.name) for one, _ in maps]
     if distributed.is_main():
         earlier = FinishedMaps(Path(args.out))
@@ -129,7 +107,7 @@ def check(
     distributed.barrier()
     finished = FinishedMaps(Path(args.out))
     for (one, rules), folder in zip(maps, folders, strict=True):
-        predict_options.refuse_own_inputs(args, one.images, folder, names)
+        predict_checks.refuse_own_inputs(args, one.images, folder, names)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {folder} is a file; name a folder")
         there = [name for name in names if (folder / name).exists()]
@@ -196,7 +174,7 @@ def make_map(
             finish(args, work, parts, scheme)
             seconds = {"maps": maps_s, "network": network_s, "total": time.monotonic() - start_s}
             write_json(work.ready / "predict.json", describe(args, one, reader, scheme, seconds))
-            older = predict_options.OLDER if args.overwrite else ()
+            older = predict_checks.OLDER if args.overwrite else ()
             done = work.publish(older, rules, partial(finished.add, one.name))
         size = f"{reader.width} x {reader.height} px"
         print(f"{size} in {seconds['total']:.0f} s:", *done, sep="\n  ")

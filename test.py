@@ -3,6 +3,12 @@
 `python test.py` averages every checkpoint of outdir/models over the six published views.
 """
 
+from commands.test import parse_args
+from utils.cli import run
+
+if __name__ == "__main__":
+    run(parse_args)  # --help and mistakes are answered here: what follows takes seconds to import
+
 import argparse
 import itertools
 import math
@@ -22,11 +28,9 @@ from datasets.layout import parse_folders
 from datasets.loader import eval_loader
 from datasets.prediction_data import open_part, open_validation
 from datasets.scene_strips import predict_together, sweep_thresholds, true_rows
-from models import BACKBONES, NETWORKS
 from models.checkpoints import find_checkpoints, load_ensemble, trained_scheme, trained_split
 from models.published import LAYOUTS, Published, described
-from utils import distributed, options, test_options
-from utils.cli import Parser, run
+from utils import distributed
 from utils.curves import precision_recall_picture
 from utils.evaluation import describe
 from utils.files import save_image, write_json
@@ -45,53 +49,6 @@ from utils.time_budget import predict_in_time
 from utils.writers import BackgroundWriter, zip_files
 
 FIGURE_PX = 1024  # longest side of a scene in a figure
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = Parser("Predict change (and land cover of both dates).", prog="test.py")
-    data = options.add_data_options(parser, DATASETS)
-    test_options.add_part_option(data)
-    options.add_scene_data_options(data)
-    options.add_sentinel_options(data)
-    options.add_ensemble_options(parser, NETWORKS, BACKBONES)
-    test_options.add_prediction_options(parser)
-    test_options.add_scene_options(parser)
-    test_options.add_output_options(parser)
-    options.add_runtime_options(parser)
-    args = parser.parse_args(argv)
-    scenes = DATASETS[args.dataset].scenes
-    if args.gate and scenes:
-        parser.error(
-            "--gate: only tfinet has a gate, and it is for tiles with classes; leave it out"
-        )
-    refused = test_options.TILES_ONLY if scenes else test_options.SCENES_ONLY
-    for name in parser.given(argv) & refused:
-        parser.error(
-            f"--{name.replace('_', '-')} is for data sets of {'tiles' if scenes else 'scenes'}, "
-            f"--dataset {args.dataset} is none; leave it out"
-        )
-    if args.bands is not None and not DATASETS[args.dataset].chooses_bands:
-        parser.error(f"--dataset {args.dataset} has no --bands to choose from; leave it out")
-    if args.pkl is not None and not has_one_png(args.dataset):
-        parser.error(
-            f"--pkl is for land cover in PNG masks, not --dataset {args.dataset}; leave it out"
-        )
-    if DATASETS[args.dataset].task == "land_cover" and "threshold" in parser.given(argv):
-        parser.error(f"--threshold is for change, --dataset {args.dataset} has none; leave it out")
-    if args.test_batch_size is None:
-        args.test_batch_size = 4 if scenes else 16
-    if args.threshold == "auto" and not scenes:
-        parser.error(
-            f"--threshold auto is for data sets of scenes, --dataset {args.dataset} is none; pass "
-            "a number"
-        )
-    return args
-
-
-def has_one_png(dataset: str) -> bool:
-    """Whether a tile's prediction is one palette PNG."""
-    return DATASETS[dataset].task == "land_cover" and DATASETS[dataset].labels is None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -214,7 +171,7 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
             tiles,
             scheme,
             folder,
-            labels=entry.labels,
+            labels=entry.load().labels,
             probs=probs_folder(args),
             gates=Path(args.outdir, "gate", part) if args.gate else None,
             figures=figures_folder(args),
@@ -249,10 +206,12 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
 
 def pack(entry: DatasetEntry, path: Path, folder: Path, tiles: Dataset) -> int:
     """Packs the masks of tiles for submission; returns the number of files."""
-    if entry.zip is not None:
-        return entry.zip(path, folder, tiles.names)
-    if entry.labels is not None:
-        return zip_files(path, folder, (entry.labels.name(tiles.patch_of(n)) for n in tiles.names))
+    functions = entry.load()
+    if functions.zip is not None:
+        return functions.zip(path, folder, tiles.names)
+    if functions.labels is not None:
+        files = (functions.labels.name(tiles.patch_of(name)) for name in tiles.names)
+        return zip_files(path, folder, files)
     dates = ("im1",) if entry.task != "semantic_change" else ("im1", "im2")
     return zip_files(path, folder, (f"{date}/{name}.png" for date in dates for name in tiles.names))
 

@@ -3,17 +3,22 @@
 With several GPUs visible it starts one process for each by itself; torchrun works too.
 """
 
+from commands.train import build_parser, parse_args
+from utils.cli import run
+
+if __name__ == "__main__":
+    run(parse_args)  # --help and mistakes are answered here: what follows takes seconds to import
+
 import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from datasets import DATASETS, reads_as_trained
+from datasets import reads_as_trained
 from datasets.training_data import (
     build_train_loader,
     build_val_loader,
@@ -22,7 +27,7 @@ from datasets.training_data import (
     split_rule,
     validation_entry,
 )
-from models import BACKBONES, NETWORKS, backbone_of, given_options
+from models import NETWORKS, given_options
 from models.checkpoints import (
     load_ensemble,
     make_recipe,
@@ -31,74 +36,21 @@ from models.checkpoints import (
 )
 from models.initialise import start_network
 from models.published import Published
-from utils import distributed, options, train_options
-from utils.cli import Parser, run
+from utils import distributed
 from utils.cuda_graphs import Graphed
 from utils.evaluation import BEST_BY, validate
 from utils.inference import Member, Normalise, Predictor, to_device
-from utils.log import RunLog, read_options
+from utils.log import RunLog
 from utils.losses import Objective, class_weights
 from utils.monitor import LossMonitor
-from utils.optim import WeightAverage, build_optimizer, check_flags, learning_rate, set_lr
+from utils.optim import WeightAverage, build_optimizer, set_lr
 from utils.precision import pick_amp
-from utils.rucode_config import read_rucode_config
-from utils.runs import Run, find_run
+from utils.runs import Run
+from utils.schedule import learning_rate
 from utils.structures import Scheme
 from utils.training import endless, forward_backward, is_due
 
-# what may differ when a run goes on: nothing that changes its numbers
-FREE_ON_RESUME = {
-    *("resume", "config", "device", "num_workers", "compile", "cuda_graphs"),
-    *("save_every", "keep_every", "log_every"),
-}
-
-
-def build_parser() -> Parser:
-    """Every flag of training."""
-    description = "Train a network on tiles of two dates (or one)."
-    parser = Parser(description, prog="train.py", read_json=read_rucode_config)
-    data = options.add_data_options(parser, DATASETS)
-    options.add_split_option(data)
-    options.add_scene_data_options(data)
-    options.add_sentinel_options(data)
-    train_options.add_training_data_options(data, DATASETS)
-    model = options.add_model_options(parser, NETWORKS, BACKBONES)
-    train_options.add_training_model_options(model)
-    train_options.add_optimisation_options(parser)
-    train_options.add_run_options(options.add_runtime_options(parser))
-    return parser
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line; with --resume, the options of the interrupted run."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    args.backbone = backbone_of(args.model, args.backbone)
-    check_flags(args.optimizer, args.momentum, args.lr_policy, args.lr, args.lr_min, args.lr_gamma)
-    if DATASETS[args.dataset].task == "land_cover":
-        for name in parser.given(argv) & train_options.CHANGE_ONLY:
-            parser.error(
-                f"--{name.replace('_', '-')} is for change, --dataset {args.dataset} has one date; "
-                "leave it out"
-            )
-    if args.resume is None:
-        return args
-    args.resume = str(find_run(args.resume, args.outdir, args.name))
-    given = parser.given(argv)
-    for key, value in read_options(Path(args.resume).parent).items():
-        if key in ("name", "outdir"):  # the run's own, however it was found
-            setattr(args, key, value)
-            continue
-        if key in ("resume", "config") or (key in given and key in FREE_ON_RESUME):
-            continue
-        if key in given and getattr(args, key) != value:
-            parser.error(
-                f"--{key.replace('_', '-')} {getattr(args, key)} differs from the interrupted "
-                f"run's {'default' if value is None else value}; leave it out, or start a new run "
-                "without --resume"
-            )
-        setattr(args, key, value)
-    return args
+__all__ = ["build_parser", "main", "parse_args"]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -267,7 +219,7 @@ def build_network(
             f"--accumulate {args.accumulate} cuts {args.batch_size // distributed.world()} pairs a "
             "process into parts; lower it, or raise --batch-size"
         )
-    smallest = NETWORKS[args.model].smallest_batch
+    smallest = NETWORKS[args.model].load().smallest_batch
     together = args.batch_size // args.accumulate // (1 if args.sync_bn else distributed.world())
     if together < smallest:
         raise ValueError(

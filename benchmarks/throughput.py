@@ -23,7 +23,8 @@ from benchmarks.machine import Rates, machine, measure_rates, wait
 from utils import distributed
 from utils.cli import Parser, positive_int, run
 from utils.files import write_json
-from utils.precision import AMP_CHOICES, pick_amp
+from utils.options import AMP_CHOICES
+from utils.precision import pick_amp
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("plain", "ours")

@@ -1,53 +1,44 @@
-"""Data sets by name. To add one: a file with build, check and scheme functions, a line here."""
+"""Data sets by name. To add one: a file that ends in its DatasetFunctions, a line here.
+
+The command line reads the table before torch is imported: a data set's file is imported when it is
+used.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch.utils.data import Dataset
-
-from datasets.binary import binary_scheme, build_binary, check_binary
-from datasets.checks import check_pairs
-from datasets.dfc2020 import (
-    build_dfc2020,
-    build_sen12ms,
-    build_tiff_dir,
-    check_dfc2020,
-    check_sen12ms,
-    check_tiff_dir,
-    dfc_label_name,
-    sentinel_scheme,
-    write_dfc_label,
-)
-from datasets.folder import (
-    build_folder,
-    check_folder,
-    folder_mask_name,
-    folder_scheme,
-    write_folder_mask,
-)
-from datasets.land_cover import Patch
-from datasets.naic2020 import build_naic2020, check_naic2020, naic2020_scheme, zip_naic
-from datasets.rucode import build_rucode, check_rucode, rucode_scheme
-from datasets.second import build_second
-from utils.schemes import SECOND
 from utils.structures import Scheme
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from datasets.land_cover import Patch
 
 
 class LabelFiles(NamedTuple):
     """How predictions are written where the usual palette PNGs are not what is asked for."""
 
-    name: Callable[[Patch], str]  # of the file, relative to the folder of the masks
+    name: "Callable[[Patch], str]"  # of the file, relative to the folder of the masks
     write: Callable[..., None]  # (path, mask (H, W) of 1..K, scheme, patch)
+
+
+class DatasetFunctions(NamedTuple):
+    """What can be done with a data set."""
+
+    build: "Callable[..., Dataset]"  # (root, part, *, scheme, split, folders, **options)
+    check: Callable[..., dict[str, int]]  # (root, parts, *, scheme, ...) -> tiles per part
+    scheme: Callable[..., Scheme]  # (root, *, folders, bands)
+    labels: LabelFiles | None = None  # of predictions; None: palette PNGs
+    zip: Callable[..., int] | None = None  # (path, folder, names) -> files; None: as they are
 
 
 class DatasetEntry(NamedTuple):
     """What the scripts need to know of a data set."""
 
-    build: Callable[..., Dataset]  # (root, part, *, scheme, split, folders, **options)
-    check: Callable[..., dict[str, int]]  # (root, parts, *, scheme, ...) -> tiles per part
-    scheme: Callable[..., Scheme]  # (root, *, folders, bands)
+    place: str  # module:name of its DatasetFunctions
     root: str  # where it is unless --data-root says otherwise
     task: str  # one of utils.structures.TASKS
     about: str  # one line
@@ -57,49 +48,18 @@ class DatasetEntry(NamedTuple):
     chooses_bands: bool = False  # --bands picks some of its images'
     indexed: bool = False  # so many files that `build` takes index_dir, where their names are kept
     absent_is_zero: bool = False  # a class that never occurs counts as IoU 0 in its published mIoU
-    labels: LabelFiles | None = None  # of predictions; None: palette PNGs
-    zip: Callable[..., int] | None = None  # (path, folder, names) -> files; None: as they are
     scheme_options: tuple[str, ...] = ()  # more that `scheme` takes, by name of the flag
     # more that `build` takes for training, likewise, with its usual value
     training_options: Mapping[str, Any] = MappingProxyType({})
 
-
-def _build_second(root: Path | str, part: str, *, scheme: Scheme, **options) -> Dataset:
-    return build_second(root, part, **options)
-
-
-def _check_second(root: Path | str, parts=None, *, scheme: Scheme, **options) -> dict[str, int]:
-    return check_pairs(root, scheme.palette, parts, **options)
+    def load(self) -> DatasetFunctions:
+        """Its functions."""
+        return resolve_name(self.place)
 
 
-def _second_scheme(root: Path | str, *, folders=None, bands=None) -> Scheme:
-    if bands is not None:
-        raise ValueError("--bands: this data set always has red, green and blue; leave it out")
-    return SECOND
-
-
-def _build_demo(root: Path | str, part: str, **options) -> Dataset:
-    from datasets.demo import ensure_demo  # itself a script: `python -m datasets.demo`
-
-    ensure_demo(root)
-    return _build_second(root, part, **options)
-
-
-def _check_demo(root: Path | str, parts=None, **options) -> dict[str, int]:
-    from datasets.demo import ensure_demo
-
-    ensure_demo(root)
-    return _check_second(root, parts, **options)
-
-
-SENTINEL_GROUPS = ("use_s1", "use_s2hr", "use_s2mr", "use_s2lr", "no_savanna")
-
-
-def _sentinel_entry(build, check, name: str, root: str, about: str, split: str) -> DatasetEntry:
+def _sentinel_entry(place: str, root: str, about: str, split: str) -> DatasetEntry:
     return DatasetEntry(
-        build,
-        check,
-        sentinel_scheme,
+        place,
         root,
         "land_cover",
         about,
@@ -107,32 +67,25 @@ def _sentinel_entry(build, check, name: str, root: str, about: str, split: str) 
         orient="none",
         indexed=True,
         absent_is_zero=True,
-        labels=LabelFiles(lambda patch: dfc_label_name(patch.name, name), write_dfc_label),
-        scheme_options=SENTINEL_GROUPS,
+        scheme_options=("use_s1", "use_s2hr", "use_s2mr", "use_s2lr", "no_savanna"),
     )
 
 
 DATASETS = {
     "second": DatasetEntry(
-        _build_second,
-        _check_second,
-        _second_scheme,
+        "datasets.second:SECOND_FUNCTIONS",
         "data/dataset",
         "semantic_change",
         "SECOND / SenseEarth 2020 layout",
     ),
     "demo": DatasetEntry(
-        _build_demo,
-        _check_demo,
-        _second_scheme,
+        "datasets.demo.tiles:DEMO_FUNCTIONS",
         "data/demo",
         "semantic_change",
         "generated scenes, made on first use",
     ),
     "binary": DatasetEntry(
-        build_binary,
-        check_binary,
-        binary_scheme,
+        "datasets.binary:BINARY_FUNCTIONS",
         "data/dataset",
         "binary_change",
         "folders A B label, images of any size and bands",
@@ -141,9 +94,7 @@ DATASETS = {
         training_options={"positive_crops": 0.0, "samples_per_image": 1},
     ),
     "rucode": DatasetEntry(
-        build_rucode,
-        check_rucode,
-        rucode_scheme,
+        "datasets.rucode:RUCODE_FUNCTIONS",
         "data",
         "binary_change",
         "8-band composites of two dates, masks",
@@ -154,47 +105,35 @@ DATASETS = {
         training_options={"positive_crops": 0.7, "samples_per_image": 100},
     ),
     "folder": DatasetEntry(
-        build_folder,
-        check_folder,
-        folder_scheme,
+        "datasets.folder:FOLDER_FUNCTIONS",
         "data/dataset",
         "land_cover",
         "folders images labels of one date, classes.yaml",
         chooses_bands=True,
-        labels=LabelFiles(folder_mask_name, write_folder_mask),
         training_options={"samples_per_image": 1},
     ),
     "naic2020": DatasetEntry(
-        build_naic2020,
-        check_naic2020,
-        naic2020_scheme,
+        "datasets.naic2020:NAIC2020_FUNCTIONS",
         "data",
         "land_cover",
         "annotation lists of NAIC 2020",
         split="official",
         orient="none",
-        zip=zip_naic,
     ),
     "sen12ms": _sentinel_entry(
-        build_sen12ms,
-        check_sen12ms,
-        "sen12ms",
+        "datasets.dfc2020:SEN12MS_FUNCTIONS",
         "data/sen12ms",
         "Sentinel patches with coarse labels",
         "official",
     ),
     "dfc2020": _sentinel_entry(
-        build_dfc2020,
-        check_dfc2020,
-        "dfc2020",
+        "datasets.dfc2020:DFC2020_FUNCTIONS",
         "data/dfc2020",
         "Sentinel patches of the contest DFC2020",
         "every10th",
     ),
     "tiff_dir": _sentinel_entry(
-        build_tiff_dir,
-        check_tiff_dir,
-        "tiff_dir",
+        "datasets.dfc2020:TIFF_DIR_FUNCTIONS",
         "data/tiff_dir",
         "Sentinel patches without labels",
         "every10th",
@@ -237,7 +176,7 @@ def find_scheme(
     chosen = _scheme_flags(flags)
     _refuse_flags(name, chosen - set(entry.scheme_options))
     chosen = {key: key in chosen for key in entry.scheme_options}
-    return entry.scheme(root or entry.root, folders=folders, bands=bands, **chosen)
+    return entry.load().scheme(root or entry.root, folders=folders, bands=bands, **chosen)
 
 
 def reads_as_trained(name: str, flags: Mapping[str, Any]) -> bool:
@@ -274,7 +213,7 @@ def build_dataset(
     *,
     scheme: Scheme | None = None,
     **options,
-) -> Dataset:
+) -> "Dataset":
     """Builds one part of a data set.
 
     Args:
@@ -292,7 +231,7 @@ def build_dataset(
         raise ValueError(f"--use-pseudo-label is for changed classes, not --dataset {name}")
     if scheme is None:
         scheme = find_scheme(name, root, folders=options.get("folders"))
-    return entry.build(root or entry.root, part, scheme=scheme, **options)
+    return entry.load().build(root or entry.root, part, scheme=scheme, **options)
 
 
 def check_dataset(
@@ -315,7 +254,7 @@ def check_dataset(
     entry = get_entry(name)
     if scheme is None:
         scheme = find_scheme(name, root, folders=options.get("folders"))
-    return entry.check(root or entry.root, parts, scheme=scheme, **options)
+    return entry.load().check(root or entry.root, parts, scheme=scheme, **options)
 
 
 def training_options(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:

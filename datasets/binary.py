@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets import DatasetFunctions
 from datasets.bands import RGB, band_names, band_numbers
 from datasets.checks import Part, check_scenes
 from datasets.codecs import find_coding
@@ -258,3 +259,6 @@ def _coding(sources: Iterable[Source], folders: Mapping[str, str] | None, label_
     paths = {_folder(source.path, "label", folders) for source in sources}
     found = [find_files(path, (".bmp",), envi=True) for path in paths]
     return find_coding([same[0] for files in found for same in files.values()], label_coding)
+
+
+BINARY_FUNCTIONS = DatasetFunctions(build_binary, check_binary, binary_scheme)

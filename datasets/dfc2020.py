@@ -5,11 +5,12 @@ Where their files are says `datasets.sentinel_files`, what is read of them `data
 Reference: arXiv 2002.08254, which describes the baseline of the contest DFC2020.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from datasets import DatasetFunctions, LabelFiles
 from datasets.codecs import LabelError
 from datasets.land_cover import LandCoverDataset, Patch, split_patches
 from datasets.layout import DataError, Problem
@@ -235,3 +236,13 @@ def _read_problems(reader: SentinelReader, index: int) -> list[Problem]:
     except ValueError as error:
         return [Problem("sizes differ", str(error))]
     return []
+
+
+def _functions(dataset: str, build: Callable, check: Callable) -> DatasetFunctions:
+    labels = LabelFiles(lambda patch: dfc_label_name(patch.name, dataset), write_dfc_label)
+    return DatasetFunctions(build, check, sentinel_scheme, labels)
+
+
+SEN12MS_FUNCTIONS = _functions("sen12ms", build_sen12ms, check_sen12ms)
+DFC2020_FUNCTIONS = _functions("dfc2020", build_dfc2020, check_dfc2020)
+TIFF_DIR_FUNCTIONS = _functions("tiff_dir", build_tiff_dir, check_tiff_dir)

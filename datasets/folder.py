@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets import DatasetFunctions, LabelFiles
 from datasets.bands import RGB, band_names, band_numbers
 from datasets.checks import Part, check_parts
 from datasets.class_file import ClassFile, read_class_file, read_classes
@@ -273,3 +274,11 @@ def _named(
 
 def _classes(root: Path | str, folders: Mapping[str, str] | None) -> ClassFile:
     return read_class_file(Path(root) / (folders or {}).get("classes", CLASSES))
+
+
+FOLDER_FUNCTIONS = DatasetFunctions(
+    build_folder,
+    check_folder,
+    folder_scheme,
+    labels=LabelFiles(folder_mask_name, write_folder_mask),
+)

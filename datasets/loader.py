@@ -115,7 +115,7 @@ def eval_loader(
         indices: the tiles to read, in order; None reads all.
         rank: this process, 0..world-1.
         world: number of processes; ranks may get different numbers of batches, or none.
-        num_workers: processes that decode; 0 decodes here.
+        num_workers: processes that decode, at most one a batch; 0, or a single batch, decodes here.
         pin_memory: None = if there is a CUDA device.
 
     Raises:
@@ -129,7 +129,9 @@ def eval_loader(
     sizes = getattr(dataset, "tile_sizes", None)
     runs = itertools.groupby(keys, key=lambda key: sizes[key[1]] if sizes else None)
     batches = [list(batch) for size, run in runs for batch in _batched(run, _fewer(share, size))]
-    return _loader(dataset, batches, num_workers, pin_memory)
+    # a single batch has no other beside which it could be read
+    processes = min(num_workers, len(batches)) if len(batches) > 1 else 0
+    return _loader(dataset, batches, processes, pin_memory)
 
 
 def collate(samples: Sequence[Sample]) -> Sample:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets import DatasetFunctions
 from datasets.annotations import read_annotations
 from datasets.checks import Part, check_parts
 from datasets.codecs import LabelError, read_stored, refuse_unknown
@@ -174,3 +175,6 @@ def read_naic_label(path: Path) -> np.ndarray:
 
 def _list_path(root: Path | str, part: str, folders: Mapping[str, str] | None) -> Path:
     return Path(root) / (folders or {}).get(part, LISTS.get(part, f"{part}.json"))
+
+
+NAIC2020_FUNCTIONS = DatasetFunctions(build_naic2020, check_naic2020, naic2020_scheme, zip=zip_naic)

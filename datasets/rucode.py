@@ -10,6 +10,7 @@ Reference: the contest roscosmos-rucode, Kaggle 2021.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from datasets import DatasetFunctions
 from datasets.bands import NAMED, RGB, band_names, band_numbers
 from datasets.checks import Part, check_scenes
 from datasets.codecs import find_coding
@@ -223,3 +224,6 @@ def _coding(root, folders, label_coding: str) -> str:
 
 def _place(root: Path | str, key: str, folders: Mapping[str, str] | None) -> Path:
     return Path(root) / (folders or {}).get(key, PLACES[key])
+
+
+RUCODE_FUNCTIONS = DatasetFunctions(build_rucode, check_rucode, rucode_scheme)

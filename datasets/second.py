@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from datasets import DatasetFunctions
 from datasets.cache import Layout, make_cache
+from datasets.checks import check_pairs
 from datasets.codecs import decode, image_size, read_image, read_label
 from datasets.layout import DataError, Tile, find_files, list_pairs, part_path, test_folder
 from datasets.splits import RULES, split_names
 from datasets.transforms import Augment
 from utils.schemes import SECOND
-from utils.structures import IGNORE_INDEX, Sample
+from utils.structures import IGNORE_INDEX, Sample, Scheme
 
 
 class SecondDataset(Dataset):
@@ -255,3 +257,25 @@ def _stack(arrays: list[np.ndarray], name: str) -> np.ndarray:
         shapes = " and ".join(f"{array.shape[0]} x {array.shape[1]}" for array in arrays)
         raise ValueError(f"tile {name}: its two dates are {shapes} pixels; they must be the same")
     return np.stack(arrays)
+
+
+def second_scheme(root: Path | str, *, folders=None, bands=None) -> Scheme:
+    """The scheme of SECOND, whatever is in its folders.
+
+    Raises:
+        ValueError: bands are chosen.
+    """
+    if bands is not None:
+        raise ValueError("--bands: this data set always has red, green and blue; leave it out")
+    return SECOND
+
+
+def _build(root: Path | str, part: str, *, scheme: Scheme, **options) -> SecondDataset:
+    return build_second(root, part, **options)
+
+
+def _check(root: Path | str, parts=None, *, scheme: Scheme, **options) -> dict[str, int]:
+    return check_pairs(root, scheme.palette, parts, **options)
+
+
+SECOND_FUNCTIONS = DatasetFunctions(_build, _check, second_scheme)

@@ -111,7 +111,7 @@ def check_data(args: argparse.Namespace, scheme: Scheme) -> None:
     if args.val_dataset is None and args.val_root is not None:
         raise ValueError("--val-root belongs to --val-dataset; pass both, or neither")
     entry = validation_entry(args)
-    if args.save_mask and (entry.scenes or entry.labels is not None):
+    if args.save_mask and (entry.scenes or entry.load().labels is not None):
         why = "validates windows of scenes" if entry.scenes else "has GeoTIFFs for labels"
         raise ValueError(
             f"--save-mask writes palette PNGs of whole tiles, --dataset {args.dataset} {why}; "

@@ -312,7 +312,7 @@ def load_matching(network: nn.Module, path: Path | str) -> str:
     content = read_file(path)
     state = content["ema"]["weights"] if content.get("ema") else state_dict_of(content)
     own = network.state_dict()
-    model = next(name for name, kind in NETWORKS.items() if type(network) is kind)
+    model = next(name for name, entry in NETWORKS.items() if type(network) is entry.load())
     if "recipe" not in content and model in LAYOUTS:
         renamed = to_ours(state, LAYOUTS[model])
         if len(renamed.keys() & own.keys()) > len(state.keys() & own.keys()):  # a published file

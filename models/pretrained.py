@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from models.backbones import BACKBONES
+from models import BACKBONES
 from models.published import state_dict_of
 from utils.state_files import load_strictly, read_file
 

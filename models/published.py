@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from models import NETWORKS
-from models.siamese import Network
+from models import NETWORKS, USUAL_BACKBONE
 from utils.schemes import NAIC2020, SECOND, change_scheme, dfc_scheme
 from utils.structures import Scheme
 
@@ -119,7 +118,7 @@ def described(
             )
     models, backbones = list(models or ()), list(backbones or ())
     usual = [NETWORKS[model].usual_backbone for model in models]
-    if not backbones and Network.usual_backbone not in usual:
+    if not backbones and USUAL_BACKBONE not in usual:
         backbones = [name for name in usual if name is not None]
     takes_one = [NETWORKS[model].usual_backbone is not None for model in models]
     if sum(takes_one) != len(backbones):

@@ -21,7 +21,6 @@ from utils.structures import TASKS, Logits
 class Network(nn.Module):
     """Base of all networks: what `build_network` and the scripts ask of their class."""
 
-    usual_backbone: ClassVar[str | None] = "hrnet_w18"  # by default; None: it takes none at all
     dense_output_stride: ClassVar[int | None] = 8  # what the backbone is asked for by default
     undilated: ClassVar[bool] = False  # the backbone has that stride without dilated convolutions
     multigrid: ClassVar[tuple[int, ...]] = ()  # dilations of its last stage (`dilate_blocks`)

@@ -5,7 +5,8 @@ from plain_reference import Plain, random_state
 from safetensors.torch import save_file
 from torch import nn
 
-from models.backbones import BACKBONES, build_backbone, has_output_stride
+from models import BACKBONES
+from models.backbones import build_backbone, has_output_stride
 from models.pretrained import find_pretrained, load_pretrained
 
 HRNETS = [name for name, entry in BACKBONES.items() if entry.high_resolution]

@@ -16,10 +16,11 @@ import test as script
 import train
 from datasets import build_dataset, find_scheme
 from models.checkpoints import load_network, make_recipe, network_of
-from utils.inference import TTA_VIEWS, to_probs
+from utils.inference import to_probs
 from utils.rle import decode
 from utils.schemes import SECOND
 from utils.state_files import save_checkpoint
+from utils.views import TTA_VIEWS
 
 QUICK = ["--num-workers", "0", "--amp", "fp32", "--device", "cpu"]
 TINY = "test_resnet"  # timm's, of 0.4 million weights: quick to draw, to save and to load

@@ -16,6 +16,10 @@ from utils.cli import TRACEBACK, Parser, fraction, one_of, positive_float, posit
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = [name for name in ("train", "label", "test", "predict") if (ROOT / f"{name}.py").exists()]
 
+# what takes long to import
+SLOW = {"torch", "torchvision", "timm", "tensorboard", "rasterio", "scipy", "matplotlib"}
+SLOW |= {"cv2", "pandas", "shapely", "pyogrio", "onnx", "onnxruntime", "jinja2"}
+
 # specs: defaults of the published scripts, which existing commands rely on
 PUBLISHED_DEFAULTS = {
     "batch_size": 8,
@@ -122,6 +126,43 @@ def test_help_shows_groups_and_defaults(script, monkeypatch, capsys):
         assert word in shown
     for name in parser_of(script, monkeypatch).options():
         assert f"--{name}" in shown
+
+
+def modules_of(*words: str) -> set[str]:
+    """The modules that a python process imports until it ends."""
+    command = [sys.executable, "-X", "importtime", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--no-such-option"]], ids=" ".join)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_and_mistakes_do_not_wait_for_slow_imports(script, words):
+    found = modules_of(f"{script}.py", *words)
+    assert f"commands.{script}" in found
+    assert found & SLOW == set()
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("train", ["--model", "fcn", "--dataset", "rucode", "--tta", "--optimizer", "sgd"]),
+        ("label", ["--rule", "mean"]),
+        ("test", ["--dataset", "binary", "--threshold", "auto"]),
+        ("predict", ["a.tif", "b.tif", "--out", "maps", "--vector", "geojson"]),
+    ],
+)
+def test_a_command_line_is_read_without_slow_imports(script, words):
+    code = f"from commands.{script} import parse_args; parse_args({words}); import this"
+    found = modules_of("-c", code)
+    assert "this" in found  # it was read to the end
+    assert found & SLOW == set()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_imports_torch_and_nothing_else_that_is_slow(script):
+    assert modules_of("-c", f"import {script}") & SLOW == {"torch"}
 
 
 def test_train_help_lists_networks_backbones_and_units(capsys):

@@ -40,10 +40,10 @@ def batch_norms_run(network: nn.Module, images: torch.Tensor) -> int:
 @pytest.mark.parametrize("lightweight", [False, True])
 def test_folding_changes_no_prediction(model, lightweight):
     torch.manual_seed(0)
-    kind = NETWORKS[model]
-    backbone = "hrnet_w18_v1" if kind.usual_backbone else None
+    entry = NETWORKS[model]
+    backbone = "hrnet_w18_v1" if entry.usual_backbone else None
     network = build_network(
-        model, backbone, num_classes=6, task=kind.tasks()[0], lightweight=lightweight
+        model, backbone, num_classes=6, task=entry.load().tasks()[0], lightweight=lightweight
     )
     network = lively(network)
     folded, images = fold_batch_norm(network), torch.randn(1, 2, 3, 64, 96)

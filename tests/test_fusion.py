@@ -15,7 +15,7 @@ from utils.fusion import FusedConv, fuse
 
 def built(model: str, backbone: str | None, lightweight: bool = True) -> nn.Module:
     torch.manual_seed(0)
-    task = NETWORKS[model].tasks()[0]
+    task = NETWORKS[model].load().tasks()[0]
     network = build_network(model, backbone, num_classes=6, task=task, lightweight=lightweight)
     return lively(network)
 

@@ -5,17 +5,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from utils.inference import (
-    TTA_VIEWS,
     Member,
     Normalise,
     Predictor,
-    View,
     mean_probs,
     to_masks,
     to_probs,
 )
 from utils.schemes import SECOND
 from utils.structures import Logits, Probs
+from utils.views import TTA_VIEWS, View
 
 CPU = torch.device("cpu")
 K = 3

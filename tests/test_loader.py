@@ -125,6 +125,11 @@ def test_loading_leaves_the_global_random_state_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(("tiles", "processes"), [(0, 0), (4, 0), (8, 2)])
+def test_no_more_processes_read_than_there_are_batches_and_none_a_single_one(tiles, processes):
+    assert eval_loader(Counted(tiles), 4, num_workers=3).num_workers == processes
+
+
 @needs_fork
 def test_workers_live_on_and_follow_the_epoch():
     loader = train_loader(Counted(8), 4, num_workers=2)

@@ -15,12 +15,13 @@ FIVE_NETWORKS = ("fcn", "pspnet", "deeplabv3plus", "unet", "unetplusplus")  # ta
 OTHERS_BACKBONES = ("hrnet_w18", "resnet50")  # of the networks made for one task
 ODD = {"height": 40, "width": 52}  # no multiples of 32
 SMALL = "hrnet_w18_v1"
-BY_DIFFERENCE = [name for name, kind in NETWORKS.items() if issubclass(kind, SiameseNetwork)]
-WITH_BACKBONE = [name for name, kind in NETWORKS.items() if kind.usual_backbone]
-LAND_COVER = [name for name, kind in NETWORKS.items() if "land_cover" in kind.tasks()]
+KINDS = {name: entry.load() for name, entry in NETWORKS.items()}
+BY_DIFFERENCE = [name for name, kind in KINDS.items() if issubclass(kind, SiameseNetwork)]
+WITH_BACKBONE = [name for name, entry in NETWORKS.items() if entry.usual_backbone]
+LAND_COVER = [name for name, kind in KINDS.items() if "land_cover" in kind.tasks()]
 MMSEG = [name for name in NETWORKS if name.startswith("mmseg_")]  # with an auxiliary head
 NO_DROPOUT = ("tfinet", "plain_unet")
-FUSED = [name for name, kind in NETWORKS.items() if "fusion" in kind.options]
+FUSED = [name for name, kind in KINDS.items() if "fusion" in kind.options]
 SHAPES = {  # of 2 tiles of 64 x 64 pixels
     "semantic_change": [(2, 2, K, 64, 64), (2, 64, 64)],
     "binary_change": [None, (2, 64, 64)],
@@ -45,7 +46,7 @@ def build(name, backbone=SMALL, **options):
     """For the first task that the network is made for, unless told otherwise."""
     torch.manual_seed(0)
     if name in NETWORKS:
-        options.setdefault("task", NETWORKS[name].tasks()[0])
+        options.setdefault("task", KINDS[name].tasks()[0])
         backbone = backbone if name in WITH_BACKBONE else None
     return build_network(name, backbone, num_classes=K, **{"lightweight": True, **options})
 
@@ -103,7 +104,7 @@ def predict(network, images):
 
 def heads(name):
     """What a network gives for its first task: classes, change."""
-    task = NETWORKS[name].tasks()[0]
+    task = KINDS[name].tasks()[0]
     return task != "binary_change", task != "land_cover"
 
 
@@ -222,7 +223,7 @@ def test_both_dates_take_one_pass_of_the_encoder(name):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_task_has_its_heads_and_dates(name, task):
-    if task not in NETWORKS[name].tasks():
+    if task not in KINDS[name].tasks():
         with pytest.raises(ValueError, match=f"--model {name} is for .*not {task}"):
             build(name, task=task)
         return
@@ -349,7 +350,7 @@ def test_features_is_the_default_fusion(name):
     images = make_batch().images
     one, other = build(name), build_fused(name, "features", task="semantic_change")
     assert_logits_close(predict(one, images), predict(other, images), atol=0)
-    assert NETWORKS[name].options["fusion"][0] == "features"
+    assert KINDS[name].options["fusion"][0] == "features"
 
 
 @pytest.mark.parametrize("name", FUSED)

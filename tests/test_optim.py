@@ -10,14 +10,12 @@ from torch import nn
 from utils.losses import LossTerms
 from utils.monitor import LossMonitor
 from utils.optim import (
-    LR_POLICIES,
     OPTIMIZERS,
     WeightAverage,
     build_optimizer,
-    check_flags,
-    learning_rate,
     set_lr,
 )
+from utils.schedule import LR_POLICIES, MOMENTA, check_flags, learning_rate
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -91,6 +89,10 @@ def test_every_policy_starts_at_the_given_rate_and_never_rises():
         rates = [learning_rate(policy, 1e-3, step, 30, 5) for step in range(30)]
         assert rates[0] == 1e-3 and all(b <= a for a, b in itertools.pairwise(rates))
         assert rates[-1] > 0
+
+
+def test_every_optimiser_says_whether_it_takes_a_momentum():
+    assert list(OPTIMIZERS) == list(MOMENTA)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)

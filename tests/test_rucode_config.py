@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from commands.train import parse_args
 from utils.rucode_config import RECIPE, read_rucode_config
 
 
@@ -230,6 +231,12 @@ def test_what_has_no_counterpart_is_told_and_what_fits_is_not(folder):
     assert about("in_filters", read(UNETPP, in_filters=48)[1]) == 1
     assert about("activation", read(UNETPP)[1]) == 0
     assert about("activation", read(UNETPP, activation=None)[1]) == 1
+
+
+def test_what_became_of_it_is_told_once_however_often_it_is_read(folder, capsys):
+    path = str(write(UNETPP, "told.json"))
+    assert vars(parse_args([path])) == vars(parse_args([path]))
+    assert capsys.readouterr().out.count("in options of this program") == 1
 
 
 def test_absent_keys_leave_what_is_published(folder):

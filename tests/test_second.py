@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_data import make_pair, write_label
 
-from datasets import DATASETS, build_dataset, check_dataset, find_scheme, layout
+from datasets import DATASETS, DatasetFunctions, build_dataset, check_dataset, find_scheme, layout
 from datasets.codecs import encode, read_image, read_label
 from datasets.layout import DataError, list_pairs, parse_folders
 from datasets.second import SecondDataset, split_parts
@@ -251,6 +251,7 @@ def test_every_data_set_says_what_it_is(name):
     entry = DATASETS[name]
     assert entry.about and entry.root.startswith("data") and entry.task in TASKS
     assert entry.scenes == (entry.task == "binary_change")
+    assert isinstance(entry.load(), DatasetFunctions)
 
 
 @pytest.mark.parametrize("name", ["second", "demo"])

@@ -21,7 +21,7 @@ from models.checkpoints import load_network, make_recipe, network_of
 from utils.inference import Normalise
 from utils.losses import Objective
 from utils.monitor import LossMonitor
-from utils.optim import learning_rate
+from utils.schedule import learning_rate
 from utils.schemes import SECOND
 from utils.state_files import read_file
 from utils.structures import IGNORE_INDEX, Sample

@@ -15,6 +15,8 @@ import yaml
 TRACEBACK = "TWODATES_TRACEBACK"  # environment variable: show where an error came from
 OTHERS_WAIT = 5.0  # seconds that other processes of a run leave rank 0 to tell an error
 
+_told: set[Path] = set()  # configurations of another program that were explained to the user
+
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def __init__(self, prog: str):
@@ -45,7 +47,7 @@ class Parser(argparse.ArgumentParser):
             epilog="Options may be written with - or _. The command line wins over --config; "
             "--no-X turns off a switch X that the config turns on.",
         )
-        self._read_json, self._told = read_json, False
+        self._read_json = read_json
         other = " (or a .json of Rucode)" if read_json else ""
         self.add_argument(
             "--config",
@@ -134,9 +136,9 @@ class Parser(argparse.ArgumentParser):
             values, notes = self._read_json(path)
         except ValueError as error:
             self.error(str(error))
-        if os.environ.get("RANK", "0") == "0" and not self._told:
+        if os.environ.get("RANK", "0") == "0" and path not in _told:
             print(f"{path}, in options of this program:", *notes, sep="\n  ")
-            self._told = True
+            _told.add(path)
         return self._value_words(path, values)
 
     def _value_words(self, path: Path, values: dict[str, Any]) -> list[str]:

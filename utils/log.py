@@ -1,15 +1,12 @@
-"""A run's folder: its options, its log, and TensorBoard."""
+"""A run's log, and TensorBoard."""
 
 import json
-import subprocess
-import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from utils.files import atomic_path, make_folder, write_json
+from utils.files import atomic_path, make_folder
 
 
 class RunLog:
@@ -73,39 +70,3 @@ def _drop_after(path: Path, last_step: int) -> None:
             lines.append(line)
     with atomic_path(path) as temporary:
         temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-
-
-def write_options(folder: Path, options: dict[str, Any]) -> None:
-    """`args.json`: every resolved option, the command, versions and the git commit."""
-    packages = ("torch", "torchvision", "timm", "numpy", "pillow")
-    write_json(
-        folder / "args.json",
-        {
-            "options": options,
-            "command": sys.argv,
-            "python": sys.version.split()[0],
-            "versions": {name: _version(name) for name in packages},
-            "git_commit": _git_commit(),
-        },
-    )
-
-
-def read_options(folder: Path) -> dict[str, Any]:
-    """The options that `write_options` wrote."""
-    return json.loads((folder / "args.json").read_text(encoding="utf-8"))["options"]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -16,18 +16,16 @@ SENSEEARTH_CLASS_WEIGHTS = (2.0, 1.0, 2.0, 2.0, 1.0, 1.0)
 
 
 AUX_WEIGHTS = {"gate": 2.0, "aux_semantic": 0.4}  # as published, where a network has such a head
-CHANGE_LOSSES = ("bce", "dice_bce")
-MEANS_OVER = ("labelled", "all")
 
 
 class Objective(NamedTuple):
     """What is minimised."""
 
     class_weights: Tensor | None = None  # (K,), unitless; None means all 1
-    change_loss: str = "bce"  # of CHANGE_LOSSES
+    change_loss: str = "bce"  # or "dice_bce"
     changed_weight: float = 2.0  # factor on changed pixels in the cross-entropy, unitless
     aux_weight: float | None = None  # of the auxiliary term; None: AUX_WEIGHTS
-    mean_over: str = "labelled"  # of MEANS_OVER: the pixels that the semantic losses divide by
+    mean_over: str = "labelled"  # or "all": the pixels that the semantic losses divide by
 
 
 class LossTerms(NamedTuple):
@@ -79,7 +77,7 @@ def loss_denominators(
     Args:
         batch: semantic (B, T, H, W), change (B, H, W).
         class_weights: (K,), unitless; None means all 1.
-        mean_over: of MEANS_OVER; "all" counts every pixel once, padding and ignored ones too.
+        mean_over: "labelled" or "all"; "all" counts every pixel once, padding and ignored ones too.
     """
     if mean_over == "all":
         weights = torch.ones_like(batch.semantic, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and the moving average of the weights."""
+"""Optimiser and the moving average of the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,46 +6,13 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from utils.schedule import MOMENTA
+
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
     "rmsprop": torch.optim.RMSprop,
 }
-MOMENTA = {"sgd": 0.9, "rmsprop": 0.0}  # unless --momentum says otherwise; adam takes none
-
-LR_POLICIES = {
-    "poly": "falls at every step to --lr-min, to the power of 0.9",
-    "linear": "falls every epoch, to lr / (epochs + 1)",
-    "step": "times --lr-gamma (0.1) after every third of the epochs",
-    "exponential": "times --lr-gamma (0.97) after every epoch",
-    "constant": "stays --lr",
-}
-
-
-def check_flags(
-    kind: str, momentum: float | None, policy: str, lr: float, lr_min: float, gamma: float | None
-) -> None:
-    """Refuses what would have no effect; arguments as of the functions below.
-
-    Raises:
-        ValueError: a momentum for an optimiser that takes none, `lr_min` above `lr` or for another
-            policy than poly, or `gamma` for another than step and exponential.
-    """
-    if momentum is not None and kind not in MOMENTA:
-        raise ValueError(
-            f"--momentum {momentum} is of --optimizer {' and '.join(MOMENTA)}, got {kind}; leave "
-            "it out"
-        )
-    if lr_min and (policy != "poly" or lr_min > lr):
-        raise ValueError(
-            f"--lr-min {lr_min:g} is where --lr-policy poly ends below --lr, got --lr-policy "
-            f"{policy} and --lr {lr:g}; lower it, or leave it out"
-        )
-    if gamma is not None and policy not in ("step", "exponential"):
-        raise ValueError(
-            f"--lr-gamma {gamma:g} is of --lr-policy step and exponential, got {policy}; leave it "
-            "out"
-        )
 
 
 def build_optimizer(
@@ -68,7 +35,7 @@ def build_optimizer(
     """
     groups = parameter_groups(network, lr, head_lr_factor)
     options: dict[str, float | bool] = {"lr": lr, "weight_decay": weight_decay}
-    if kind in MOMENTA:
+    if MOMENTA[kind] is not None:
         options["momentum"] = MOMENTA[kind] if momentum is None else momentum
     if kind != "rmsprop":  # which torch has not fused
         options["fused"] = True
@@ -104,38 +71,6 @@ def _zero_momentum(optimizer: torch.optim.SGD) -> None:
     for group in optimizer.param_groups:
         for p in group["params"]:
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
-
-
-def learning_rate(
-    policy: str,
-    lr: float,
-    step: int,
-    total_steps: int,
-    steps_per_epoch: int,
-    gamma: float | None = None,
-    lr_min: float = 0.0,
-) -> float:
-    """The rate for the step after `step` steps.
-
-    Args:
-        policy: a key of LR_POLICIES.
-        lr: the first rate.
-        step: taken so far, from 0.
-        total_steps: of the whole run.
-        steps_per_epoch: linear, step and exponential change once an epoch.
-        gamma: of step and exponential; None for their own.
-        lr_min: of poly, which falls to it.
-    """
-    if policy == "poly":
-        return (lr - lr_min) * (1 - step / total_steps) ** 0.9 + lr_min
-    if policy == "constant":
-        return lr
-    epoch, epochs = step // steps_per_epoch, -(-total_steps // steps_per_epoch)
-    if policy == "linear":
-        return lr * (1 - epoch / (epochs + 1))
-    if policy == "step":
-        return lr * (0.1 if gamma is None else gamma) ** (epoch // max(epochs // 3, 1))
-    return lr * (0.97 if gamma is None else gamma) ** epoch
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

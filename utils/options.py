@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterable
 
 from utils.cli import Parser, one_of
-from utils.inference import TTA_VIEWS
-from utils.precision import AMP_CHOICES
+from utils.views import TTA_VIEWS
 
+AMP_CHOICES = ("auto", "bf16", "fp16", "fp32")
 OUTPUT_STRIDES = (8, 16, 32)
 
 

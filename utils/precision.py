@@ -2,8 +2,6 @@
 
 import torch
 
-AMP_CHOICES = ("auto", "bf16", "fp16", "fp32")
-
 
 def pick_amp(amp: str, device: torch.device) -> torch.dtype | None:
     """--amp -> the autocast type, or None for plain float32; `auto` is bf16 where it is fast."""

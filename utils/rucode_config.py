@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 # fixed in the original's code
 RECIPE: dict[str, object] = {
     "change_loss": "dice_bce",
@@ -272,6 +270,8 @@ def _run_options(config: Config) -> Options:
             options[name] = _positive_int(config, key)
             config.say(key, f"--{name.replace('_', '-')}")
     if device := _text(config, "device"):
+        import torch
+
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
             raise config.error("device", "must be auto, cpu, cuda or cuda:N")
         absent = device.startswith("cuda") and not torch.cuda.is_available()

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from torch import nn
 from tqdm import tqdm
 
 from utils import distributed
-from utils.log import RunLog, write_options
+from utils.log import RunLog
+from utils.run_folders import write_options
 from utils.state_files import load_strictly, read_file, save_checkpoint
 
 
@@ -143,30 +143,3 @@ class Run:
             return read_file(path).get("run") == self.name
         except ValueError:  # somebody else's, unreadable
             return False
-
-
-def find_run(given: str, outdir: str, name: str | None) -> Path:
-    """The `last.pth` of a run: the file or folder that is given, or "" for the newest.
-
-    Raises:
-        FileNotFoundError: there is none, or no args.json beside it.
-    """
-    path = Path(given) if given else _newest_run(outdir, name)
-    path = path / "last.pth" if path.is_dir() else path
-    for file in (path, path.parent / "args.json"):
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"--resume {given}: there is no {file}; pass the last.pth of a run in OUTDIR/runs"
-            )
-    return path
-
-
-def _newest_run(outdir: str, name: str | None) -> Path:
-    """The `last.pth` written last under OUTDIR/runs."""
-    found = sorted(Path(outdir, "runs").glob(f"{name or '*'}/last.pth"), key=os.path.getmtime)
-    if not found:
-        raise FileNotFoundError(
-            f"--resume: no last.pth under {outdir}/runs/{name or '*'}; it is written after the "
-            "first epoch (or --save-every STEPS). Start without --resume."
-        )
-    return found[-1]

@@ -3,9 +3,12 @@
 Polarity everywhere: change = 1 means changed. Class indices run over 0..K-1, "unchanged" excluded.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IGNORE_INDEX = 255  # no loss, no metric
 

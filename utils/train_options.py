@@ -4,9 +4,8 @@ import argparse
 from collections.abc import Iterable
 
 from utils.cli import Parser, fraction, one_of, positive_float, positive_int
-from utils.losses import CHANGE_LOSSES, MEANS_OVER
-from utils.optim import LR_POLICIES, OPTIMIZERS
 from utils.options import OUTPUT_STRIDES, add_tta_option
+from utils.schedule import LR_POLICIES, MOMENTA
 
 CHANGE_ONLY = {"swap_dates", "change_loss", "changed_weight"}  # without effect on one date
 FUSIONS = ("features", "difference", "concat")
@@ -116,7 +115,7 @@ def add_optimisation_options(parser: Parser) -> None:
 
 def _add_optimizer_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--optimizer", choices=list(OPTIMIZERS), default="adam", help="what takes the steps"
+        "--optimizer", choices=list(MOMENTA), default="adam", help="what takes the steps"
     )
     group.add_argument(
         "--lr",
@@ -165,7 +164,7 @@ def _add_optimizer_options(group: argparse._ArgumentGroup) -> None:
 def _add_loss_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--change-loss",
-        choices=CHANGE_LOSSES,
+        choices=("bce", "dice_bce"),
         default="bce",
         help="bce: cross-entropy, changed pixels --changed-weight times; dice_bce: Dice and "
         "unweighted cross-entropy",
@@ -183,7 +182,7 @@ def _add_loss_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--loss-mean-over",
-        choices=MEANS_OVER,
+        choices=("labelled", "all"),
         default="labelled",
         help="what the classes' loss is divided by: labelled pixels, or all, ignored ones and "
         "padding counting 0",

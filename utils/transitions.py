@@ -5,15 +5,21 @@ from) has a code too. A binary change (K = 0) has codes 0 and 1. Pixels without 
 largest value of the type: 255, or 65535 where K * K codes need 16 bits.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from utils.colour_vision import distinct_colours
 from utils.structures import IGNORE_INDEX, Scheme
 
-Array = np.ndarray | torch.Tensor
+if TYPE_CHECKING:
+    import torch
+
+    Array = np.ndarray | torch.Tensor
+
 Rgb = tuple[int, int, int]
 
 MAX_CLASSES = 254  # 255 is IGNORE_INDEX in maps of classes; 254 * 254 codes fit into 16 bits
