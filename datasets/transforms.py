@@ -23,6 +23,7 @@ ORIENTATIONS = {
 # how one is chosen: the contest winner's six; quarter turns and flips each half of the time
 # (Rucode, which reaches all eight symmetries); or always as it is
 ORIENT = ("six", "turn_flip", "none")
+STRIP_PX = 64  # of a turned tile at a time: what they are read from stays in the cache
 INVERSE = {name: name for name in ORIENTATIONS} | {"rot90": "rot270", "rot270": "rot90"}
 
 
@@ -155,6 +156,27 @@ def _tone_curve(image: np.ndarray, strength: float, rng: np.random.Generator) ->
     tone = tone.clip(0, 1) ** 2.0**gamma
     tone = tone * (1 - haze) + 0.9 * haze
     return np.rint(tone * 255).astype(np.uint8)
+
+
+def copy_view(out: np.ndarray, view: np.ndarray) -> None:
+    """`out[...] = view`, several times as fast where that is a mirrored or turned tile.
+
+    Mirrored bytes go eight at a time, as numbers of the other byte order; turned ones in strips of
+    columns, rather than each row from all over the tile.
+
+    Args:
+        out: (..., H, W), rows without gaps.
+        view: the same shape.
+    """
+    width, step = view.shape[-1], view.strides[-1]
+    if step == -1 and width % 8 == 0 and view.dtype == out.dtype:
+        out.view(">u8")[...] = view[..., ::-1].view("<u8")[..., ::-1]
+    elif abs(step) == view.itemsize:
+        out[...] = view
+    else:
+        for left in range(0, width, STRIP_PX):
+            columns = (..., slice(left, left + STRIP_PX))
+            out[columns] = view[columns]
 
 
 def _flip(values, axis: int):
