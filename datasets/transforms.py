@@ -142,7 +142,7 @@ def jitter(sample: Sample, strength: float, rng: np.random.Generator) -> Sample:
     images = sample.images.numpy() if tensor else sample.images
     if images.dtype != np.uint8:
         raise ValueError(f"--jitter works on 8-bit images; tile {sample.name} is {images.dtype}")
-    changed = np.stack([_tone_curve(date, strength, rng)[date] for date in images])
+    changed = np.stack([_look_up(_tone_curve(date, strength, rng), date) for date in images])
     return sample._replace(images=torch.from_numpy(changed) if tensor else changed)
 
 
@@ -156,6 +156,11 @@ def _tone_curve(image: np.ndarray, strength: float, rng: np.random.Generator) ->
     tone = tone.clip(0, 1) ** 2.0**gamma
     tone = tone * (1 - haze) + 0.9 * haze
     return np.rint(tone * 255).astype(np.uint8)
+
+
+def _look_up(curve: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """`curve[image]` of bytes, which numpy does five times as slowly."""
+    return np.frombuffer(image.tobytes().translate(curve.tobytes()), np.uint8).reshape(image.shape)
 
 
 def copy_view(out: np.ndarray, view: np.ndarray) -> None:
