@@ -81,7 +81,7 @@ class SceneReader:
             lambda: (p for s in scenes for p in (*s.images, s.label) if p is not None),
             rules=(self.label_coding, [scene.bands for scene in scenes]),
             folder=cache_dir,
-            threads=1,  # open rasters are not for several
+            threads=1,  # each keeps rasters of its own, some of them decoded whole
         )
 
     def rows(self, index: int) -> tuple[int, int]:

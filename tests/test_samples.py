@@ -15,6 +15,7 @@ from datasets.loader import collate, train_loader
 from datasets.prepare import main as prepare
 from datasets.transforms import Augment
 from utils.inference import to_device
+from utils.results import true_masks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
@@ -63,6 +64,7 @@ def test_items_have_int64_labels_and_batches_the_same_in_bytes(tmp_path, name):
     for cache in (None, "ram", "disk"):
         found = collate(build(name, root, cache).__getitems__(keys))
         assert found.semantic.dtype == found.change.dtype == torch.uint8
+        assert torch.equal(true_masks(found), true_masks(expected))
         found = to_device(found, torch.device("cpu"))
         assert found.name == expected.name
         for one, two in zip(found[1:], expected[1:], strict=True):

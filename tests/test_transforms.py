@@ -52,7 +52,9 @@ def test_orientation_moves_all_alike_and_has_an_inverse(name):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
-@pytest.mark.parametrize("shape", [(2, 3, 96, 80), (0, 16, 8), (70, 130), (1, 1), (3, 71, 69)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 96, 80), (0, 16, 8), (70, 130), (2, 1, 16), (1, 1), (3, 71, 69)]
+)
 @pytest.mark.parametrize("name", ORIENTATIONS)
 def test_a_view_is_copied_as_it_is_seen(name, shape, dtype):
     values = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
