@@ -33,6 +33,7 @@ from models.initialise import start_network
 from models.published import Published
 from utils import distributed, options, train_options
 from utils.cli import Parser, run
+from utils.cuda_graphs import Graphed
 from utils.evaluation import BEST_BY, validate
 from utils.inference import Member, Normalise, Predictor, to_device
 from utils.log import RunLog, read_options
@@ -47,7 +48,7 @@ from utils.training import endless, forward_backward, is_due
 
 # what may differ when a run goes on: nothing that changes its numbers
 FREE_ON_RESUME = {
-    *("resume", "config", "device", "num_workers", "compile"),
+    *("resume", "config", "device", "num_workers", "compile", "cuda_graphs"),
     *("save_every", "keep_every", "log_every"),
 }
 
@@ -139,8 +140,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         resume=args.resume,
     )
     step = saved.restore(network, optimizer, scaler, ema)
-    compiled = torch.compile(network) if args.compile else network
-    parallel = distributed.wrap(compiled, args.sync_bn)
+    parallel = distributed.wrap(launched(args, network, device), args.sync_bn)
 
     steps_per_epoch = len(train_batches)
     total_steps = args.max_steps or args.epochs * steps_per_epoch
@@ -191,6 +191,14 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             break
     bar.close()
     saved.log.close()
+
+
+def launched(args: argparse.Namespace, network: nn.Module, device: torch.device) -> nn.Module:
+    """The network in the way that its kernels are launched: compiled, replayed, or one by one."""
+    if args.compile:
+        return torch.compile(network)
+    replayed = args.cuda_graphs and device.type == "cuda" and args.accumulate == 1
+    return Graphed(network) if replayed and distributed.world() == 1 else network
 
 
 def refuse_complete(saved: Run, step: int, total_steps: int, early_stop: int | None) -> None:

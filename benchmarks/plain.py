@@ -3,14 +3,22 @@
 Speed only: it takes our network apart, so both sides share weights and tiles (that ours computes
 what was published is tested against an independent reading, tests/plain_reference.py). float32,
 one encoder pass per date, views one after the other, unfused Adam, the loss on full-size
-probabilities.
+probabilities, tiles decoded anew each time, masks written between batches.
 """
 
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from models.siamese import SiameseNetwork
+from utils.schemes import SECOND
 
 MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
 STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
@@ -37,7 +45,7 @@ class PlainNetwork(nn.Module):
 
 def normalise(images: Tensor) -> Tensor:
     """(..., 3, H, W) uint8 -> float32."""
-    return (images.float() / 255 - MEAN) / STD
+    return (images.float() / 255 - MEAN.to(images.device)) / STD.to(images.device)
 
 
 def predict(network: PlainNetwork, image1: Tensor, image2: Tensor) -> tuple[Tensor, ...]:
@@ -83,13 +91,117 @@ def training_step(
     out1, out2, prob = network(images[:, 0], images[:, 1])
     changed = change.float()
     loss_change = F.binary_cross_entropy(prob, changed, weight=1 + changed)
-    loss1 = F.cross_entropy(out1, semantic[:, 0], CLASS_WEIGHTS, ignore_index=255)
-    loss2 = F.cross_entropy(out2, semantic[:, 1], CLASS_WEIGHTS, ignore_index=255)
+    weights = CLASS_WEIGHTS.to(images.device)
+    loss1 = F.cross_entropy(out1, semantic[:, 0], weights, ignore_index=255)
+    loss2 = F.cross_entropy(out2, semantic[:, 1], weights, ignore_index=255)
     loss = 2 * loss_change + loss1 + loss2
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     return loss
+
+
+class PlainPairs(Dataset):
+    """Tiles of a folder: normalised images, and labels where wanted, as one worker makes them.
+
+    Args:
+        folder: with im1, im2, and label1, label2.
+        labelled: whether to read those.
+        augmented: turned or mirrored at random.
+        training: without every tenth tile, which validates.
+    """
+
+    TURNS = (
+        Image.Transpose.FLIP_LEFT_RIGHT,
+        Image.Transpose.FLIP_TOP_BOTTOM,
+        Image.Transpose.ROTATE_90,
+        Image.Transpose.ROTATE_180,
+        Image.Transpose.ROTATE_270,
+        None,
+    )
+
+    def __init__(
+        self, folder: Path, labelled: bool, augmented: bool = False, training: bool = False
+    ):
+        names = sorted(path.name for path in (folder / "im1").iterdir())
+        self.names = [name for i, name in enumerate(names) if i % 10 or not training]
+        self.folder, self.augmented = folder, augmented
+        self.fields = ("im1", "im2", "label1", "label2") if labelled else ("im1", "im2")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple:
+        """Name, images (3, H, W) float32, labels (H, W) int64."""
+        name = self.names[index]
+        pictures = [Image.open(self.folder / field / name) for field in self.fields]
+        turn = random.choice(self.TURNS) if self.augmented else None
+        if turn is not None:
+            pictures = [picture.transpose(turn) for picture in pictures]
+        images = [torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures[:2]]
+        labels = [torch.from_numpy(np.array(p)).long() for p in pictures[2:]]
+        return name, *(normalise(image) for image in images), *labels
+
+
+def vote(votes: Sequence[np.ndarray], classes: int) -> np.ndarray:
+    """The value with most votes, the lowest of equals; votes (H, W) in 0..classes."""
+    counts = sum(np.eye(classes + 1)[one] for one in votes)
+    return counts.argmax(-1).astype(np.uint8)
+
+
+@torch.no_grad()
+def label(networks: Sequence[PlainNetwork], batches: DataLoader, out: Path) -> None:
+    """Pseudo labels of the ensemble, each the mean of six views."""
+    device = next(networks[0].parameters()).device
+    for names, image1, image2, label1, label2 in batches:
+        votes = [[[], []] for _ in names]
+        for network in networks:
+            out1, out2, _ = predict_tta(network, image1.to(device), image2.to(device))
+            pred1, pred2 = out1.argmax(1).cpu() + 1, out2.argmax(1).cpu() + 1
+            same = torch.where(pred1 == pred2, pred1, 0)
+            for i in range(len(names)):
+                for date, true in enumerate((label1, label2)):
+                    one = torch.where(true[i] != 0, true[i], same[i])
+                    votes[i][date].append(one.numpy())
+        for name, dates in zip(names, votes, strict=True):
+            for date, one in enumerate(dates, start=1):
+                _write(out / f"im{date}" / name, vote(one, SECOND.num_classes))
+
+
+@torch.no_grad()
+def test(networks: Sequence[PlainNetwork], batches: DataLoader, out: Path) -> None:
+    """Masks of the ensemble's mean over six views."""
+    device = next(networks[0].parameters()).device
+    for names, image1, image2 in batches:
+        each = [predict_tta(n, image1.to(device), image2.to(device)) for n in networks]
+        out1, out2, change = (sum(values) / len(values) for values in zip(*each, strict=True))
+        for date, probs in enumerate((out1, out2), start=1):
+            masks = probs.argmax(1) + 1
+            masks[change <= 0.5] = 0
+            for name, mask in zip(names, masks.cpu().numpy().astype(np.uint8), strict=True):
+                _write(out / f"im{date}" / name, mask)
+
+
+class PlainConfusion:
+    """Counts of (truth, prediction) pairs, on the CPU."""
+
+    def __init__(self, states: int):
+        self.states, self.counts = states, np.zeros((states, states))
+
+    def update(self, pred: Tensor, true: Tensor) -> None:
+        """Adds masks of any shape, 0..states-1."""
+        pred, true = pred.cpu().numpy().ravel(), true.cpu().numpy().ravel()
+        known = (true >= 0) & (true < self.states)
+        cells = self.states * true[known].astype(int) + pred[known]
+        counts = np.bincount(cells, minlength=self.states**2)
+        self.counts += counts.reshape(self.states, self.states)
+
+
+def _write(path: Path, mask: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(mask)
+    image.putpalette([channel for colour in SECOND.palette for channel in colour])
+    image.save(path)
 
 
 def _resize(x: Tensor, size: torch.Size) -> Tensor:

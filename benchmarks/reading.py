@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from benchmarks.throughput import machine
+from benchmarks.machine import machine
 from datasets.dfc2020 import build_sen12ms
 from datasets.land_cover import LandCoverDataset
 from datasets.patch_index import list_patches

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.layers import resize
+from models.resampling import Upsample, resize
 
 
 class BackboneEntry(NamedTuple):
@@ -131,6 +131,7 @@ class HRNetBackbone(Backbone):
         self.merged_stride = self.strides[0]
         for module in body.modules():
             if isinstance(module, nn.Upsample):
+                module.__class__ = Upsample
                 module.mode, module.align_corners = "bilinear", True
 
     def merge(self, maps: list[Tensor]) -> Tensor:

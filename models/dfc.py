@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from models.backbones import Backbone
 from models.land_cover import LandCoverNetwork
-from models.layers import conv3x3, conv3x3_bn_relu, resize
+from models.layers import conv3x3, conv3x3_bn_relu
+from models.resampling import resize
 
 WIDTH = 256  # of the ASPP and the decoder
 FINE_WIDTH = 48  # of the fine map in the decoder

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.layers import ASPP, PyramidPooling, conv1x1_bn_relu, conv3x3_bn_relu, resize
+from models.layers import ASPP, PyramidPooling, conv1x1_bn_relu, conv3x3_bn_relu
+from models.resampling import resize
 
 
 class FCNHead(nn.Module):

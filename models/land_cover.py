@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from models.backbones import Backbone
-from models.layers import resize
+from models.resampling import resize
 from models.siamese import Network, pad_to_multiple
 from utils.structures import Logits
 

@@ -1,8 +1,9 @@
 """Blocks that several heads share. Every map is (N, C, h, w)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.resampling import region_means, resize
 
 
 class SeparableConv3x3(nn.Module):
@@ -65,13 +66,6 @@ def conv1x1_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-def resize(x: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool = False) -> Tensor:
-    """Bilinear to `size` = (h, w); the input itself if it has that size already."""
-    if x.shape[-2:] == tuple(size):
-        return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
-
-
 class PyramidPooling(nn.Module):
     """The input beside its averages over 1, 4, 9 and 36 regions: C -> C + 4 * (C // 4) channels.
 
@@ -89,9 +83,8 @@ class PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, out_channels, h, w)."""
         maps = [x]
-        for i, bins in enumerate(self.bins):
-            conv = self.get_submodule(f"conv{i + 1}")
-            maps.append(resize(conv(F.adaptive_avg_pool2d(x, bins)), x.shape[-2:]))
+        for i, means in enumerate(region_means(x, self.bins), start=1):
+            maps.append(resize(self.get_submodule(f"conv{i}")(means), x.shape[-2:]))
         return torch.cat(maps, dim=1)
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from models.backbones import Backbone
 from models.land_cover import LandCoverNetwork
-from models.layers import conv3x3, resize
+from models.layers import conv3x3
+from models.resampling import resize
 
 WIDTH = 512  # of the decode heads
 AUX_WIDTH = 256

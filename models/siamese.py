@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.backbones import Backbone
 from models.heads import DeepLabV3PlusHead, FCNHead, PSPHead
-from models.layers import resize
+from models.resampling import resize
 from models.unet import UNetHead
 from models.unetplusplus import UNetPlusPlusHead
 from utils.structures import TASKS, Logits

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones import Backbone
-from models.layers import conv3x3, resize
+from models.layers import conv3x3
+from models.resampling import resize
 from models.siamese import Network, check_two_dates, pad_to_multiple
 from utils.structures import Logits
 

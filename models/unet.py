@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import SCSE, conv3x3_bn_relu, resize
+from models.layers import SCSE, conv3x3_bn_relu
+from models.resampling import resize
 
 
 class UNetBlock(nn.Module):

@@ -1,6 +1,7 @@
 """What only a CUDA device can show; skipped without one."""
 
 import json
+from itertools import count
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import train
 from datasets.loader import collate, eval_loader
 from datasets.second import SecondDataset
 from models import build_network
+from models.resampling import region_means, resize
+from utils import distributed
 from utils.inference import Member, Normalise, Predictor, to_device
 from utils.schemes import SECOND
 
@@ -22,6 +25,8 @@ pytestmark = [
 def test_a_gpu_predicts_what_the_cpu_does():
     torch.manual_seed(0)
     network = build_network("pspnet", "hrnet_w18_v1", num_classes=6, lightweight=True).eval()
+    with distributed.session("cuda"):  # which turns TF32 off
+        pass
     images = torch.randint(256, (2, 2, 3, 64, 64), dtype=torch.uint8)
     probs = []
     for name in ("cpu", "cuda"):
@@ -44,6 +49,46 @@ def test_batches_are_pinned_and_arrive_whole(tmp_path, cache):
             assert torch.equal(found.cpu(), alone)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_maps_are_resized_as_on_the_cpu(align_corners):
+    x = torch.randn(2, 5, 8, 12, requires_grad=True)
+    want = resize(x, (32, 48), align_corners)
+    y = x.detach().cuda().bfloat16().requires_grad_()
+    got = resize(y, (32, 48), align_corners)
+    torch.testing.assert_close(got.float().cpu(), want, rtol=2e-2, atol=2e-2)
+    gradient = torch.randn_like(want)
+    want.backward(gradient)
+    got.backward(gradient.to(got))
+    torch.testing.assert_close(y.grad.float().cpu(), x.grad, rtol=2e-2, atol=1e-1)
+
+
+def test_means_over_regions_are_those_of_the_cpu():
+    x = torch.randn(2, 5, 13, 16)
+    for got, want in zip(
+        region_means(x.cuda(), (1, 2, 6)), region_means(x, (1, 2, 6)), strict=True
+    ):
+        torch.testing.assert_close(got.cpu(), want, rtol=1e-4, atol=1e-5)
+
+
+def losses_of(tmp_path, name: str, *words: object) -> list[float]:
+    """The losses of a short training run."""
+    words = ["--data-root", tmp_path / "data", "--model", "pspnet", "--lightweight", *words]
+    words += ["--backbone", "hrnet_w18_v1", "--device", "cuda:0", "--batch-size", "4"]
+    words += ["--epochs", "2", "--log-every", "1", "--outdir", tmp_path / "out", "--name", name]
+    train.main([str(word) for word in words])
+    lines = (tmp_path / "out/runs" / name / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["total"] for line in lines if '"train"' in line]
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp32"])
+def test_a_replayed_network_trains_as_one_launched_step_by_step(tmp_path, amp):
+    make_second(tmp_path / "data", train=20, size=64)
+    replayed = losses_of(tmp_path, "replayed", "--amp", amp)
+    launched = losses_of(tmp_path, "launched", "--amp", amp, "--no-cuda-graphs")
+    assert len(replayed) == 8
+    assert replayed == pytest.approx(launched, rel=0.05 if amp == "bf16" else 5e-3)
+
+
 @pytest.mark.parametrize("amp", ["bf16", "fp16", "fp32"])
 def test_a_gpu_trains_and_writes_its_run(tmp_path, amp):
     data = make_second(tmp_path / "data", train=20, size=64)
@@ -53,3 +98,25 @@ def test_a_gpu_trains_and_writes_its_run(tmp_path, amp):
     lines = (tmp_path / "out/runs/run/log.jsonl").read_text().splitlines()
     losses = [json.loads(line)["total"] for line in lines if '"train"' in line]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp32"])
+def test_the_loop_never_waits_for_the_device(tmp_path, amp, monkeypatch):
+    """Between the first two steps, which try out convolutions, and the last, which writes."""
+    steps, endless = 8, train.endless
+
+    def watched(*args, **kwargs):
+        try:
+            for step, batch in zip(count(1), endless(*args, **kwargs), strict=False):
+                torch.cuda.set_sync_debug_mode("error" if 2 < step < steps else "default")
+                yield batch
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(train, "endless", watched)
+    data = make_second(tmp_path / "data", train=44, size=64)
+    words = ["--data-root", data, "--model", "pspnet", "--backbone", "hrnet_w18_v1", "--ema"]
+    words += ["--lightweight", "--device", "cuda:0", "--amp", amp, "--batch-size", "4"]
+    words += ["--accumulate", "2", "--max-steps", steps, "--log-every", "100"]
+    train.main([str(word) for word in [*words, "--outdir", tmp_path / "out", "--name", "run"]])
+    assert (tmp_path / "out/runs/run/last.pth").exists()

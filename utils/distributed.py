@@ -98,6 +98,7 @@ def session(device: str) -> Iterator[torch.device]:
         keep_freed_memory()
     else:
         torch.backends.cudnn.benchmark = True  # tiles have one size
+        torch.backends.cudnn.allow_tf32 = False  # --amp fp32 means it
     if "RANK" in os.environ and not dist.is_initialized():
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)

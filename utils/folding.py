@@ -51,10 +51,17 @@ def _last_conv(sequential: nn.Sequential, i: int) -> tuple[nn.Sequential | None,
     return None, 0
 
 
+class _Tracer(torch.fx.Tracer):
+    """Takes layers derived from torch's own for what these are."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, nn.Upsample) or super().is_leaf_module(module, name)
+
+
 def _fold_traced(body: nn.Module) -> nn.Module:
     """The body as a torch.fx graph with its batch norms folded, or itself if it has none."""
     try:
-        graph = torch.fx.Tracer().trace(body)
+        graph = _Tracer().trace(body)
     except (torch.fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError):
         return body  # data-dependent control flow, as in transformers
     modules = dict(body.named_modules())

@@ -219,6 +219,13 @@ def _add_loop_options(group: argparse._ArgumentGroup) -> None:
         help="batch statistics over all processes, so that N compute what one would",
     )
     group.add_argument(
+        "--cuda-graphs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="on one GPU launch a network's kernels together: the same numbers, faster with small "
+        "batches; not with --compile or --accumulate",
+    )
+    group.add_argument(
         "--val-every", type=positive_int, metavar="STEPS", help="validate (default: each epoch)"
     )
     group.add_argument(

@@ -1,0 +1,99 @@
+"""Maps brought to another size, in the way that is quick where they are.
+
+On CUDA torch's kernels for channels-last maps are slow (pooling reads a map once for every number
+of regions, the gradient of resizing adds pixel by pixel): there both are products with small
+matrices, which is what a linear filter along rows and columns is.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def resize(x: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool = False) -> Tensor:
+    """(N, C, h, w) bilinear to `size` = (height, width); itself if it has that size already."""
+    if x.shape[-2:] == tuple(size):
+        return x
+    if _by_products(x):
+        return resize_by_products(x, size, align_corners)
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+
+
+class Upsample(nn.Upsample):
+    """torch's bilinear one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, C, H, W)."""
+        if not _by_products(x):
+            return super().forward(x)
+        size = [int(side * self.scale_factor) for side in x.shape[-2:]]
+        return resize_by_products(x, size, self.align_corners)
+
+
+def region_means(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
+    """Means over 1 x 1, 2 x 2, ... regions, which share edge pixels where they do not fit.
+
+    Args:
+        x: (N, C, h, w).
+        grids: regions along a side.
+
+    Returns:
+        For each grid g (N, C, g, g).
+    """
+    if not x.is_cuda:
+        return [F.adaptive_avg_pool2d(x, grid) for grid in grids]
+    return region_means_by_products(x, grids)
+
+
+def resize_by_products(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """`resize` as two matrix products: along the columns, then along the rows."""
+    rows, columns = (
+        _filter(old, new, align_corners, x.device, x.dtype)
+        for old, new in zip(x.shape[-2:], size, strict=True)
+    )
+    x = columns @ x.permute(0, 2, 3, 1)  # (N, h, W, C)
+    x = (rows @ x.flatten(2)).unflatten(2, (size[1], -1))  # (N, H, W, C)
+    return x.permute(0, 3, 1, 2)
+
+
+def region_means_by_products(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
+    """`region_means` as one matrix product, which reads the map once; float32."""
+    regions, share = _regions(*x.shape[-2:], tuple(grids), x.device, x.dtype)
+    sums = regions @ x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, regions of all grids, C)
+    means = (sums * share).transpose(1, 2).split([grid * grid for grid in grids], dim=2)
+    return [mean.unflatten(2, (grid, grid)) for mean, grid in zip(means, grids, strict=True)]
+
+
+def _by_products(x: Tensor) -> bool:
+    """Where it is quicker: maps of half precision and many channels, as networks have inside."""
+    return x.is_cuda and x.dtype != torch.float32 and x.shape[1] > 1
+
+
+@functools.lru_cache(maxsize=64)
+def _filter(
+    old: int, new: int, align_corners: bool, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """(new, old): what of each old pixel goes into each new one."""
+    pixels = torch.eye(old)[None]
+    new_of_old = F.interpolate(pixels, size=new, mode="linear", align_corners=align_corners)[0]
+    return new_of_old.T.contiguous().to(device, dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _regions(
+    height: int, width: int, grids: tuple[int, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """(regions, height * width) of 0 and 1, which are exact in any type, and 1 / pixels of each."""
+    member = torch.cat([torch.kron(_spans(height, g), _spans(width, g)) for g in grids])
+    return member.to(device, dtype), (1 / member.sum(1, keepdim=True)).to(device)
+
+
+def _spans(length: int, count: int) -> Tensor:
+    """(count, length) of 0 and 1: which pixels belong to which of `count` spans of a side."""
+    starts = torch.arange(count) * length // count
+    ends = -(-(torch.arange(count) + 1) * length // count)
+    pixels = torch.arange(length)
+    return ((pixels >= starts[:, None]) & (pixels < ends[:, None])).float()

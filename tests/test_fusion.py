@@ -1,0 +1,137 @@
+"""Convolution, addition and ReLU in one pass."""
+
+import operator
+
+import pytest
+import torch
+import torch.fx
+from test_folding import lively
+from torch import nn
+
+from models import NETWORKS, build_network
+from utils.folding import fold_batch_norm
+from utils.fusion import FusedConv, fuse
+
+
+def built(model: str, backbone: str | None, lightweight: bool = True) -> nn.Module:
+    torch.manual_seed(0)
+    task = NETWORKS[model].tasks()[0]
+    network = build_network(model, backbone, num_classes=6, task=task, lightweight=lightweight)
+    return lively(network)
+
+
+def fused_copy(network: nn.Module) -> nn.Module:
+    return fuse(fold_batch_norm(network).to(memory_format=torch.channels_last))
+
+
+class Holder(nn.Module):
+    """A network whose backbone is traced."""
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.body = torch.fx.symbolic_trace(body.eval())
+
+    def forward(self, x):
+        return self.backbone.body(x)
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("lightweight", [False, True])
+def test_fusing_changes_no_prediction(model, lightweight):
+    network = built(model, "hrnet_w18_v1" if NETWORKS[model].usual_backbone else None, lightweight)
+    fused, images = fused_copy(network), torch.randn(1, 2, 3, 64, 96)
+    with torch.no_grad():
+        for _ in range(2):  # what overwrites its inputs would show the second time
+            for got, want in zip(fused(images), network(images), strict=True):
+                if want is not None:
+                    scale = float(want.abs().max())
+                    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * scale)
+
+
+@pytest.mark.parametrize("backbone", ["hrnet_w18", "resnet18", "resnet50", "seresnext50"])
+@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+def test_fusing_keeps_the_features_of_a_backbone(backbone, amp):
+    network = built("fcn", backbone)
+    fused, images = fused_copy(network), torch.randn(2, 3, 64, 96)
+    images = images.to(memory_format=torch.channels_last)
+    assert any(isinstance(module, FusedConv) for module in fused.backbone.modules())
+    with torch.no_grad(), torch.autocast("cpu", amp, enabled=amp is not None):
+        for got, want in zip(fused.backbone(images), network.backbone(images), strict=True):
+            error = (got.float() - want.float()).norm() / want.float().norm()
+            assert float(error) < (3e-2 if amp else 1e-5)
+
+
+def test_no_relu_and_no_addition_of_a_skip_connection_is_left_in_a_resnet():
+    body = fused_copy(built("fcn", "resnet50")).backbone.body
+    kinds = [type(module) for module in body.modules()]
+    assert nn.ReLU not in kinds
+    assert operator.add not in {node.target for node in body.graph.nodes}
+
+
+def test_the_weights_are_shared_not_copied():
+    network = fold_batch_norm(built("fcn", "resnet18"))
+    before = {p.data_ptr() for p in network.parameters()}
+    assert {p.data_ptr() for p in fuse(network).parameters()} <= before
+
+
+class OwnInput(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.conv, self.relu = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.ReLU()
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.relu(self.conv(x) + x)
+
+
+class ReadLater(OwnInput):
+    def forward(self, x):
+        x = self.first(x)
+        return self.relu(self.conv(x * 2) + x) - x
+
+
+class ReadByWhatMovesBehind(OwnInput):
+    """`late` is computed before the sum, but only joins it afterwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.late = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        late = self.late(x)
+        y = self.relu(self.conv(x * 2) + x)
+        return self.relu(late + y)
+
+
+class PassedOn(OwnInput):
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        x = self.first(x)
+        kept = self.dropout(x)
+        return self.relu(self.conv(x * 2) + kept) * x
+
+
+class Input(OwnInput):
+    def forward(self, x):
+        return self.relu(self.conv(x * 2) + x)
+
+
+@pytest.mark.parametrize("kind", [OwnInput, ReadLater, ReadByWhatMovesBehind, PassedOn, Input])
+def test_maps_that_are_read_again_are_not_overwritten(kind):
+    torch.manual_seed(0)
+    body, x = kind().eval(), torch.randn(2, 3, 8, 8)
+    want, kept = body(x.clone()).detach(), x.clone()
+    network = fuse(Holder(body))
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), want, rtol=1e-5, atol=1e-5)
+    assert torch.equal(x, kept)
+
+
+def test_a_convolution_that_pads_otherwise_stays():
+    body = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), nn.ReLU())
+    assert not any(isinstance(m, FusedConv) for m in fuse(Holder(body)).modules())
