@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from datasets import reads_as_trained
@@ -92,7 +92,12 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         resume=args.resume,
     )
     step = saved.restore(network, optimizer, scaler, ema)
-    parallel = distributed.wrap(launched(args, network, device), args.sync_bn)
+
+    def example() -> Tensor:
+        images = train_batches.dataset[0].images.to(device)
+        return normalise(images.expand(args.batch_size, *images.shape))
+
+    parallel = distributed.wrap(launched(args, network, example, device), args.sync_bn)
 
     steps_per_epoch = len(train_batches)
     total_steps = args.max_steps or args.epochs * steps_per_epoch
@@ -145,12 +150,22 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     saved.log.close()
 
 
-def launched(args: argparse.Namespace, network: nn.Module, device: torch.device) -> nn.Module:
-    """The network in the way that its kernels are launched: compiled, replayed, or one by one."""
+def launched(
+    args: argparse.Namespace,
+    network: nn.Module,
+    example: Callable[[], Tensor],
+    device: torch.device,
+) -> nn.Module:
+    """The network in the way that its kernels are launched: compiled, replayed, or one by one.
+
+    `example`: makes images like those of a batch (B, T, C, H, W), normalised.
+    """
     if args.compile:
         return torch.compile(network)
-    replayed = args.cuda_graphs and device.type == "cuda" and args.accumulate == 1
-    return Graphed(network) if replayed and distributed.world() == 1 else network
+    alone = distributed.world() == 1 and args.accumulate == 1
+    if args.cuda_graphs and alone and device.type == "cuda":
+        return Graphed(network.train(), example(), pick_amp(args.amp, device))
+    return network
 
 
 def refuse_complete(saved: Run, step: int, total_steps: int, early_stop: int | None) -> None:

@@ -154,8 +154,8 @@ def our_training(args: argparse.Namespace) -> Run:
     weights = torch.tensor(SENSEEARTH_CLASS_WEIGHTS, device=device)
     normalise, amp = Normalise.of(SECOND).to(device), pick_amp(args.amp, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-    options = argparse.Namespace(compile=args.compile, cuda_graphs=True, accumulate=1)
-    launched = train.launched(options, network, device)
+    options = argparse.Namespace(compile=args.compile, cuda_graphs=True, accumulate=1, amp=args.amp)
+    launched = train.launched(options, network, lambda: normalise(batch.images), device)
 
     def step() -> None:
         forward_backward(launched, normalise, batch, Objective(weights), 1, scaler, amp)

@@ -3,7 +3,8 @@
 `python -m benchmarks.loading` makes pairs in SECOND layout (a few generated scenes under many
 names), runs epochs of the loader that train.py has, with no network behind it, once for each
 choice of --cache, prints a table and writes JSON. Memory is what all processes of the loader hold
-together, shared pages counted once; pages of a cache file that the system can drop are in it.
+together, shared pages counted once; pages of a cache file that the system can drop are in it. The
+bound is how many pairs as many threads as there are workers copy from memory to memory.
 """
 
 import argparse
@@ -14,7 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.scenes import PeakMemory
 from datasets.demo import write_demo
@@ -27,6 +31,9 @@ from utils.files import write_json
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("files", "ram", "disk", "disk, again")
 FOLDERS = ("im1", "im2", "label1", "label2")
+PIXEL_BYTES = 9  # of a pair: two images of three bands, two maps of classes, one of change
+BLOCK = 64 * 2**20  # bytes, more than the caches of a processor hold
+COPIES = 20  # of such a block by each thread
 SCENES = 8  # that are drawn; the other pairs are copies
 
 
@@ -84,7 +91,23 @@ def in_a_process(args: argparse.Namespace, folder: str, kind: str) -> dict[str, 
     answer = process.communicate()[0]
     if process.returncode:
         raise OSError(f"reading from {kind} failed; see above")
-    return {**json.loads(answer), "memory_mib": peak.stop()}
+    memory_mib = peak.stop()
+    bound = copied_bytes_per_s(max(1, args.num_workers)) / (PIXEL_BYTES * args.size**2)
+    return {**json.loads(answer), "bound_pairs_per_s": bound, "memory_mib": memory_mib}
+
+
+def copied_bytes_per_s(threads: int) -> float:
+    """What so many threads together copy from memory to memory."""
+    blocks = [np.ones((2, BLOCK), np.uint8) for _ in range(threads)]
+
+    def copy(pair: np.ndarray) -> None:
+        for _ in range(COPIES):
+            np.copyto(*pair)
+
+    with ThreadPoolExecutor(threads) as pool:
+        begin_s = time.monotonic()
+        list(pool.map(copy, blocks))
+        return threads * COPIES * BLOCK / (time.monotonic() - begin_s)
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
@@ -117,13 +140,15 @@ def table(args: argparse.Namespace, rows: dict[str, dict]) -> str:
     lines = [
         f"{args.pairs} pairs of {args.size} px, batches of {args.batch_size}, "
         f"{args.num_workers} workers",
-        f"{'--cache':12}{'start s':>9}{'first epoch':>14}{'later':>14}{'ratio':>7}{'peak MiB':>10}",
+        f"{'--cache':12}{'start s':>9}{'first epoch':>15}{'later':>15}{'ratio':>7}{'bound':>15}"
+        f"{'of bound':>10}{'peak MiB':>10}",
     ]
     for kind, row in rows.items():
-        ratio = row["later_pairs_per_s"] / rows["files"]["later_pairs_per_s"]
+        first, later, bound = (row[f"{key}_pairs_per_s"] for key in ("first", "later", "bound"))
+        ratio = later / rows["files"]["later_pairs_per_s"]
         lines.append(
-            f"{kind:12}{row['start_s']:9.1f}{row['first_pairs_per_s']:7.1f} pairs/s"
-            f"{row['later_pairs_per_s']:7.1f} pairs/s{ratio:7.1f}{row['memory_mib']:10.0f}"
+            f"{kind:12}{row['start_s']:9.1f}{first:7.1f} pairs/s{later:7.1f} pairs/s{ratio:7.1f}"
+            f"{bound:7.0f} pairs/s{later / bound:10.1%}{row['memory_mib']:10.0f}"
         )
     return "\n".join(lines)
 

@@ -125,8 +125,8 @@ class RamCache:
 
     def __reduce__(self):
         raise RuntimeError(
-            "--cache ram is shared with forked workers only, and this platform starts them "
-            "another way; pass --num-workers 0, or --cache disk"
+            "--cache ram cannot be sent to another process; read it in threads, as "
+            "datasets.loader does, or take --cache disk"
         )
 
 

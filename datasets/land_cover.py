@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from datasets.cache import Layout, make_cache
+from datasets.samples import SampleDataset
 from datasets.splits import split_names
 from datasets.transforms import Augment
 from utils.structures import IGNORE_INDEX, Sample, Scheme
@@ -54,7 +53,7 @@ class Reader(Protocol):
         """Sizes of the images and labels that `read` gives; None where they are all alike."""
 
 
-class LandCoverDataset(Dataset):
+class LandCoverDataset(SampleDataset):
     """Patches of one date as Samples: images (1, C, H, W), semantic (1, H, W), change all 1.
 
     Every pixel has a class, so everything counts as changed: masks hold class + 1 everywhere.
@@ -102,7 +101,7 @@ class LandCoverDataset(Dataset):
             raise ValueError(f"the part {part!r} of {path} has the same id twice; rename one file")
         if samples_per_image > 1 and (augment is None or augment.crop_size is None):
             raise ValueError("--samples-per-image is for crops; pass --crop-size too")
-        self.augment, self.seed, self.epoch = augment, seed, 0
+        self.augment, self.seed = augment, seed
         self.samples_per_image = samples_per_image
         self.cache = make_cache(
             cache, self._layout, reader.read, self._files, rules=reader.rules, folder=cache_dir
@@ -119,31 +118,19 @@ class LandCoverDataset(Dataset):
             self._sizes = self.reader.sizes()
         return self._sizes
 
-    def set_epoch(self, epoch: int) -> None:
-        """Epoch of plain indices; the samplers of `datasets.loader` name theirs with each index."""
-        self.epoch = epoch
-
     def patch_of(self, name: str) -> Patch:
         """The files of a patch; the first image says where on earth it lies."""
         return self.reader.patch(self._index[name])
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        """Patch `index`, or (epoch, index) to augment it as in that epoch."""
-        epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
-        if not 0 <= index < len(self):
-            raise IndexError(f"patch {index} of {len(self)} in {self.path}")
+    def read(self, epoch: int, index: int) -> Sample:
+        """See SampleDataset."""
         patch = index // self.samples_per_image
         image, classes = self._arrays(patch)
         everywhere = np.ones(classes.shape, np.uint8)
         sample = Sample(self.names[patch], image[None], classes[None], everywhere)
-        if self.augment is not None:
-            sample = self.augment(sample, np.random.default_rng((self.seed, epoch, index)))
-        return Sample(
-            name=sample.name,
-            images=torch.from_numpy(np.require(sample.images, requirements=["C", "W"])),
-            semantic=torch.from_numpy(sample.semantic.astype(np.int64, order="C")),
-            change=torch.from_numpy(sample.change.astype(np.int64, order="C")),
-        )
+        if self.augment is None:
+            return sample
+        return self.augment(sample, np.random.default_rng((self.seed, epoch, index)))
 
     def _layout(self) -> Layout:
         return Layout(*zip(*(self.reader.kind(i) for i in range(len(self.names))), strict=True))

@@ -2,19 +2,27 @@
 
 A data set here is indexed with (epoch, index) pairs, so that workers which outlive an epoch know
 which epoch they augment for.
+
+Labels of a batch are as its tiles are kept, uint8 with all data sets here: an eighth of the bytes
+to move. `utils.inference.to_device` makes them int64.
 """
 
 import itertools
 import multiprocessing
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datasets.transforms import copy_view
 from utils.structures import Sample
 
+AHEAD = 2  # batches a worker makes before they are asked for
 USUAL_PX = 512  # side of the tiles that batch sizes are thought for
 
 
@@ -83,7 +91,8 @@ def train_loader(
         seed: of the order.
         rank: this process, 0..world-1.
         world: number of processes.
-        num_workers: processes that decode, kept from epoch to epoch; 0 decodes here.
+        num_workers: processes that decode, kept from epoch to epoch, or threads, if the data set
+            has a cache; 0 decodes here.
         pin_memory: None = if there is a CUDA device.
 
     Raises:
@@ -115,7 +124,8 @@ def eval_loader(
         indices: the tiles to read, in order; None reads all.
         rank: this process, 0..world-1.
         world: number of processes; ranks may get different numbers of batches, or none.
-        num_workers: processes that decode, at most one a batch; 0, or a single batch, decodes here.
+        num_workers: processes that decode, or threads, see `train_loader`; at most one a batch.
+            0, or a single batch, decodes here.
         pin_memory: None = if there is a CUDA device.
 
     Raises:
@@ -134,8 +144,51 @@ def eval_loader(
     return _loader(dataset, batches, processes, pin_memory)
 
 
-def collate(samples: Sequence[Sample]) -> Sample:
-    """Samples -> one Sample with a leading B; `name` becomes a list.
+class ThreadedLoader(DataLoader):
+    """A DataLoader whose workers are threads, for tiles that need little more than to be copied.
+
+    Processes would write each batch to shared memory that is new each time, and to have the kernel
+    clear those pages takes several times as long as the copy.
+
+    Args:
+        dataset: may be read by several threads at a time.
+        batches: lists of keys of the data set.
+        num_threads: at least 1.
+        pin_memory: make the batches in page-locked memory.
+    """
+
+    def __init__(self, dataset: Dataset, batches: Sampler, num_threads: int, pin_memory: bool):
+        join = partial(collate, pin_memory=pin_memory)
+        super().__init__(dataset, batch_sampler=batches, collate_fn=join)
+        self.num_threads = num_threads
+
+    def __iter__(self) -> Iterator[Sample]:
+        keys = iter(self.batch_sampler)
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            ahead = deque()
+            try:
+                for count in itertools.chain([self.num_threads * AHEAD], itertools.repeat(1)):
+                    ahead.extend(pool.submit(self._make, k) for k in itertools.islice(keys, count))
+                    if not ahead:
+                        return
+                    yield ahead.popleft().result()
+            finally:
+                for batch in ahead:
+                    batch.cancel()
+
+    def _make(self, keys: list) -> Sample:
+        return self.collate_fn(self.dataset.__getitems__(keys))
+
+
+def collate(samples: Sequence[Sample], pin_memory: bool = False) -> Sample:
+    """Samples -> one Sample with a leading B; `name` becomes a list, arrays become tensors.
+
+    Args:
+        samples: of numpy arrays, which may be views, or of tensors.
+        pin_memory: make the batch in page-locked memory.
+
+    Returns:
+        The types of the samples stay.
 
     Raises:
         ValueError: the tiles differ in size.
@@ -148,8 +201,20 @@ def collate(samples: Sequence[Sample]) -> Sample:
             "turn exchanges the sides of an oblong tile). Pass --crop-size to train on equal "
             "squares, or a batch size of 1."
         )
-    names, *tensors = zip(*samples, strict=True)
-    return Sample(list(names), *(torch.stack(values) for values in tensors))
+    names, *fields = zip(*samples, strict=True)
+    return Sample(list(names), *(_stack(arrays, pin_memory) for arrays in fields))
+
+
+def _stack(arrays: Sequence[np.ndarray | torch.Tensor], pin_memory: bool) -> torch.Tensor:
+    """Arrays of one shape, each copied once."""
+    arrays = [np.asarray(array) for array in arrays]
+    shape = len(arrays), *arrays[0].shape
+    out = torch.from_numpy(np.empty(shape, np.result_type(*arrays)))
+    if pin_memory:
+        out = torch.empty_like(out, pin_memory=True)
+    for row, array in zip(out.numpy(), arrays, strict=True):
+        copy_view(row, array)
+    return out
 
 
 def _fewer(share: int, size: tuple | None) -> int:
@@ -168,6 +233,9 @@ def _batched(items: Iterable, size: int) -> Iterator[tuple]:
 
 
 def _loader(dataset, batches, num_workers: int, pin_memory: bool | None) -> DataLoader:
+    pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+    if num_workers and getattr(dataset, "cache", None) is not None:
+        return ThreadedLoader(dataset, batches, num_workers, pin_memory)
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -176,13 +244,13 @@ def _loader(dataset, batches, num_workers: int, pin_memory: bool | None) -> Data
         persistent_workers=num_workers > 0,
         multiprocessing_context=_start_method() if num_workers else None,
         worker_init_fn=_one_thread,
-        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        pin_memory=pin_memory,
         generator=torch.Generator(),  # else each epoch draws from the global state of torch
     )
 
 
 def _start_method() -> str | None:
-    """Fork shares the RAM cache; macOS has it but its system libraries do not bear it."""
+    """Fork is the quickest; macOS has it but its system libraries do not bear it."""
     can_fork = "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
     return "fork" if can_fork else None
 

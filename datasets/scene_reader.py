@@ -1,6 +1,7 @@
 """Scenes as arrays: windows of their images, standardised, and of their change labels."""
 
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from datasets.rasters import (
 from utils.structures import IGNORE_INDEX, Scheme
 from utils.windows import Window
 
-MOST_OPEN = 6  # files a process keeps open, some of them decoded whole
+MOST_OPEN = 6  # files a thread keeps open, some of them decoded whole
 PREVIEW_ROWS = 256  # in memory at a time
 
 
@@ -38,7 +39,7 @@ class Scene(NamedTuple):
 
 
 class SceneReader:
-    """Reads windows of scenes; opens files when they are asked for, each process its own.
+    """Reads windows of scenes; opens files when they are asked for, each thread its own.
 
     Args:
         scenes: in this order.
@@ -80,7 +81,7 @@ class SceneReader:
             lambda: (p for s in scenes for p in (*s.images, s.label) if p is not None),
             rules=(self.label_coding, [scene.bands for scene in scenes]),
             folder=cache_dir,
-            threads=1,  # open rasters are not for several
+            threads=1,  # each keeps rasters of its own, some of them decoded whole
         )
 
     def rows(self, index: int) -> tuple[int, int]:
@@ -197,15 +198,15 @@ class SceneReader:
         return [*shapes, sizes[0]], [*(raster.dtype for raster in rasters), np.dtype(np.uint8)]
 
 
-class _Files:
-    """Open rasters, the latest few; every process has its own, for handles do not bear a fork."""
+class _Files(threading.local):
+    """Open rasters, the latest few; every thread of every process has its own handles."""
 
     def __init__(self):
         self.opened: dict[tuple[Path, bool], Raster] = {}
         self.pid = os.getpid()
 
-    def __getstate__(self):
-        return {"opened": {}, "pid": 0}
+    def __reduce__(self):
+        return _Files, ()
 
     def get(self, path: Path, indices: bool = False) -> Raster:
         """See `open_raster`."""

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from datasets.rasters import beyond, open_raster
+from datasets.samples import SampleDataset
 from datasets.scene_reader import Scene, SceneReader
 from datasets.splits import area_rows, area_share, split_names
 from datasets.transforms import Augment
@@ -23,7 +22,7 @@ PADDINGS = ("reflect", "constant")
 DRAWS = 50  # of a crop that is to hold a changed pixel, before one is put around such a pixel
 
 
-class SceneDataset(Dataset):
+class SceneDataset(SampleDataset):
     """Random crops of scenes, or all their windows, as Samples with a change map and no classes.
 
     `images` are (2, C, h, w): uint8 as stored where the scheme does not standardise and files have
@@ -88,10 +87,11 @@ class SceneDataset(Dataset):
         self.labelled = all(scene.label is not None for scene in self.scenes)
         self.crop_size = augment.crop_size if augment else None
         self.augment = replace(augment, crop_size=None) if augment else None
-        self.seed, self.epoch = seed, 0
+        self.seed = seed
         self.positive_crops, self.samples_per_image = positive_crops, samples_per_image
         self.tile_px, self.overlap_px, self.padding = tile_px, overlap_px, padding
         self.reader = SceneReader(self.scenes, scheme, label_coding, cache, cache_dir)
+        self.cache = self.reader.cache
         self._changed: dict[int, np.ndarray] = {}
         self._check_crops()
         self.windows = self._windows(tile_px, overlap_px) if tile_px is not None else []
@@ -104,28 +104,14 @@ class SceneDataset(Dataset):
         """(height, width) of every window; None for crops."""
         return [(window.height, window.width) for _, window in self.windows] or None
 
-    def set_epoch(self, epoch: int) -> None:
-        """Epoch of plain indices; the samplers of `datasets.loader` name theirs with each index."""
-        self.epoch = epoch
-
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        """Item `index`, or (epoch, index) for a crop as in that epoch."""
-        epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
-        if not 0 <= index < len(self):
-            raise IndexError(f"item {index} of {len(self)} in {self.path}")
+    def read(self, epoch: int, index: int) -> Sample:
+        """See SampleDataset; only crops depend on the epoch."""
         if self.windows:
-            sample = self._read(*self.windows[index])
-        else:
-            rng = np.random.default_rng((self.seed, epoch, index))
-            scene = index % len(self.scenes)
-            sample = self._read(scene, self._choose(scene, rng))
-            sample = self.augment(sample, rng) if self.augment else sample
-        return Sample(
-            name=sample.name,
-            images=torch.from_numpy(np.array(sample.images, order="C")),
-            semantic=torch.from_numpy(sample.semantic.astype(np.int64, order="C")),
-            change=torch.from_numpy(sample.change.astype(np.int64, order="C")),
-        )
+            return self._cut(*self.windows[index])
+        rng = np.random.default_rng((self.seed, epoch, index))
+        scene = index % len(self.scenes)
+        sample = self._cut(scene, self._choose(scene, rng))
+        return self.augment(sample, rng) if self.augment else sample
 
     def _windows(self, tile_px: int, overlap_px: int) -> list[tuple[int, Window]]:
         found = []
@@ -187,7 +173,7 @@ class SceneDataset(Dataset):
         )
         return Window(start + int(top), int(left), size, size)
 
-    def _read(self, index: int, window: Window) -> Sample:
+    def _cut(self, index: int, window: Window) -> Sample:
         """The sample of a window, as numpy arrays."""
         images = np.stack([self.reader.image(index, date, window) for date in (0, 1)])
         change = self.reader.change(index, window)

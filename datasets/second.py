@@ -8,21 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from datasets import DatasetFunctions
 from datasets.cache import Layout, make_cache
 from datasets.checks import check_pairs
 from datasets.codecs import decode, image_size, read_image, read_label
 from datasets.layout import DataError, Tile, find_files, list_pairs, part_path, test_folder
+from datasets.samples import SampleDataset
 from datasets.splits import RULES, split_names
 from datasets.transforms import Augment
 from utils.schemes import SECOND
 from utils.structures import IGNORE_INDEX, Sample, Scheme
 
 
-class SecondDataset(Dataset):
+class SecondDataset(SampleDataset):
     """Tiles of one part as Samples: images (2, 3, H, W) uint8, labels int64.
 
     Without labels, `semantic` and `change` are IGNORE_INDEX everywhere.
@@ -74,33 +73,21 @@ class SecondDataset(Dataset):
         self.names = [tile.name for tile in self.tiles]
         self.labelled = tiles[0].labels is not None
         self.pseudo_labels = _find_pseudo_labels(pseudo_label_dir, self.names)
-        self.augment, self.seed, self.epoch = augment, seed, 0
+        self.augment, self.seed = augment, seed
         self.cache = make_cache(
-            cache, self._layout, self._read, self._files, rules=self.scheme, folder=cache_dir
+            cache, self._layout, self._decode, self._files, rules=self.scheme, folder=cache_dir
         )
         self._dense: list[dict[str, list[Path]]] | None = None
 
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Epoch of plain indices; the samplers of `datasets.loader` name theirs with each index."""
-        self.epoch = epoch
-
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        """Tile `index`, or (epoch, index) to augment it as in that epoch."""
-        epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
-        if not 0 <= index < len(self):
-            raise IndexError(f"tile {index} of {len(self)} in {self.path}")
+    def read(self, epoch: int, index: int) -> Sample:
+        """See SampleDataset."""
         sample = Sample(self.names[index], *self._arrays(index))
-        if self.augment is not None:
-            sample = self.augment(sample, np.random.default_rng((self.seed, epoch, index)))
-        return Sample(
-            name=sample.name,
-            images=torch.from_numpy(np.array(sample.images, order="C")),
-            semantic=torch.from_numpy(sample.semantic.astype(np.int64, order="C")),
-            change=torch.from_numpy(sample.change.astype(np.int64, order="C")),
-        )
+        if self.augment is None:
+            return sample
+        return self.augment(sample, np.random.default_rng((self.seed, epoch, index)))
 
     def dense_labels(self, name: str) -> np.ndarray | None:
         """Class of every pixel, changed or not, from the folders dense1 and dense2.
@@ -119,21 +106,21 @@ class SecondDataset(Dataset):
 
     def _arrays(self, index: int) -> Sequence[np.ndarray]:
         if self.cache is None:
-            return self._read(index)
-        return self.cache.fetch(index, lambda: self._read(index))
+            return self._decode(index)
+        return self.cache.fetch(index, lambda: self._decode(index))
 
     def _layout(self) -> Layout:
         sizes = [image_size(tile.images[0]) for tile in self.tiles]
         return Layout([((2, 3, *size), (2, *size), size) for size in sizes])
 
     def _files(self) -> Iterator[Path]:
-        """All files that `_read` reads."""
+        """All files that `_decode` reads."""
         for index, tile in enumerate(self.tiles):
             yield from (*tile.images, *(tile.labels or ()))
             if self.pseudo_labels is not None:
                 yield from self.pseudo_labels[index]
 
-    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Decodes images (2, 3, H, W), semantic (2, H, W), change (H, W), all uint8."""
         tile = self.tiles[index]
         images = _stack([read_image(path) for path in tile.images], tile.name)

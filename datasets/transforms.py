@@ -23,6 +23,7 @@ ORIENTATIONS = {
 # how one is chosen: the contest winner's six; quarter turns and flips each half of the time
 # (Rucode, which reaches all eight symmetries); or always as it is
 ORIENT = ("six", "turn_flip", "none")
+STRIP_PX = 64  # of a turned tile at a time: what they are read from stays in the cache
 INVERSE = {name: name for name in ORIENTATIONS} | {"rot90": "rot270", "rot270": "rot90"}
 
 
@@ -141,7 +142,7 @@ def jitter(sample: Sample, strength: float, rng: np.random.Generator) -> Sample:
     images = sample.images.numpy() if tensor else sample.images
     if images.dtype != np.uint8:
         raise ValueError(f"--jitter works on 8-bit images; tile {sample.name} is {images.dtype}")
-    changed = np.stack([_tone_curve(date, strength, rng)[date] for date in images])
+    changed = np.stack([_look_up(_tone_curve(date, strength, rng), date) for date in images])
     return sample._replace(images=torch.from_numpy(changed) if tensor else changed)
 
 
@@ -155,6 +156,38 @@ def _tone_curve(image: np.ndarray, strength: float, rng: np.random.Generator) ->
     tone = tone.clip(0, 1) ** 2.0**gamma
     tone = tone * (1 - haze) + 0.9 * haze
     return np.rint(tone * 255).astype(np.uint8)
+
+
+def _look_up(curve: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """`curve[image]` of bytes, which numpy does five times as slowly."""
+    return np.frombuffer(image.tobytes().translate(curve.tobytes()), np.uint8).reshape(image.shape)
+
+
+def copy_view(out: np.ndarray, view: np.ndarray) -> None:
+    """`out[...] = view`, several times as fast where that is a mirrored or turned tile.
+
+    Bytes that half a turn reverses go eight at a time, as numbers of the other byte order. A mirror
+    is half a turn put upside down. Quarter turns go in strips of columns, rather than each row from
+    all over the tile.
+
+    Args:
+        out: (..., H, W), rows without gaps.
+        view: the same shape.
+    """
+    width, step = view.shape[-1], view.strides[-1]
+    if step == -1 and width % 8 == 0 and view.dtype == out.dtype:
+        if view.strides[-2] > 0:
+            half_turned = np.empty(view.shape, view.dtype)
+            copy_view(half_turned, view[..., ::-1, :])
+            out[...] = half_turned[..., ::-1, :]
+            return
+        out.view(">u8")[...] = view[..., ::-1].view("<u8")[..., ::-1]
+    elif abs(step) == view.itemsize:
+        out[...] = view
+    else:
+        for left in range(0, width, STRIP_PX):
+            columns = (..., slice(left, left + STRIP_PX))
+            out[columns] = view[columns]
 
 
 def _flip(values, axis: int):

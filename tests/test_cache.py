@@ -94,7 +94,7 @@ def test_too_little_memory_names_what_is_needed(monkeypatch):
 
 
 def test_workers_that_are_not_forked_are_an_error():
-    with pytest.raises(RuntimeError, match="--num-workers 0"):
+    with pytest.raises(RuntimeError, match="--cache disk"):
         pickle.dumps(RamCache(LAYOUT))
 
 

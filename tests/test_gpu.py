@@ -8,10 +8,12 @@ import torch
 from tiny_data import make_second
 
 import train
+from datasets.loader import collate, eval_loader
+from datasets.second import SecondDataset
 from models import build_network
 from models.resampling import region_means, resize
 from utils import distributed
-from utils.inference import Member, Normalise, Predictor
+from utils.inference import Member, Normalise, Predictor, to_device
 from utils.schemes import SECOND
 
 pytestmark = [
@@ -33,6 +35,18 @@ def test_a_gpu_predicts_what_the_cpu_does():
         probs.append(Predictor([member], device, tta="d4")(images))
     for on_cpu, on_gpu in zip(*probs, strict=True):
         torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("cache", [None, "ram"])
+def test_batches_are_pinned_and_arrive_whole(tmp_path, cache):
+    tiles = SecondDataset(make_second(tmp_path, train=6, size=64), cache=cache)
+    for k, batch in enumerate(eval_loader(tiles, 2, num_workers=2)):
+        assert all(tensor.is_pinned() for tensor in batch[1:])
+        batch = to_device(batch, torch.device("cuda"))
+        expected = collate([tiles[2 * k], tiles[2 * k + 1]])
+        for found, alone in zip(batch[1:], expected[1:], strict=True):
+            assert found.is_cuda and found.dtype == alone.dtype
+            assert torch.equal(found.cpu(), alone)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])

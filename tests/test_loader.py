@@ -1,13 +1,16 @@
 import multiprocessing
+import threading
+import time
 
 import pytest
 import torch
 from torch.utils.data import Dataset
 
 from datasets.cache import RamCache
-from datasets.loader import EpochBatches, collate, eval_loader, train_loader
+from datasets.loader import AHEAD, EpochBatches, ThreadedLoader, collate, eval_loader, train_loader
 from datasets.second import SecondDataset
 from datasets.transforms import Augment
+from utils.inference import to_device
 from utils.structures import Sample
 
 needs_fork = pytest.mark.skipif(
@@ -163,6 +166,75 @@ def test_workers_ranks_and_cache_do_not_change_what_is_trained_on(second_root):
     assert len(plain) == 12
     assert plain == epoch_tiles(num_workers=2, cache="ram")
     assert plain == epoch_tiles(world=2)
+
+
+@needs_fork
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("cache", [None, "ram", "disk"])
+def test_labels_travel_as_bytes_and_arrive_as_int64(second_root, tmp_path, cache, num_workers):
+    augment = Augment(swap_dates=True, jitter=0.5)
+    options = {"augment": augment, "seed": 5, "cache": cache, "cache_dir": tmp_path / "cache"}
+    dataset = SecondDataset(second_root(train=13, size=16), **options)
+    loader = train_loader(dataset, 4, seed=1, num_workers=num_workers)
+    assert isinstance(loader, ThreadedLoader) == (num_workers > 0 and cache is not None)
+    for epoch in (0, 1):
+        loader.batch_sampler.set_epoch(epoch)
+        keys = list(loader.batch_sampler)
+        assert len(keys) == len(loader) == 3
+        for batch, batch_keys in zip(loader, keys, strict=True):
+            assert all(tensor.dtype == torch.uint8 for tensor in batch[1:])
+            batch = to_device(batch, torch.device("cpu"))
+            assert batch.semantic.dtype == batch.change.dtype == torch.int64
+            expected = collate([dataset[key] for key in batch_keys])
+            assert batch.name == expected.name
+            for found, alone in zip(batch[1:], expected[1:], strict=True):
+                assert found.dtype == alone.dtype and torch.equal(found, alone)
+
+
+class Slow(Counted):
+    """Kept in a cache, so that threads read it; the earlier a tile, the longer that takes."""
+
+    cache = True
+
+    def __getitems__(self, keys):
+        time.sleep(0.002 * (len(self) - keys[0][1]))
+        return [self[key] for key in keys]
+
+
+def test_threads_keep_the_order_and_read_only_so_far_ahead():
+    dataset = Slow(24)
+    loader = eval_loader(dataset, 2, num_workers=3)
+    for begun, batch in enumerate(loader, start=1):
+        assert batch.name == [str(2 * begun - 2), str(2 * begun - 1)]
+        assert len(dataset.read) <= 2 * (3 * AHEAD + begun)
+    assert begun == len(loader) == 12
+
+
+def test_threads_end_when_the_epoch_is_left():
+    dataset = Slow(24)
+    for _ in eval_loader(dataset, 2, num_workers=2):
+        break
+    count = len(dataset.read)
+    time.sleep(0.1)
+    assert len(dataset.read) == count < 24
+    assert not any("ThreadPool" in thread.name for thread in threading.enumerate())
+
+
+def test_an_error_in_a_thread_is_raised_as_it_is():
+    dataset = Slow(6, sizes=[4, 4, 4, 8, 4, 4])
+    batches = iter(eval_loader(dataset, 2, num_workers=2))
+    assert next(batches).name == ["0", "1"]
+    with pytest.raises(ValueError, match="--crop-size"):
+        next(batches)
+
+
+def test_a_batch_of_two_types_has_the_wider_one():
+    bytes_, floats = (
+        Sample("a", torch.full((2, 3, 4, 4), 7, dtype=dtype), *torch.zeros(2, 4, 4).byte())
+        for dtype in (torch.uint8, torch.float32)
+    )
+    batch = collate([bytes_, floats])
+    assert batch.images.dtype == torch.float32 and (batch.images == 7).all()
 
 
 @needs_fork

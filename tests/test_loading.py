@@ -15,4 +15,5 @@ def test_every_cache_is_measured_and_written(tmp_path, capsys):
     assert list(rows) == list(loading.KINDS)
     for row in rows.values():
         assert row["later_pairs_per_s"] > 0 and row["memory_mib"] > 50
+        assert row["bound_pairs_per_s"] > 0
     assert "\ndisk, again " in capsys.readouterr().out

@@ -10,6 +10,7 @@ from datasets.transforms import (
     ORIENTATIONS,
     Augment,
     choose_orientations,
+    copy_view,
     jitter,
     orient,
     random_crop,
@@ -48,6 +49,22 @@ def test_orientation_moves_all_alike_and_has_an_inverse(name):
     assert_aligned(moved)
     assert same(orient(moved, INVERSE[name]), sample)
     assert same(orient(to_tensors(sample), name), moved)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 96, 80), (0, 16, 8), (70, 130), (2, 1, 16), (1, 1), (3, 71, 69)]
+)
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_a_view_is_copied_as_it_is_seen(name, shape, dtype):
+    values = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    axis, turns = ORIENTATIONS[name]
+    for tile in (values, values[..., 1:, 3:], values[..., ::2]):
+        view = np.rot90(tile, turns, (-2, -1)) if axis is None else np.flip(tile, axis)
+        for kind in (dtype, np.float64):
+            out = np.full(view.shape, 7, kind)
+            copy_view(out, view)
+            assert np.array_equal(out, view)
 
 
 @pytest.mark.parametrize(

@@ -16,25 +16,28 @@ WARM_UP = 3  # passes before the recording
 class Graphed(nn.Module):
     """A network in training whose forward and backward passes are recorded and then replayed.
 
-    Recorded at the first call, for its shape; other shapes run as usual. Gives the same numbers,
-    statistics of batch norms and dropout included. Between two replays the gradients must have been
-    used up, so it is not for accumulating them.
+    Gives the same numbers, statistics of batch norms and dropout included. Between two replays the
+    gradients must have been used up, so it is not for accumulating them. To be made before threads
+    use the device: what they ask of it would spoil the recording.
 
     Args:
-        network: on a CUDA device.
+        network: on a CUDA device, in training mode.
+        images: (B, T, C, H, W), normalised, like those to come; others than of this shape are not
+            replayed but run as usual.
+        amp: autocast type that it is trained with, None for float32.
+
+    Raises:
+        RuntimeError: the network does what cannot be recorded, or the memory is full.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, images: Tensor, amp: torch.dtype | None):
         super().__init__()
-        self.network = network
-        self._shape: torch.Size | None = None
-        self._replay: Callable[[Tensor], Logits] | None = None
+        self.network, self.shape = network, images.shape
+        self.replay = _record(network, images, amp)
 
     def forward(self, images: Tensor) -> Logits:
-        """As the network; call it under the autocast that it is trained with."""
-        if self._replay is None:
-            self._shape, self._replay = images.shape, record(self.network, images)
-        return self._replay(images) if images.shape == self._shape else self.network(images)
+        """As the network."""
+        return self.replay(images) if images.shape == self.shape else self.network(images)
 
 
 class _Flat(nn.Module):
@@ -50,24 +53,18 @@ class _Flat(nn.Module):
         return tuple(there.values())
 
 
-def record(network: nn.Module, images: Tensor) -> Callable[[Tensor], Logits]:
-    """A function that replays the network's passes for images of that shape.
-
-    The passes that recording takes leave no trace in the network's statistics or random numbers.
-
-    Raises:
-        RuntimeError: the network does what cannot be recorded, or the memory is full.
-    """
+def _record(
+    network: nn.Module, images: Tensor, amp: torch.dtype | None
+) -> Callable[[Tensor], Logits]:
+    """Replays the network's passes; recording leaves no trace in statistics and random numbers."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     random = torch.cuda.get_rng_state(images.device)
-    flat = _Flat(network)
-    # casts that autocast keeps from call to call would be missing from the recording
-    kind = images.device.type
-    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    flat, enabled = _Flat(network), amp is not None
     try:
-        with torch.autocast(kind, dtype, enabled, cache_enabled=False):
+        # casts that autocast keeps from call to call would be missing from the recording
+        with torch.autocast("cuda", dtype=amp, enabled=enabled, cache_enabled=False):
             replay = torch.cuda.make_graphed_callables(
-                flat, (images.clone(),), num_warmup_iters=WARM_UP, allow_unused_input=True
+                flat, (images,), num_warmup_iters=WARM_UP, allow_unused_input=True
             )
     except RuntimeError as error:
         raise RuntimeError(

@@ -43,11 +43,14 @@ class Normalise(nn.Module):
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
-    """The batch's tensors on the device."""
+    """The batch's tensors on the device; there its labels become int64, which is what losses take.
+
+    Every batch of a loader goes through here before its labels are used.
+    """
     return batch._replace(
         images=batch.images.to(device, non_blocking=True),
-        semantic=batch.semantic.to(device, non_blocking=True),
-        change=batch.change.to(device, non_blocking=True),
+        semantic=batch.semantic.to(device, non_blocking=True).long(),
+        change=batch.change.to(device, non_blocking=True).long(),
     )
 
 

@@ -170,7 +170,10 @@ def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:
         "--compile", action="store_true", help="torch.compile the network (slow start, then faster)"
     )
     group.add_argument(
-        "--num-workers", default=default_workers(), type=int, help="processes that read tiles"
+        "--num-workers",
+        default=default_workers(),
+        type=int,
+        help="processes that read tiles; threads, where a cache has them decoded",
     )
     group.add_argument("--seed", default=0, type=int, help="of every random choice")
     return group

@@ -17,7 +17,7 @@ COLOURS = (("red", "green", "blue"), ("B4", "B3", "B2"))  # the latter are Senti
 
 
 def true_masks(batch: Sample) -> Tensor:
-    """The targets of a batch as masks (B, T, H, W) uint8, as `to_masks` gives them.
+    """The targets of a batch, int64 or uint8, as masks (B, T, H, W) uint8, as of `to_masks`.
 
     0 = unchanged, 1..K = class, IGNORE_INDEX where not known; without classes (B, 1, H, W) with
     1 = changed.

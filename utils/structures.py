@@ -41,7 +41,11 @@ class Scheme(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One tile, and after collation one batch (a leading B; `name` becomes a list)."""
+    """One tile, and after collation one batch (a leading B; `name` becomes a list).
+
+    On their way from the files to the device, labels are uint8 (same values) to save bytes, see
+    `utils.inference.to_device`.
+    """
 
     name: str  # tile id
     images: Tensor  # (T, C, H, W) uint8 or float as read; normalised on the device
