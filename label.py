@@ -23,7 +23,7 @@ from models.published import described
 from utils import distributed, options
 from utils.cli import Parser, fraction, positive_int, run
 from utils.files import write_json
-from utils.inference import Predictor, mean_probs, to_device
+from utils.inference import Predictor, mean_probs, most_probable, to_device
 from utils.labelling import LabelRecord, done_tiles, start_or_continue
 from utils.metrics import to_json
 from utils.overlap import HostCopy, one_behind
@@ -178,7 +178,7 @@ def pseudo_labels(
     each = []
     for member in predictor.members:
         probs = predictor.predict_one(member, images)
-        votes.add(probs.semantic.argmax(dim=2))
+        votes.add(most_probable(probs.semantic, dim=2))
         if args.rule == "mean":
             each.append(probs)
     if args.rule == "vote":

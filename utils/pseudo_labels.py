@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from utils.inference import most_probable
+
 
 def agreed(pred: Tensor) -> Tensor:
     """(B, T, H, W) classes 0..K-1 -> (B, H, W) int64: class + 1 where all dates agree, else 0."""
@@ -65,10 +67,7 @@ class VoteCounter:
 
     def winner(self) -> Tensor:
         """(B, H, W) int64 in 0..K: the value with most votes, the lowest of equals."""
-        states = self.num_classes + 1
-        # argmax does not promise which of two equals it finds: make every rank different
-        handicap = torch.arange(states, device=self.votes.device).view(1, states, 1, 1)
-        return (self.votes.int() * states - handicap).argmax(1)
+        return most_probable(self.votes, dim=1)
 
     def unanimous(self) -> Tensor:
         """(B, H, W) bool: every teacher chose one and the same class 1..K."""
