@@ -52,10 +52,10 @@ class LossMonitor:
 
     def _refuse(self, bad: _Step, losses: dict[str, float]) -> None:
         own = [] if bad.terms.isfinite().all() else bad.tiles
-        tiles = [name for names in distributed.gather(own) for name in names]
+        everyones = [name for names in distributed.gather(own) for name in names]  # first rank only
+        tiles = ", ".join(everyones or own) or "of another process"
         raise FloatingPointError(
-            f"the loss is not finite at step {bad.step}: {losses}; "
-            f"tiles {', '.join(tiles or own)}. Look at these tiles, or start a new run with a "
-            "lower --lr or --amp fp32; --pretrain-from RUN/last.pth gives it the last good "
-            "weights."
+            f"the loss is not finite at step {bad.step}: {losses}; tiles {tiles}. Look "
+            "at these tiles, or start a new run with a lower --lr or --amp fp32; --pretrain-from "
+            "RUN/last.pth gives it the last good weights."
         )
