@@ -12,7 +12,7 @@ if __name__ == "__main__":
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,12 @@ from models.checkpoints import find_checkpoints, load_ensemble
 from models.published import described
 from utils import distributed
 from utils.files import write_json
-from utils.inference import Predictor, mean_probs, to_device
-from utils.labelling import LabelRecord, done_tiles, start_or_continue, total_stats
+from utils.inference import Predictor, mean_probs, most_probable, to_device
+from utils.labelling import LabelRecord, done_tiles, start_or_continue
 from utils.metrics import to_json
+from utils.overlap import HostCopy, one_behind
 from utils.precision import pick_amp
-from utils.pseudo_labels import PseudoLabelStats, VoteCounter, mean_rule
+from utils.pseudo_labels import VoteCounter, count_tiles, mean_rule, statistics
 from utils.results import true_masks
 from utils.structures import Sample, Scheme
 from utils.writers import BackgroundWriter
@@ -79,15 +80,14 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
         print(f"{len(done)} tiles are labelled already; going on")
     record = LabelRecord(folder, distributed.rank(), scheme.palette)
     bar = tqdm(total=len(indices), unit="pair", disable=not distributed.is_main())  # this share
+    labelled = label_batches(args, predictor, batches, scheme, tiles.dense_labels)
     with BackgroundWriter() as writer:
-        for batch in batches:
-            batch = to_device(batch, device)
-            truth = true_masks(batch)
-            masks, unanimous = pseudo_labels(args, predictor, batch.images, truth, scheme)
-            counts = count_each(batch, masks, truth, unanimous, scheme, tiles.dense_labels)
-            for name, mask, count in zip(batch.name, masks.cpu().numpy(), counts, strict=True):
+        for names, copy in one_behind(labelled):
+            found = copy.arrays()
+            masks, counts = found["masks"], found["counts"].tolist()
+            for name, mask, count in zip(names, masks, counts, strict=True):
                 writer.submit(record.write_tile, folder / name, mask, count)
-            bar.update(len(batch.name))
+            bar.update(len(names))
     bar.close()
     distributed.barrier()
     if distributed.is_main():
@@ -109,6 +109,23 @@ def settings(args: argparse.Namespace, paths: list[Path]) -> dict:
     }
 
 
+def label_batches(
+    args: argparse.Namespace,
+    predictor: Predictor,
+    batches: Iterable[Sample],
+    scheme: Scheme,
+    dense_labels: Callable[[str], np.ndarray | None],
+) -> Iterator[tuple[list[str], HostCopy]]:
+    """Names of each batch, its `masks` and, compared with the true classes if known, `counts`."""
+    for batch in batches:
+        batch = to_device(batch, predictor.device)
+        truth = true_masks(batch)
+        masks, unanimous = pseudo_labels(args, predictor, batch.images, truth, scheme)
+        dense = [dense_labels(name) for name in batch.name]
+        counts = count_tiles(masks, truth, unanimous, scheme.num_classes, stacked(dense, masks))
+        yield batch.name, HostCopy(masks=masks, counts=counts)
+
+
 def pseudo_labels(
     args: argparse.Namespace, predictor: Predictor, images: Tensor, truth: Tensor, scheme: Scheme
 ) -> tuple[Tensor, Tensor]:
@@ -125,7 +142,7 @@ def pseudo_labels(
     each = []
     for member in predictor.members:
         probs = predictor.predict_one(member, images)
-        votes.add(probs.semantic.argmax(dim=2))
+        votes.add(most_probable(probs.semantic, dim=2))
         if args.rule == "mean":
             each.append(probs)
     if args.rule == "vote":
@@ -133,24 +150,12 @@ def pseudo_labels(
     return mean_rule(mean_probs(each).semantic, truth, args.min_confidence), votes.unanimous()
 
 
-def count_each(
-    batch: Sample,
-    masks: Tensor,
-    truth: Tensor,
-    unanimous: Tensor,
-    scheme: Scheme,
-    dense_labels: Callable[[str], np.ndarray | None],
-) -> list[list]:
-    """Each tile's counts, compared with the class of every pixel where the data set knows it."""
-    counts = []
-    for i, name in enumerate(batch.name):
-        stats = PseudoLabelStats(scheme.num_classes, masks.device)
-        dense = dense_labels(name)
-        if dense is not None:
-            dense = torch.from_numpy(dense)[None].to(masks.device)
-        stats.update(masks[i : i + 1], truth[i : i + 1], unanimous[i : i + 1], dense)
-        counts.append(stats.counts.tolist())
-    return counts
+def stacked(dense: list[np.ndarray | None], masks: Tensor) -> Tensor | None:
+    """Classes of every pixel, 0 = unknown, as `masks` (B, T, H, W); None if no tile has them."""
+    if all(one is None for one in dense):
+        return None
+    unknown = np.zeros(masks.shape[1:], np.uint8)
+    return torch.from_numpy(np.stack([unknown if d is None else d for d in dense])).to(masks)
 
 
 def summarise(args: argparse.Namespace, names: list[str], folder: Path, scheme: Scheme) -> None:
@@ -162,7 +167,7 @@ def summarise(args: argparse.Namespace, names: list[str], folder: Path, scheme: 
             f"{len(missing)} tile(s) are still without pseudo labels ({', '.join(missing[:10])}); "
             "another process failed. Run the same command again: it goes on."
         )
-    result = total_stats((done[name] for name in names), scheme.num_classes).result()
+    result = statistics(torch.tensor([done[name] for name in names]).sum(0))
     rule = {"rule": args.rule, "min_confidence": args.min_confidence, "tta": args.tta}
     result = {"tiles": len(names), **rule, **result}
     path = Path(args.outdir, "metrics", "pseudo_labels.json")

@@ -12,18 +12,14 @@ if __name__ == "__main__":
 import argparse
 import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datasets import (
-    DATASETS,
-    DatasetEntry,
-    find_scheme,
-    reads_as_trained,
-)
+from datasets import DATASETS, DatasetEntry, find_scheme, reads_as_trained
 from datasets.layout import parse_folders
 from datasets.loader import eval_loader
 from datasets.prediction_data import open_part, open_validation
@@ -36,13 +32,14 @@ from utils.evaluation import describe
 from utils.files import save_image, write_json
 from utils.inference import Predictor, to_device, to_masks
 from utils.labelling import RECORD, TEST_RECORDS
-from utils.metrics import confusion_for, metrics_for, to_json
+from utils.metrics import ConfusionMatrix, confusion_for, metrics_for, to_json
+from utils.overlap import HostCopy, one_behind
 from utils.precision import pick_amp
 from utils.results import draw, tile_images, true_masks
 from utils.rle import write_submission
 from utils.scenes import ChangeOutput
 from utils.schemes import S1_BANDS, S2_BANDS
-from utils.structures import Scheme
+from utils.structures import Sample, Scheme
 from utils.submission import read_masks, to_png, write_pkl
 from utils.tile_outputs import TileOutputs
 from utils.time_budget import predict_in_time
@@ -177,11 +174,10 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
             figures=figures_folder(args),
             drawn=names_to_draw(args, tiles.names),
         )
-        for batch, probs in predict_in_time(predictor, batches, args.time_limit):
-            masks = to_masks(probs, args.threshold)
-            if args.score:
-                confusion.update(masks, true_masks(to_device(batch, device)))
-            outputs.write(batch, probs, masks.cpu().numpy())
+        predicted = predict_tiles(args, predictor, batches, confusion, outputs)
+        # a time limit measures whole batches
+        for batch, copy in predicted if args.time_limit else one_behind(predicted):
+            outputs.write(batch, copy)
             bar.update(len(batch.name) * distributed.world())
     bar.close()
     counts = distributed.sum_over_ranks(confusion.counts)
@@ -202,6 +198,21 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
             path = Path(args.pkl or folder.parent / f"{folder.name}.pkl")
             print(f"{write_pkl(path, map(to_png, read_masks(folder, tiles.names)))} PNG in {path}")
         finish(args, part, folder, tiles.names, metrics, scheme)
+
+
+def predict_tiles(
+    args: argparse.Namespace,
+    predictor: Predictor,
+    batches: DataLoader,
+    confusion: ConfusionMatrix,
+    outputs: TileOutputs,
+) -> Iterator[tuple[Sample, HostCopy]]:
+    """Each batch with what is to be written of it; counted where there is --score."""
+    for batch, probs in predict_in_time(predictor, batches, args.time_limit):
+        masks = to_masks(probs, args.threshold)
+        if args.score:
+            confusion.update(masks, true_masks(to_device(batch, predictor.device)))
+        yield batch, outputs.fetch(probs, masks)
 
 
 def pack(entry: DatasetEntry, path: Path, folder: Path, tiles: Dataset) -> int:

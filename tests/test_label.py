@@ -215,3 +215,10 @@ def test_a_tile_that_another_process_left_out_is_an_error_that_names_it(place, m
     monkeypatch.setattr(label.distributed, "barrier", lambda: None)
     with pytest.raises(ValueError, match=r"5 tile\(s\) are still without.*00002"):
         run_label(root, outdir)
+
+
+def test_tiles_without_dense_truth_are_unknown_beside_one_with_it():
+    masks = torch.zeros(2, 2, 1, 3, dtype=torch.uint8)
+    assert label.stacked([None, None], masks) is None
+    dense = np.full((2, 1, 3), 4, np.uint8)
+    assert label.stacked([None, dense], masks).tolist() == [[[[0] * 3]] * 2, [[[4] * 3]] * 2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.pseudo_labels import PseudoLabelStats, VoteCounter, agreed, mean_rule, vote
+from utils.pseudo_labels import VoteCounter, agreed, count_tiles, mean_rule, statistics, vote
 
 K = 6
 
@@ -124,9 +124,8 @@ def test_stats_of_hand_counted_pixels():
     true = torch.tensor([[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 2]]).view(1, 2, 1, 6)
     dense = torch.tensor([[1, 2, 2, 1, 255, 1], [1, 2, 2, 1, 255, 2]]).view(1, 2, 1, 6)
     unanimous = torch.tensor([True, False, True, False, False, True]).view(1, 1, 6)
-    stats = PseudoLabelStats(num_classes=3)
-    stats.update(masks, true, unanimous, dense)
-    result = stats.result()
+    (counts,) = count_tiles(masks, true, unanimous, 3, dense)
+    result = statistics(counts)
     assert result["unchanged_pixels"] == 5 and result["labelled_pixels"] == 4
     assert result["share_labelled"] == 4 / 5
     assert result["pixels_per_class"] == [2, 2, 0]
@@ -137,7 +136,7 @@ def test_stats_of_hand_counted_pixels():
     assert math.isnan(result["accuracy_per_class"][2])
 
 
-def test_stats_match_a_plain_loop_and_add_up_over_batches():
+def test_stats_match_a_plain_loop_and_each_tile_is_counted_by_itself():
     preds, true = random_case(3, seed=3)
     generator = torch.Generator().manual_seed(4)
     dense = torch.randint(0, K + 1, (2, 1, 8, 8), generator=generator).repeat(1, 2, 1, 1)
@@ -145,30 +144,26 @@ def test_stats_match_a_plain_loop_and_add_up_over_batches():
     for pred in preds:
         counter.add(pred)
     masks, unanimous = counter.result(true), counter.unanimous()
-    stats = PseudoLabelStats(K)
-    for b in range(2):  # and once more summed in place, as over processes
-        stats.update(masks[b : b + 1], true[b : b + 1], unanimous[b : b + 1], dense[b : b + 1])
-    once = PseudoLabelStats(K)
-    once.update(masks, true, unanimous, dense)
-    assert torch.equal(stats.counts, once.counts)
-    once.counts.add_(stats.counts)
-    assert once.result()["share_labelled"] == stats.result()["share_labelled"]
+    counts = count_tiles(masks, true, unanimous, K, dense)
+    for b in range(2):
+        one = slice(b, b + 1)
+        alone = count_tiles(masks[one], true[one], unanimous[one], K, dense[one])
+        assert torch.equal(alone[0], counts[b])
 
     labels, unchanged = masks[:, 0].numpy(), (true[:, 0] == 0).numpy()
     truth = dense[:, 0].numpy()
     rated = unchanged & (labels > 0) & (truth > 0)
     every = (preds[:, :, :] == preds[:1, :, :1]).all(0).all(1).numpy()
-    result = stats.result()
+    result = statistics(counts.sum(0))
     assert result["share_labelled"] == (labels[unchanged] > 0).mean()
     assert result["accuracy"] == (labels == truth)[rated].mean()
     assert result["teacher_agreement"] == every[unchanged].mean()
 
 
 def test_stats_of_nothing_are_undefined():
-    stats = PseudoLabelStats(2)
     true = torch.ones(1, 2, 2, 2)
-    stats.update(true.long(), true, torch.ones(1, 2, 2, dtype=torch.bool))
-    result = stats.result()
+    counts = count_tiles(true.long(), true, torch.ones(1, 2, 2, dtype=torch.bool), 2)
+    result = statistics(counts.sum(0))
     assert result["unchanged_pixels"] == 0
     assert math.isnan(result["share_labelled"]) and math.isnan(result["accuracy"])
     assert math.isnan(result["teacher_agreement"])

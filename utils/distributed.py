@@ -7,6 +7,7 @@ import mmap
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -207,12 +208,15 @@ def wrap(network: nn.Module, sync_bn: bool = True) -> nn.Module:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.__class__ = CpuSyncBatchNorm
-    return nn.parallel.DistributedDataParallel(
-        network,
-        device_ids=[torch.cuda.current_device()] if cuda else None,
-        broadcast_buffers=not sync_bn,
-        gradient_as_bucket_view=True,  # no second copy of them
-    )
+    with warnings.catch_warnings():  # torch 2.14 calls broadcast_buffers by a name 2.6 has not
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.parallel.DistributedDataParallel(
+            network,
+            device_ids=[torch.cuda.current_device()] if cuda else None,
+            broadcast_buffers=not sync_bn,
+            gradient_as_bucket_view=True,  # no second copy of them
+            # not static_graph: it cannot begin with a step in parts (no_sync), and gains nothing
+        )
 
 
 def gradients_synced(network: nn.Module, synced: bool) -> AbstractContextManager:

@@ -1,31 +1,31 @@
 """Predicting a whole data set, counting as it goes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from torch import Tensor
 from tqdm import tqdm
 
 from utils import distributed
 from utils.files import write_json
 from utils.inference import Predictor, to_device, to_masks
 from utils.log import RunLog
-from utils.metrics import confusion_for, metrics_for, to_json
+from utils.metrics import ConfusionMatrix, confusion_for, metrics_for, to_json
+from utils.overlap import HostCopy, one_behind
 from utils.results import example_picture, submit_masks, true_masks
-from utils.structures import Probs, Sample, Scheme, label_size
+from utils.structures import Sample, Scheme, label_size
 from utils.writers import BackgroundWriter
 
 NUM_PICTURES = 4  # validation tiles drawn for TensorBoard
 BEST_BY = {"semantic_change": "score", "binary_change": "iou_change", "land_cover": "miou"}
 
-OnBatch = Callable[[Sample, Probs, Tensor], None]  # the batch, probabilities, masks (B, T, H, W)
+OnBatch = Callable[[Sample, HostCopy], None]  # the batch and its `masks` (B, T, H, W)
 
 
 def evaluate(
     predictor: Predictor,
     batches: Iterable[Sample],
     scheme: Scheme,
-    on_batch: OnBatch | None = None,
+    on_batch: OnBatch,
     absent_is_zero: bool = False,
 ) -> dict:
     """Predicts this rank's batches and scores all ranks' together.
@@ -34,20 +34,15 @@ def evaluate(
         predictor: called with each batch's images.
         batches: labelled; each rank its own share.
         scheme: the data set's.
-        on_batch: sees each batch with its predictions, to write them, say.
+        on_batch: sees each batch with its masks, to write them, say.
         absent_is_zero: see `utils.metrics.land_cover_metrics`.
 
     Returns:
         The task's metrics (see utils.metrics), the same on every rank.
     """
     confusion = confusion_for(scheme.task, scheme.num_classes, predictor.device)
-    for batch in batches:
-        batch = to_device(batch, predictor.device)
-        probs = predictor(batch.images, size=label_size(batch))
-        masks = to_masks(probs)
-        confusion.update(masks, true_masks(batch))
-        if on_batch is not None:
-            on_batch(batch, probs, masks)
+    for batch, copy in one_behind(_predict(predictor, batches, confusion)):
+        on_batch(batch, copy)
     counts = distributed.sum_over_ranks(confusion.counts)
     if not counts.any():
         raise ValueError(
@@ -55,6 +50,17 @@ def evaluate(
             "values of the labels, and at what is said to be not labelled (255, --folders)"
         )
     return metrics_for(scheme.task, counts, scheme.num_classes, absent_is_zero)
+
+
+def _predict(
+    predictor: Predictor, batches: Iterable[Sample], confusion: ConfusionMatrix
+) -> Iterator[tuple[Sample, HostCopy]]:
+    """Each batch with its masks, counted."""
+    for batch in batches:
+        batch = to_device(batch, predictor.device)
+        masks = to_masks(predictor(batch.images, size=label_size(batch)))
+        confusion.update(masks, true_masks(batch))
+        yield batch, HostCopy(masks=masks)
 
 
 def validate(
@@ -82,11 +88,11 @@ def validate(
     pictures = 0 if log.folder else NUM_PICTURES  # drawn so far
     with BackgroundWriter() as writer:
 
-        def on_batch(batch: Sample, probs: Probs, masks: Tensor) -> None:
+        def on_batch(batch: Sample, copy: HostCopy) -> None:
             nonlocal pictures
             if not save_mask and pictures == NUM_PICTURES:
                 return
-            masks = masks.cpu().numpy()
+            masks = copy.arrays()["masks"]
             if save_mask:
                 submit_masks(writer, Path(outdir, "masks", "val"), batch.name, masks, scheme)
             for i in range(min(len(masks), NUM_PICTURES - pictures)):

@@ -5,14 +5,11 @@ Kept beside the masks, so that an interrupted labelling goes on and never mixes 
 
 import json
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from utils.files import write_json
-from utils.pseudo_labels import PseudoLabelStats
 from utils.writers import Palette, write_mask
 
 RECORD = "labelling.json"  # the settings, beside the masks
@@ -39,7 +36,7 @@ class LabelRecord:
         Args:
             path: `folder/<id>`, names the tile.
             masks: (T, H, W) uint8, 0..K.
-            counts: PseudoLabelStats.counts of the tile, as nested lists.
+            counts: `count_tiles` of the tile, as nested lists.
         """
         for date, mask in enumerate(masks, start=1):
             write_mask(mask_path(self.folder, date, path.name), mask, self.palette)
@@ -94,11 +91,3 @@ def done_tiles(folder: Path) -> dict[str, list]:
             if all(entry["name"] in names for names in there):
                 done[entry["name"]] = entry["counts"]
     return done
-
-
-def total_stats(counts: Iterable[list], num_classes: int) -> PseudoLabelStats:
-    """The statistics of many tiles from their counts."""
-    stats = PseudoLabelStats(num_classes)
-    for one in counts:
-        stats.counts += torch.tensor(one)
-    return stats

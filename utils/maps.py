@@ -13,6 +13,7 @@ from torch import Tensor
 from utils import transitions
 from utils.gdal import rasterio
 from utils.geotiff import open_strips
+from utils.inference import most_probable
 from utils.qgis_style import ramp_style, raster_style
 from utils.schemes import CHANGE_PALETTE
 from utils.structures import Scheme
@@ -115,7 +116,7 @@ def map_values(
         found = {"change": change, "change_probability": probability}
         if scheme.classes:
             dates = probs[:-1].unflatten(0, (2, scheme.num_classes))
-            first, second = dates.argmax(1) + 1  # each (h, w)
+            first, second = most_probable(dates, dim=1) + 1  # each (h, w)
             shown = 1 if full_semantics else change
             found |= {"date1": first * shown, "date2": second * shown}
             found["transition"] = transitions.encode(first, second, scheme.num_classes, change)

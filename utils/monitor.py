@@ -1,10 +1,11 @@
-"""Watching the losses of a training loop without making it wait for the device at every step."""
+"""Watching the losses of a training loop, which waits for no device or rank at every step."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
+from utils import distributed
 from utils.losses import LossTerms
 
 
@@ -12,17 +13,20 @@ class _Step(NamedTuple):
     step: int
     tiles: Sequence[str]
     names: Sequence[str]  # of the terms
-    terms: torch.Tensor  # (terms,) on the device
+    terms: torch.Tensor  # (terms,) on the device, this rank's shares
 
 
 class LossMonitor:
-    """Keeps the losses of the last steps on the device; reads them all at once."""
+    """Keeps the losses of the last steps on the device; reads them all at once.
+
+    Over several ranks each keeps its own share, and all read at the same steps.
+    """
 
     def __init__(self):
         self._steps: list[_Step] = []
 
     def add(self, step: int, tiles: Sequence[str], terms: LossTerms) -> None:
-        """Remembers one step. Does not wait for the device."""
+        """Remembers one step. Waits neither for the device nor for other ranks."""
         there = {name: t.detach() for name, t in terms._asdict().items() if t is not None}
         self._steps.append(_Step(step, tiles, list(there), torch.stack(list(there.values()))))
 
@@ -30,22 +34,28 @@ class LossMonitor:
         return len(self._steps)
 
     def read(self) -> dict[str, float]:
-        """Means since the last reading, by the names of LossTerms.
+        """Means since the last reading of the losses over all ranks, by the names of LossTerms.
 
         Raises:
-            FloatingPointError: a loss was not finite; names the first such step and its tiles.
+            FloatingPointError: a loss was not finite, on every rank if on one; names the first
+                such step and the tiles of the ranks on which it was not.
         """
         names = self._steps[0].names
-        values = torch.stack([s.terms for s in self._steps]).cpu()  # (steps, terms)
+        shares = torch.stack([s.terms for s in self._steps])  # (steps, terms)
+        values = distributed.sum_over_ranks(shares).cpu()
         finite = values.isfinite().all(dim=1)
         if not finite.all():
-            bad = self._steps[int((~finite).nonzero()[0])]
-            losses = dict(zip(names, values[~finite][0].tolist(), strict=True))
-            raise FloatingPointError(
-                f"the loss is not finite at step {bad.step}: {losses}; "
-                f"tiles {', '.join(bad.tiles)}. Look at these tiles, or start a new run with a "
-                "lower --lr or --amp fp32; --pretrain-from RUN/last.pth gives it the last good "
-                "weights."
-            )
+            first = int((~finite).nonzero()[0])
+            self._refuse(self._steps[first], dict(zip(names, values[first].tolist(), strict=True)))
         self._steps.clear()
         return dict(zip(names, values.mean(dim=0).tolist(), strict=True))
+
+    def _refuse(self, bad: _Step, losses: dict[str, float]) -> None:
+        own = [] if bad.terms.isfinite().all() else bad.tiles
+        everyones = [name for names in distributed.gather(own) for name in names]  # first rank only
+        tiles = ", ".join(everyones or own) or "of another process"
+        raise FloatingPointError(
+            f"the loss is not finite at step {bad.step}: {losses}; tiles {tiles}. Look "
+            "at these tiles, or start a new run with a lower --lr or --amp fp32; --pretrain-from "
+            "RUN/last.pth gives it the last good weights."
+        )

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from utils.inference import most_probable
+
 
 def agreed(pred: Tensor) -> Tensor:
     """(B, T, H, W) classes 0..K-1 -> (B, H, W) int64: class + 1 where all dates agree, else 0."""
@@ -65,10 +67,7 @@ class VoteCounter:
 
     def winner(self) -> Tensor:
         """(B, H, W) int64 in 0..K: the value with most votes, the lowest of equals."""
-        states = self.num_classes + 1
-        # argmax does not promise which of two equals it finds: make every rank different
-        handicap = torch.arange(states, device=self.votes.device).view(1, states, 1, 1)
-        return (self.votes.int() * states - handicap).argmax(1)
+        return most_probable(self.votes, dim=1)
 
     def unanimous(self) -> Tensor:
         """(B, H, W) bool: every teacher chose one and the same class 1..K."""
@@ -113,75 +112,69 @@ def mean_rule(probs: Tensor, true_masks: Tensor, min_confidence: float = 0.0) ->
     return fill_unchanged(true_masks, torch.where(sure, agreed(pred), 0))
 
 
-class PseudoLabelStats:
-    """Counts how much of the unchanged area got a label, and how good the labels are.
+def count_tiles(
+    masks: Tensor,
+    true_masks: Tensor,
+    unanimous: Tensor,
+    num_classes: int,
+    dense: Tensor | None = None,
+) -> Tensor:
+    """Counts of each tile; every pixel counts once, whatever the number of dates.
 
-    Attributes:
-        counts: (4, K+1) int64 pixels on the device; sum over processes (in place, say) before
-            `result`. Columns are 0 = unlabelled, 1..K. Rows: unchanged pixels by pseudo label;
-            those of them that every teacher agrees on; those whose true class is known; those
-            whose true class it is.
+    Args:
+        masks: (B, T, H, W) integers in 0..K, a pseudo label where `true_masks` is 0.
+        true_masks: (B, T, H, W) integers, 0 = unchanged, 1..K = class.
+        unanimous: (B, H, W) bool, see VoteCounter.
+        num_classes: K.
+        dense: (B, T, H, W) true class 1..K of every pixel, other values = unknown; None where
+            there is no such truth.
+
+    Returns:
+        (B, 4, K+1) int64 pixels on the device of `masks`. Columns are 0 = unlabelled, 1..K. Rows:
+        unchanged pixels by pseudo label; those of them that every teacher agrees on; those whose
+        true class is known; those whose true class it is.
     """
+    tiles, states = len(masks), num_classes + 1
+    unchanged = (true_masks == 0).all(1)
+    rows = [unchanged, unchanged & unanimous]
+    if dense is not None:
+        known = ((dense >= 1) & (dense <= num_classes)).all(1) & unchanged
+        rows += [known, known & (dense == masks).all(1)]
+    bins = torch.zeros(tiles * 4 * states + 1, dtype=torch.int64, device=masks.device)
+    first_of_tile = torch.arange(tiles, device=masks.device)[:, None, None] * 4 * states
+    cells = first_of_tile + masks[:, 0]
+    for row, where in enumerate(rows):
+        chosen = torch.where(where, cells + row * states, len(bins) - 1).flatten()  # not counted
+        bins.scatter_add_(0, chosen, bins.new_ones(1).expand_as(chosen))
+    return bins[:-1].view(tiles, 4, states)
 
-    def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
-        self.num_classes = num_classes
-        cells = 4 * (num_classes + 1)
-        self._bins = torch.zeros(cells + 1, dtype=torch.int64, device=device)  # last: not counted
-        self.counts = self._bins[:cells].view(4, num_classes + 1)
 
-    def update(
-        self,
-        masks: Tensor,
-        true_masks: Tensor,
-        unanimous: Tensor,
-        dense: Tensor | None = None,
-    ) -> None:
-        """Adds a batch; every pixel counts once, whatever the number of dates.
+def statistics(counts: Tensor) -> dict[str, int | float | list]:
+    """How much of the unchanged area got a label, and how good the labels are.
 
-        Args:
-            masks: (B, T, H, W) integers in 0..K, a pseudo label where `true_masks` is 0.
-            true_masks: (B, T, H, W) integers, 0 = unchanged, 1..K = class.
-            unanimous: (B, H, W) bool, see VoteCounter.
-            dense: (B, T, H, W) true class 1..K of every pixel, other values = unknown; None
-                where there is no such truth.
-        """
-        unchanged = (true_masks == 0).all(1)
-        self._add(0, masks[:, 0], unchanged)
-        self._add(1, masks[:, 0], unchanged & unanimous)
-        if dense is not None:
-            known = ((dense >= 1) & (dense <= self.num_classes)).all(1) & unchanged
-            self._add(2, masks[:, 0], known)
-            self._add(3, masks[:, 0], known & (dense == masks).all(1))
+    Args:
+        counts: (4, K+1), the sum of `count_tiles` over tiles.
 
-    def result(self) -> dict[str, int | float | list]:
-        """Plain numbers; shares and accuracies in 0..1, NaN where undefined.
-
-        Returns:
-            unchanged_pixels, labelled_pixels; share_labelled: of the unchanged pixels.
-            pixels_per_class, share_per_class: K values, shares of the unchanged pixels.
-            teacher_agreement: share of unchanged pixels in which every teacher sees one and the
-            same class at all dates. accuracy: of the labelled pixels whose true class is known;
-            accuracy_per_class: K values, of the pixels labelled so.
-        """
-        unchanged, unanimous, known, right = self.counts.tolist()
-        total, labelled = sum(unchanged), sum(unchanged[1:])
-        return {
-            "unchanged_pixels": total,
-            "labelled_pixels": labelled,
-            "share_labelled": _ratio(labelled, total),
-            "pixels_per_class": unchanged[1:],
-            "share_per_class": [_ratio(pixels, total) for pixels in unchanged[1:]],
-            "teacher_agreement": _ratio(sum(unanimous), total),
-            "accuracy": _ratio(sum(right[1:]), sum(known[1:])),
-            "accuracy_per_class": [
-                _ratio(*pair) for pair in zip(right[1:], known[1:], strict=True)
-            ],
-        }
-
-    def _add(self, row: int, labels: Tensor, where: Tensor) -> None:
-        cells = row * (self.num_classes + 1) + labels.long()
-        cells = torch.where(where, cells, len(self._bins) - 1).flatten().to(self._bins.device)
-        self._bins.scatter_add_(0, cells, self._bins.new_ones(1).expand_as(cells))
+    Returns:
+        Plain numbers; shares and accuracies in 0..1, NaN where undefined.
+        unchanged_pixels, labelled_pixels; share_labelled: of the unchanged pixels.
+        pixels_per_class, share_per_class: K values, shares of the unchanged pixels.
+        teacher_agreement: share of unchanged pixels in which every teacher sees one and the
+        same class at all dates. accuracy: of the labelled pixels whose true class is known;
+        accuracy_per_class: K values, of the pixels labelled so.
+    """
+    unchanged, unanimous, known, right = counts.tolist()
+    total, labelled = sum(unchanged), sum(unchanged[1:])
+    return {
+        "unchanged_pixels": total,
+        "labelled_pixels": labelled,
+        "share_labelled": _ratio(labelled, total),
+        "pixels_per_class": unchanged[1:],
+        "share_per_class": [_ratio(pixels, total) for pixels in unchanged[1:]],
+        "teacher_agreement": _ratio(sum(unanimous), total),
+        "accuracy": _ratio(sum(right[1:]), sum(known[1:])),
+        "accuracy_per_class": [_ratio(*pair) for pair in zip(right[1:], known[1:], strict=True)],
+    }
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from utils.figures import heat_map
 from utils.files import save_image
+from utils.overlap import HostCopy
 from utils.results import draw, submit_masks, tile_images, true_masks
 from utils.structures import Probs, Sample, Scheme
 from utils.writers import BackgroundWriter, write_probs
@@ -47,16 +49,24 @@ class TileOutputs:
         self.labels, self.probs, self.gates = labels, probs, gates
         self.figures, self.drawn = figures, drawn
 
-    def write(self, batch: Sample, probs: Probs, masks: np.ndarray) -> None:
-        """Hands a batch to the writer; masks (B, T, H, W) uint8 as `to_masks` gives them."""
+    def fetch(self, probs: Probs, masks: Tensor) -> HostCopy:
+        """Begins to bring to the host what will be written of a batch; masks as of `to_masks`."""
+        halves = [p.half() if p is not None and self.probs else None for p in probs[:2]]
+        gate = probs.gate if self.gates else None
+        return HostCopy(masks=masks, semantic=halves[0], change=halves[1], gate=gate)
+
+    def write(self, batch: Sample, copy: HostCopy) -> None:
+        """Hands a batch, of which `fetch` made the copy, to the writer."""
+        found = copy.arrays()
+        masks = found["masks"]  # (B, T, H, W) uint8
         if self.labels is None:
             submit_masks(self.writer, self.masks, batch.name, masks, self.scheme)
         else:
             self._write_labels(batch, masks)
         if self.probs is not None:
-            self._write_probs(batch, probs)
+            self._write_probs(batch, found["semantic"], found["change"])
         if self.gates is not None:
-            for name, gate in zip(batch.name, probs.gate.cpu().numpy(), strict=True):
+            for name, gate in zip(batch.name, found["gate"], strict=True):
                 picture = Image.fromarray(heat_map(gate))
                 self.writer.submit(save_image, self.gates / f"{name}.png", picture)
         for i, name in enumerate(batch.name):
@@ -69,10 +79,9 @@ class TileOutputs:
             path = self.masks / self.labels.name(patch)
             self.writer.submit(self.labels.write, path, mask[0], self.scheme, patch)
 
-    def _write_probs(self, batch: Sample, probs: Probs) -> None:
-        halves = [None if p is None else p.half().cpu().numpy() for p in probs[:2]]
+    def _write_probs(self, batch: Sample, *arrays: np.ndarray | None) -> None:
         for i, name in enumerate(batch.name):
-            one = [None if p is None else p[i] for p in halves]
+            one = [None if array is None else array[i] for array in arrays]
             self.writer.submit(write_probs, self.probs / f"{name}.npz", *one)
 
     def _draw(self, batch: Sample, mask: np.ndarray, i: int) -> None:

@@ -1,9 +1,9 @@
 """The parts of a training loop that know nothing of files or options."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from utils import distributed
@@ -37,7 +37,12 @@ def forward_backward(
     scaler: torch.amp.GradScaler,
     amp: torch.dtype | None,
 ) -> LossTerms:
-    """Gradients of one batch, worked through in parts; its losses over all ranks' pixels."""
+    """Gradients of one batch, worked through in parts.
+
+    Returns:
+        This rank's share of the losses: summed over ranks (`LossMonitor` does that when it is
+        read, not at every step) they are means over the pixels of all.
+    """
     denominators = loss_denominators(batch, objective.class_weights, objective.mean_over)
     packed = distributed.sum_over_ranks(torch.cat([d.flatten() for d in denominators]))
     denominators = Denominators(packed[:-1], packed[-1])
@@ -52,9 +57,5 @@ def forward_backward(
             terms.append(training_loss(logits, part, objective, denominators, 1 / parts))
             # DistributedDataParallel divides gradients by the world, our losses need their sum
             scaler.scale(terms[-1].total * distributed.world()).backward()
-    return LossTerms(*(_summed(values) for values in zip(*terms, strict=True)))
-
-
-def _summed(values: Sequence[Tensor | None]) -> Tensor | None:
-    """One loss term over parts and ranks."""
-    return None if values[0] is None else distributed.sum_over_ranks(sum(values).detach())
+    shares = ((None if v[0] is None else sum(v).detach()) for v in zip(*terms, strict=True))
+    return LossTerms(*shares)
