@@ -79,10 +79,12 @@ def test_float32_gives_the_plain_probabilities(tta):
 @pytest.mark.parametrize("tta", ["none", "flip_rot"])
 def test_bfloat16_gives_the_plain_masks(tta):
     want, got = both_paths(tta, torch.bfloat16)
-    for name, a, b in zip(("semantic", "change"), got, want, strict=False):
-        error = (a - b).abs().flatten()
+    errors = [(a - b).abs().flatten() for a, b in zip(got[:2], want[:2], strict=True)]
+    print([(float(e.mean()), float(e.max())) for e in errors])
+    for error in errors:
         assert float(error.mean()) < 0.005
-        assert float((error < 0.02).float().mean()) > 0.99
+        # the mean of six views, as the scripts predict by default, is nearer than any one of them
+        assert float((error < 0.02).float().mean()) >= (1.0 if tta == "flip_rot" else 0.995)
     assert float((to_masks(got) == to_masks(want)).float().mean()) >= 0.995
 
 
