@@ -54,7 +54,8 @@ class Job(NamedTuple):
     ours: Build
     pairs: Callable[[argparse.Namespace], int]  # that one run deals with
     work: Callable[[argparse.Namespace], Work]  # of one run, at the least
-    whole_program: bool = False  # slow, start-up included; run fewer times
+    inputs: Callable[[argparse.Namespace], None] | None = None  # writes what both sides read
+    is_program: bool = False  # slow, start-up included; run fewer times
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
@@ -73,17 +74,21 @@ def fresh_network(args: argparse.Namespace, seed: int = 0) -> nn.Module:
     return network_of(recipe_of(args)).to(device_of(args))
 
 
-def make_inputs(args: argparse.Namespace) -> None:
-    """Writes tiles and checkpoints of random weights to args.root."""
+def make_program_inputs(args: argparse.Namespace) -> None:
+    """Writes checkpoints of random weights and tiles, of which args.pairs train, to args.root."""
     root = Path(args.root)
     make_pairs(root / "data", args.pairs + 1 + (args.pairs - 1) // 9, args.size)
-    make_pairs(root / "load", args.load_pairs, args.size)
     shutil.rmtree(root / "data" / "test")
     make_pairs(root / "more", args.pairs, args.size)
     (root / "more" / "train").rename(root / "data" / "test")
     for seed in range(TEACHERS):
         network = fresh_network(args, seed).cpu()
         save_checkpoint(root / f"network{seed}.pth", network.state_dict(), recipe_of(args))
+
+
+def make_loading_inputs(args: argparse.Namespace) -> None:
+    """Writes tiles that are only loaded to args.root."""
+    make_pairs(Path(args.root, "load"), args.load_pairs, args.size)
 
 
 def checkpoints(args: argparse.Namespace, count: int) -> list[Path]:
@@ -305,16 +310,24 @@ JOBS: dict[str, Job] = {
         our_label,
         lambda args: args.pairs,
         lambda args: prediction_work(args).times(TEACHERS * VIEWS * args.pairs / args.batch_size),
-        whole_program=True,
+        make_program_inputs,
+        is_program=True,
     ),
     "test.py": Job(
         plain_test,
         our_test,
         lambda args: args.pairs,
         lambda args: prediction_work(args).times(VIEWS * args.pairs / args.batch_size),
-        whole_program=True,
+        make_program_inputs,
+        is_program=True,
     ),
-    "data pipeline": Job(plain_loading, our_loading, lambda args: args.load_pairs, loading_work),
+    "data pipeline": Job(
+        plain_loading,
+        our_loading,
+        lambda args: args.load_pairs,
+        loading_work,
+        make_loading_inputs,
+    ),
     "metrics": Job(
         partial(count_masks, confusion=lambda args: plain.PlainConfusion(SECOND.num_classes + 1)),
         partial(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.jobs import JOBS, device_of, make_inputs
+from benchmarks.jobs import JOBS, device_of
 from benchmarks.machine import Rates, machine, measure_rates, wait
 from utils import distributed
 from utils.cli import Parser, positive_int, run
@@ -83,7 +83,8 @@ def main(argv: list[str] | None = None) -> None:
         flush=True,
     )
     with tempfile.TemporaryDirectory() as args.root:
-        make_inputs(args)
+        for make in {JOBS[job].inputs for job in args.rows} - {None}:
+            make(args)
         rows = {}
         for job in args.rows:
             rows[job] = compare(args, job, rates)
@@ -140,8 +141,8 @@ def compare(args: argparse.Namespace, job: str, rates: Rates) -> dict[str, float
     sides = {side: Side(args, job, side) for side in SIDES}
     base = {side: process.run() for side, process in sides.items()}  # builds, runs nothing
     answers = {side: [] for side in SIDES}
-    warm_up = 1 if JOBS[job].whole_program else WARM_UP
-    repeats = -(-args.repeats // 2) if JOBS[job].whole_program else args.repeats
+    warm_up = 1 if JOBS[job].is_program else WARM_UP
+    repeats = -(-args.repeats // 2) if JOBS[job].is_program else args.repeats
     for _ in range(warm_up + repeats):
         for side, process in sides.items():
             answers[side].append(process.run())

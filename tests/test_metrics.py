@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -204,6 +205,24 @@ def test_transition_states_number_every_pair_once():
     dates = torch.cartesian_prod(torch.arange(1, K + 1), torch.arange(1, K + 1))
     states = transition_states(dates.view(-1, 2, 1, 1), K).flatten()
     assert states.tolist() == list(range(1, K * K + 1))
+
+
+@pytest.mark.parametrize("num_classes", [1, 6, 13, 14, 30, 40])  # types and ways change on the way
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_pixels_are_counted_one_by_one(num_classes, dtype):
+    generator = torch.Generator().manual_seed(num_classes)
+    true = torch.randint(0, num_classes + 2, (2, 2, 8, 9), generator=generator).to(dtype)
+    pred = torch.randint(1, num_classes + 1, (2, 2, 8, 9), generator=generator).to(dtype)
+    true[0, :, 0] = 255
+    expected = torch.zeros(num_classes**2 + 1, num_classes**2 + 1, dtype=torch.int64)
+    for i, row, column in itertools.product(range(2), range(8), range(9)):
+        (a, b), (c, d) = true[i, :, row, column].tolist(), pred[i, :, row, column].tolist()
+        if max(a, b) <= num_classes and (a > 0) == (b > 0):
+            state = (a - 1) * num_classes + b if a else 0
+            expected[state, (c - 1) * num_classes + d] += 1
+    confusion = ChangeConfusion(num_classes)
+    confusion.update(pred, true)
+    assert torch.equal(confusion.counts, expected)
 
 
 def test_nothing_changed_anywhere_is_undefined_not_zero():

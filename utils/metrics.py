@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+MOST_PAIRS = 1024  # pairs of classes, up to which every pair of pairs has a counter
+
 
 class ConfusionMatrix:
     """Counts (truth, prediction) pairs of n states: n classes, or 2 for unchanged / changed.
@@ -53,11 +55,15 @@ class ConfusionMatrix:
         if pred.shape != true.shape:
             raise ValueError(f"pred {tuple(pred.shape)} and true {tuple(true.shape)} must be alike")
         n, device = self.num_states, self._bins.device
-        pred, true = pred.to(device).long(), true.to(device).long()
-        cells = torch.where((pred >= 0) & (pred < n), true * n + pred, n * n + 1)
-        cells = torch.where((true >= 0) & (true < n), cells, n * n).flatten()
-        # not bincount: on CUDA it stops the host to look for the largest value
-        self._bins.scatter_add_(0, cells, self._bins.new_ones(1).expand_as(cells))
+        pred, true = (_limited(values.to(device), n) for values in (pred, true))
+        self._add(_count_pairs(true, pred, n + 1))
+
+    def _add(self, cells: Tensor) -> None:
+        """Adds counts (n + 1, n + 1), whose last row and column are of what lies outside."""
+        n = self.num_states
+        self._bins[: n * n] += cells[:n, :n].flatten()
+        self._bins[-2] += cells[n].sum()
+        self._bins[-1] += cells[:n, n].sum()
 
 
 class LandCoverConfusion(ConfusionMatrix):
@@ -65,7 +71,7 @@ class LandCoverConfusion(ConfusionMatrix):
 
     def update(self, pred: Tensor, true: Tensor) -> None:
         """Adds masks of any shape, 1..K; true pixels of any other value are not counted."""
-        super().update(pred.long() - 1, true.long() - 1)
+        super().update(pred - 1, true - 1)  # uint8: 0 becomes 255
 
 
 class ChangeConfusion(ConfusionMatrix):
@@ -78,6 +84,7 @@ class ChangeConfusion(ConfusionMatrix):
     def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
         super().__init__(num_classes**2 + 1 if num_classes else 2, device)
         self.num_classes = num_classes
+        self._states = _state_of_pair(num_classes).to(device)
 
     def update(self, pred: Tensor, true: Tensor) -> None:
         """Adds masks.
@@ -88,10 +95,20 @@ class ChangeConfusion(ConfusionMatrix):
             true: the same; where a date is outside 0..K, or only one of the two is 0, the pixel
                 is not counted. With K = 0 anything but 0 and 1 is not counted.
         """
-        if self.num_classes:
-            pred = transition_states(pred, self.num_classes)
-            true = transition_states(true, self.num_classes)
-        super().update(pred, true)
+        if not self.num_classes:
+            super().update(pred, true)
+            return
+        if pred.shape != true.shape:
+            raise ValueError(f"pred {tuple(pred.shape)} and true {tuple(true.shape)} must be alike")
+        states = self._states
+        pred, true = (_pairs(masks.to(states.device), self.num_classes) for masks in (pred, true))
+        if len(states) > MOST_PAIRS:
+            super().update(states[pred.long()], states[true.long()])
+            return
+        # count the pairs of classes as they are, then see which state each pair is
+        cells, n = _count_pairs(true, pred, len(states)), self.num_states
+        rows = cells.new_zeros(n + 1, len(states)).index_add_(0, states, cells)
+        self._add(cells.new_zeros(n + 1, n + 1).index_add_(1, states, rows))
 
 
 def transition_states(masks: Tensor, num_classes: int) -> Tensor:
@@ -104,10 +121,54 @@ def transition_states(masks: Tensor, num_classes: int) -> Tensor:
     Returns:
         (B, H, W) int64 in 0..K*K; -1 where a date is outside 0..K or only one of the two is 0.
     """
-    date1, date2 = masks.long().unbind(1)
-    possible = ((masks >= 0) & (masks <= num_classes)).all(1) & ((date1 > 0) == (date2 > 0))
-    states = torch.where(date1 > 0, (date1 - 1) * num_classes + date2, 0)
-    return torch.where(possible, states, -1)
+    states = _state_of_pair(num_classes)
+    states[states == num_classes**2 + 1] = -1
+    return states.to(masks.device)[_pairs(masks, num_classes).long()]
+
+
+def _state_of_pair(num_classes: int) -> Tensor:
+    """((K + 2)^2,) int64: the state of each of `_pairs`, K * K + 1 of impossible ones."""
+    k = num_classes
+    date1, date2 = torch.cartesian_prod(torch.arange(k + 2), torch.arange(k + 2)).unbind(1)
+    possible = (date1 <= k) & (date2 <= k) & ((date1 > 0) == (date2 > 0))
+    states = torch.where(date1 > 0, (date1 - 1) * k + date2, 0)
+    return torch.where(possible, states, k * k + 1)
+
+
+def _pairs(masks: Tensor, num_classes: int) -> Tensor:
+    """(B, 2, H, W) -> (B, H, W): date 1 * (K + 2) + date 2, where K + 1 stands for any other value.
+
+    Of the smallest type.
+    """
+    base = num_classes + 2
+    date1, date2 = _smallest(_limited(masks, base - 1), base**2).unbind(1)
+    return date1 * base + date2
+
+
+def _limited(values: Tensor, n: int) -> Tensor:
+    """Integers 0..n-1 as they are, and n for all others; of the smallest type."""
+    if values.dtype != torch.uint8:
+        values = torch.where((values >= 0) & (values < n), values, n)
+    elif n > 255:  # which a byte does not reach
+        return values.short()
+    return _smallest(values.clamp(max=n), n)
+
+
+def _smallest(values: Tensor, largest: int) -> Tensor:
+    """In the smallest integer type that holds `largest`: memory limits all that is done here."""
+    types = (torch.uint8, torch.int16, torch.int32, torch.int64)
+    return values.to(next(dtype for dtype in types if largest <= torch.iinfo(dtype).max))
+
+
+def _count_pairs(rows: Tensor, columns: Tensor, n: int) -> Tensor:
+    """(n, n) int64: how often each pair of 0..n-1 occurs."""
+    cells = (_smallest(rows, n * n) * n + columns).flatten()
+    if cells.device.type == "cpu":
+        return torch.bincount(cells, minlength=n * n).view(n, n)
+    # on CUDA that stops the host to look for the largest value
+    counts = torch.zeros(n * n, dtype=torch.int64, device=cells.device)
+    counts.scatter_add_(0, cells.long(), counts.new_ones(1).expand_as(cells))
+    return counts.view(n, n)
 
 
 def stack_dates(counts: Tensor, num_classes: int) -> Tensor:
