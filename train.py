@@ -37,6 +37,7 @@ from models.checkpoints import (
 from models.initialise import start_network
 from models.published import Published
 from utils import distributed
+from utils.batch_norm import widen_batch_norms
 from utils.cuda_graphs import Graphed
 from utils.evaluation import BEST_BY, validate
 from utils.inference import Member, Normalise, Predictor, to_device
@@ -156,7 +157,7 @@ def launched(
     example: Callable[[], Tensor],
     device: torch.device,
 ) -> nn.Module:
-    """The network in the way that its kernels are launched: compiled, replayed, or one by one.
+    """The network in the way that it runs fastest: compiled, its kernels replayed, or one by one.
 
     `example`: makes images like those of a batch (B, T, C, H, W), normalised.
     """
@@ -165,7 +166,7 @@ def launched(
     alone = distributed.world() == 1 and args.accumulate == 1
     if args.cuda_graphs and alone and device.type == "cuda":
         return Graphed(network.train(), example(), pick_amp(args.amp, device))
-    return network
+    return widen_batch_norms(network)
 
 
 def refuse_complete(saved: Run, step: int, total_steps: int, early_stop: int | None) -> None:

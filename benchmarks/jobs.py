@@ -6,7 +6,6 @@ A side of a job is built once, in a process of its own, and then run again and a
 import argparse
 import contextlib
 import io
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle
@@ -77,10 +76,14 @@ def fresh_network(args: argparse.Namespace, seed: int = 0) -> nn.Module:
 def make_program_inputs(args: argparse.Namespace) -> None:
     """Writes checkpoints of random weights and tiles, of which args.pairs train, to args.root."""
     root = Path(args.root)
-    make_pairs(root / "data", args.pairs + 1 + (args.pairs - 1) // 9, args.size)
-    shutil.rmtree(root / "data" / "test")
-    make_pairs(root / "more", args.pairs, args.size)
-    (root / "more" / "train").rename(root / "data" / "test")
+    with_validation = args.pairs + 1 + (args.pairs - 1) // 9  # every tenth tile
+    for part, count in (("train", with_validation), ("test", args.pairs)):
+        make_pairs(root / part, count, args.size)
+        (root / "data").mkdir(exist_ok=True)
+        (root / part / "train").rename(root / "data" / part)
+        for folder in (root / "data" / part).iterdir():
+            for path in sorted(folder.iterdir())[count:]:
+                path.unlink()
     for seed in range(TEACHERS):
         network = fresh_network(args, seed).cpu()
         save_checkpoint(root / f"network{seed}.pth", network.state_dict(), recipe_of(args))
@@ -211,7 +214,7 @@ def our_script(args: argparse.Namespace, main: Callable, count: int, *words: str
     given += ["--compile"] if args.compile else []
 
     def run() -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             main([str(word) for word in given])
 
     return run

@@ -110,7 +110,6 @@ class Side:
                 f"--side={side}",
             ],
             cwd=ROOT,
-            env={**os.environ, "TQDM_DISABLE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FEW_PIXELS = 64  # such as the regions of pyramid pooling
+
 
 def resize(x: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool = False) -> Tensor:
     """(N, C, h, w) bilinear to `size` = (height, width); itself if it has that size already."""
@@ -68,8 +70,12 @@ def region_means_by_products(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
 
 
 def _by_products(x: Tensor) -> bool:
-    """Where it is quicker: maps of half precision and many channels, as networks have inside."""
-    return x.is_cuda and x.dtype != torch.float32 and x.shape[1] > 1
+    """Where it is quicker: on CUDA for maps as networks have inside; elsewhere for a few pixels."""
+    if torch.compiler.is_compiling():  # which cannot look into the caches below
+        return False
+    if x.is_cuda:
+        return x.dtype != torch.float32 and x.shape[1] > 1
+    return x.shape[-2] * x.shape[-1] <= FEW_PIXELS
 
 
 @functools.lru_cache(maxsize=64)

@@ -92,7 +92,7 @@ class SiameseNetwork(Network):
 
     def fuse_maps(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps (B, T', C, h, w) -> the change head's (B, C, h, w)."""
-        return [(x[:, 0] - x[:, 1]).abs() for x in maps]
+        return [_difference(x) for x in maps]
 
     def forward(self, images: Tensor) -> Logits:
         """Images (B, T, C, H, W), normalised -> logits at full resolution, in float32.
@@ -118,6 +118,16 @@ class SiameseNetwork(Network):
             fused = self.fuse_maps([x.unflatten(0, seen.shape[:2]) for x in maps])
             change = upsample(self.change_head(fused)).squeeze(1)
         return Logits(semantic, change)
+
+
+def _difference(x: Tensor) -> Tensor:
+    """(B, 2, C, h, w) -> (B, C, h, w), absolute.
+
+    Channels last, so that the gradient is so too: to bring it from one order to the other would
+    take as long as all else here. Unbound, not sliced: the gradient of a slice is filled with 0.
+    """
+    date1, date2 = x.movedim(2, -1).unbind(1)
+    return (date1 - date2).abs().movedim(-1, 1)
 
 
 def check_two_dates(images: Tensor) -> None:

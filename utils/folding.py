@@ -7,6 +7,7 @@ import torch.fx
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from utils.batch_norm import WideBatchNorm2d
 from utils.distributed import CpuSyncBatchNorm
 
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -21,7 +22,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     """
     network = copy.deepcopy(network).eval()
     for module in network.modules():
-        if type(module) is CpuSyncBatchNorm and not hasattr(module, "act"):
+        if type(module) in (CpuSyncBatchNorm, WideBatchNorm2d) and not hasattr(module, "act"):
             module.__class__ = nn.BatchNorm2d  # in eval mode they do the same
     backbone = getattr(network, "backbone", None)
     if backbone is not None:
