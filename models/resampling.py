@@ -1,8 +1,8 @@
 """Maps brought to another size, in the way that is quick where they are.
 
-On CUDA torch's kernels for channels-last maps are slow (pooling reads a map once for every number
-of regions, the gradient of resizing adds pixel by pixel): there both are products with small
-matrices, which is what a linear filter along rows and columns is.
+A linear filter along rows and columns is a product with a small matrix on either side. torch's own
+pooling reads a map once for every number of regions, and keeps it for the gradient; on CUDA, and
+from very small maps, its resizing of channels-last maps is slow.
 """
 
 import functools
@@ -43,11 +43,14 @@ def region_means(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
         grids: regions along a side.
 
     Returns:
-        For each grid g (N, C, g, g).
+        For each grid g (N, C, g, g), in float32.
     """
-    if not x.is_cuda:
+    if torch.compiler.is_compiling():  # which cannot look into the cache below
         return [F.adaptive_avg_pool2d(x, grid) for grid in grids]
-    return region_means_by_products(x, grids)
+    regions, share = _regions(*x.shape[-2:], tuple(grids), x.device, x.dtype)
+    sums = regions @ x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, regions of all grids, C)
+    means = (sums * share).transpose(1, 2).split([grid * grid for grid in grids], dim=2)
+    return [mean.unflatten(2, (grid, grid)) for mean, grid in zip(means, grids, strict=True)]
 
 
 def resize_by_products(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
@@ -59,14 +62,6 @@ def resize_by_products(x: Tensor, size: Sequence[int], align_corners: bool) -> T
     x = columns @ x.permute(0, 2, 3, 1)  # (N, h, W, C)
     x = (rows @ x.flatten(2)).unflatten(2, (size[1], -1))  # (N, H, W, C)
     return x.permute(0, 3, 1, 2)
-
-
-def region_means_by_products(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
-    """`region_means` as one matrix product, which reads the map once; float32."""
-    regions, share = _regions(*x.shape[-2:], tuple(grids), x.device, x.dtype)
-    sums = regions @ x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, regions of all grids, C)
-    means = (sums * share).transpose(1, 2).split([grid * grid for grid in grids], dim=2)
-    return [mean.unflatten(2, (grid, grid)) for mean, grid in zip(means, grids, strict=True)]
 
 
 def _by_products(x: Tensor) -> bool:

@@ -55,6 +55,7 @@ def forward_backward(
             with autocast(part.images.device, amp):
                 logits = network(normalise(part.images))
             terms.append(training_loss(logits, part, objective, denominators, 1 / parts))
+            del logits  # which the backward pass does not need
             # DistributedDataParallel divides gradients by the world, our losses need their sum
             scaler.scale(terms[-1].total * distributed.world()).backward()
     shares = ((None if v[0] is None else sum(v).detach()) for v in zip(*terms, strict=True))
