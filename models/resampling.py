@@ -2,7 +2,8 @@
 
 A linear filter along rows and columns is a product with a small matrix on either side. torch's own
 pooling reads a map once for every number of regions, and keeps it for the gradient; on CUDA, and
-from very small maps, its resizing of channels-last maps is slow.
+from very small maps, its resizing of channels-last maps is slow. In float32, which is for comparing
+numbers, all is left to torch.
 """
 
 import functools
@@ -43,14 +44,11 @@ def region_means(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
         grids: regions along a side.
 
     Returns:
-        For each grid g (N, C, g, g), in float32.
+        For each grid g (N, C, g, g).
     """
-    if torch.compiler.is_compiling():  # which cannot look into the cache below
+    if not _is_half(x):
         return [F.adaptive_avg_pool2d(x, grid) for grid in grids]
-    regions, share = _regions(*x.shape[-2:], tuple(grids), x.device, x.dtype)
-    sums = regions @ x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, regions of all grids, C)
-    means = (sums * share).transpose(1, 2).split([grid * grid for grid in grids], dim=2)
-    return [mean.unflatten(2, (grid, grid)) for mean, grid in zip(means, grids, strict=True)]
+    return region_means_by_products(x, grids)
 
 
 def resize_by_products(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
@@ -64,13 +62,23 @@ def resize_by_products(x: Tensor, size: Sequence[int], align_corners: bool) -> T
     return x.permute(0, 3, 1, 2)
 
 
+def region_means_by_products(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
+    """`region_means` as one matrix product, in float32."""
+    regions, share = _regions(*x.shape[-2:], tuple(grids), x.device, x.dtype)
+    sums = regions @ x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, regions of all grids, C)
+    means = (sums * share).transpose(1, 2).split([grid * grid for grid in grids], dim=2)
+    return [mean.unflatten(2, (grid, grid)) for mean, grid in zip(means, grids, strict=True)]
+
+
 def _by_products(x: Tensor) -> bool:
     """Where it is quicker: on CUDA for maps as networks have inside; elsewhere for a few pixels."""
-    if torch.compiler.is_compiling():  # which cannot look into the caches below
-        return False
-    if x.is_cuda:
-        return x.dtype != torch.float32 and x.shape[1] > 1
-    return x.shape[-2] * x.shape[-1] <= FEW_PIXELS
+    small = x.shape[-2] * x.shape[-1] <= FEW_PIXELS
+    return _is_half(x) and (small or (x.is_cuda and x.shape[1] > 1))
+
+
+def _is_half(x: Tensor) -> bool:
+    """Whether it is a map of half precision, and nobody compiles, who could not follow."""
+    return x.dtype in (torch.bfloat16, torch.float16) and not torch.compiler.is_compiling()
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ from torch import nn
 from models.resampling import (
     Upsample,
     region_means,
+    region_means_by_products,
     resize,
     resize_by_products,
 )
@@ -28,13 +29,14 @@ def test_products_resize_as_torch_does(align_corners, size):
 @pytest.mark.parametrize("sides", [(12, 18), (13, 7), (6, 6), (5, 9)])
 def test_products_average_regions_as_torch_does(sides):
     x = torch.randn(2, 3, *sides)
-    for grid, got in zip((1, 2, 3, 6), region_means(x, (1, 2, 3, 6)), strict=True):
+    assert torch.equal(region_means(x, (3,))[0], F.adaptive_avg_pool2d(x, 3))  # float32: torch's
+    for grid, got in zip((1, 2, 3, 6), region_means_by_products(x, (1, 2, 3, 6)), strict=True):
         torch.testing.assert_close(got, F.adaptive_avg_pool2d(x, grid), rtol=1e-5, atol=1e-6)
 
 
 def test_regions_by_hand():
     x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])[None, None]
-    (four,) = region_means(x, (2,))  # of 2 x 2 pixels each, which share the middle ones
+    (four,) = region_means_by_products(x, (2,))  # of 2 x 2 pixels each, which share the middle ones
     assert four[0, 0].tolist() == [[3.0, 4.0], [6.0, 7.0]]
 
 
@@ -54,7 +56,19 @@ def test_products_give_the_gradients_of_torch():
 
 def test_the_layer_is_torchs_own_on_a_cpu():
     layer = nn.Upsample(scale_factor=4, mode="bilinear", align_corners=True)
-    x = torch.randn(1, 2, 9, 10)  # more than a few pixels
+    x = torch.randn(1, 2, 3, 5)
     want = layer(x)
     layer.__class__ = Upsample
     assert torch.equal(layer(x), want)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (1, 1), (30, 40)])
+def test_half_precision_is_resized_alike_on_either_way(size):
+    x = torch.randn(2, 3, *size).bfloat16()
+    want = F.interpolate(x.float(), size=(48, 40), mode="bilinear", align_corners=False)
+    got = resize(x, (48, 40))
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), want, rtol=2e-2, atol=2e-2)
+    means = torch.cat([m.flatten(2) for m in region_means(x, (1, 2))], dim=2)
+    expected = [F.adaptive_avg_pool2d(x.float(), grid).flatten(2) for grid in (1, 2)]
+    torch.testing.assert_close(means.float(), torch.cat(expected, dim=2), rtol=2e-2, atol=2e-2)
