@@ -28,7 +28,8 @@ from utils.precision import pick_amp
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("plain", "ours")
-WARM_UP = 2  # runs of each side that are not counted; of whole programs one
+WARM_UP = 2  # runs of each side that are not counted
+PROGRAM_REPEATS = 2  # of whole programs, at most, without a warm-up
 QUICK = {"size": 64, "repeats": 1, "pairs": 2, "load_pairs": 16}
 # options that the sides are given
 FORWARDED = ("model", "backbone", "size", "batch_size", "pairs", "load_pairs")
@@ -45,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--rows", nargs="+", choices=list(JOBS), default=list(JOBS), help="which")
     group.add_argument("--size", type=positive_int, default=512, help="tile side in px")
     group.add_argument("--batch-size", type=positive_int, default=2, help="pairs at a time")
-    group.add_argument("--pairs", type=positive_int, default=4, help="that programs are run on")
+    group.add_argument("--pairs", type=positive_int, default=12, help="that programs are run on")
     group.add_argument(
         "--load-pairs", type=positive_int, default=64, help="in the data set that is only loaded"
     )
@@ -140,8 +141,9 @@ def compare(args: argparse.Namespace, job: str, rates: Rates) -> dict[str, float
     sides = {side: Side(args, job, side) for side in SIDES}
     base = {side: process.run() for side, process in sides.items()}  # builds, runs nothing
     answers = {side: [] for side in SIDES}
-    warm_up = 1 if JOBS[job].is_program else WARM_UP
-    repeats = -(-args.repeats // 2) if JOBS[job].is_program else args.repeats
+    warm_up, repeats = WARM_UP, args.repeats
+    if JOBS[job].is_program:
+        warm_up, repeats = 0, min(repeats, PROGRAM_REPEATS)
     for _ in range(warm_up + repeats):
         for side, process in sides.items():
             answers[side].append(process.run())

@@ -72,3 +72,16 @@ def test_half_precision_is_resized_alike_on_either_way(size):
     means = torch.cat([m.flatten(2) for m in region_means(x, (1, 2))], dim=2)
     expected = [F.adaptive_avg_pool2d(x.float(), grid).flatten(2) for grid in (1, 2)]
     torch.testing.assert_close(means.float(), torch.cat(expected, dim=2), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
+def test_joined_maps_get_the_gradients_of_torch(order):
+    maps = [torch.randn(2, 3, 9, 9), torch.randn(2, 5, 10, 10)]
+    gradient = torch.randn(2, 8, 18, 20).contiguous(memory_format=order)
+    grads = []
+    for function in (resize, lambda x, size: F.interpolate(x, size=size, mode="bilinear")):
+        inputs = [x.contiguous(memory_format=order).requires_grad_() for x in maps]
+        joined = torch.cat([function(x, (18, 20)) for x in inputs], dim=1)
+        grads.append(torch.autograd.grad(joined, inputs, gradient))
+    for got, want in zip(*grads, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
