@@ -127,44 +127,55 @@ def _fuse_sequential(sequential: nn.Sequential) -> None:
 
 def _fuse_graph(body: torch.fx.GraphModule) -> None:
     modules = dict(body.named_modules())
-
-    def module_of(node: torch.fx.Node) -> nn.Module | None:
-        return modules[node.target] if node.op == "call_module" else None
-
     for node in list(body.graph.nodes):
-        if isinstance(module_of(node), PASS_ON):
+        if isinstance(_module_of(node, modules), PASS_ON):
             node.replace_all_uses_with(node.args[0])
             body.graph.erase_node(node)
     for node in list(body.graph.nodes):
-        if not _is_plain(module_of(node)):
-            continue
-        chain = [node]
-        other = _added(chain[-1])
-        if other is not None:
-            chain.append(*chain[-1].users)
-        follower = _only(chain[-1].users)
-        relu = follower is not None and type(module_of(follower)) is nn.ReLU
-        if relu:
-            chain.append(follower)
-        if len(chain) == 1:
-            continue
-        name = f"fused{len(modules)}"
-        modules[name] = FusedConv(module_of(node), relu)
-        body.add_module(name, modules[name])
-        with body.graph.inserting_before(chain[-1]):
-            inputs = (node.args[0],) if other is None else (node.args[0], other)
-            chain[-1].replace_all_uses_with(body.graph.call_module(name, inputs))
-        for done in reversed(chain):
-            body.graph.erase_node(done)
-    order = {node: i for i, node in enumerate(body.graph.nodes)}
-    for node in body.graph.nodes:
-        if len(node.args) == 2 and type(module_of(node)) is FusedConv:
-            x, other = node.args
-            last = max(other.users, key=order.get) is node and x is not other
-            module_of(node).overwrites = last and isinstance(module_of(other), FRESH)
+        if _is_plain(_module_of(node, modules)):
+            _fuse_followers(body, node, modules)
+    _find_overwritable(body.graph, modules)
     body.delete_all_unused_submodules()
     body.graph.lint()
     body.recompile()
+
+
+def _fuse_followers(
+    body: torch.fx.GraphModule, conv: torch.fx.Node, modules: dict[str, nn.Module]
+) -> None:
+    """Replaces a convolution and what alone reads it, an addition or a ReLU or both."""
+    chain, other = [conv], _added(conv)
+    if other is not None:
+        chain.append(*conv.users)
+    follower = _only(chain[-1].users)
+    relu = follower is not None and type(_module_of(follower, modules)) is nn.ReLU
+    if relu:
+        chain.append(follower)
+    if len(chain) == 1:
+        return
+    name = f"fused{len(modules)}"
+    modules[name] = FusedConv(_module_of(conv, modules), relu)
+    body.add_module(name, modules[name])
+    with body.graph.inserting_before(chain[-1]):
+        inputs = (conv.args[0],) if other is None else (conv.args[0], other)
+        chain[-1].replace_all_uses_with(body.graph.call_module(name, inputs))
+    for done in reversed(chain):
+        body.graph.erase_node(done)
+
+
+def _find_overwritable(graph: torch.fx.Graph, modules: dict[str, nn.Module]) -> None:
+    """Lets a convolution take the place of the map it is added to, where that is not read later."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        fused = _module_of(node, modules)
+        if isinstance(fused, FusedConv) and len(node.args) == 2:
+            x, other = node.args
+            last = max(other.users, key=order.get) is node and x is not other
+            fused.overwrites = last and isinstance(_module_of(other, modules), FRESH)
+
+
+def _module_of(node: torch.fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+    return modules[node.target] if node.op == "call_module" else None
 
 
 def _only(users: Sequence[torch.fx.Node]) -> torch.fx.Node | None:
