@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"written to {args.out}")
 
 
-def ours(args: argparse.Namespace, seed: int) -> float:
+def train_py(args: argparse.Namespace, seed: int) -> float:
     """The validation Score of train.py's last epoch, 0..1."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["--data-root", args.data_root, "--model", args.model, "--lightweight"]
@@ -80,7 +80,7 @@ def ours(args: argparse.Namespace, seed: int) -> float:
         return [json.loads(line)["score"] for line in lines if '"val"' in line][-1]
 
 
-def plain_(args: argparse.Namespace, seed: int) -> float:
+def plain_loop(args: argparse.Namespace, seed: int) -> float:
     """The same of the plain loop."""
     build = partial(build_second, args.data_root, split="every10th")
     tiles = build("train", augment=Augment(crop_size=args.crop_size), seed=seed)
@@ -114,7 +114,7 @@ def plain_score(network: plain.PlainNetwork, tiles: torch.utils.data.Dataset) ->
     return semantic_change_metrics(confusion.counts, SECOND.num_classes)["score"]
 
 
-SIDES = {"plain": plain_, "ours": ours}
+SIDES = {"plain": plain_loop, "ours": train_py}
 
 
 if __name__ == "__main__":

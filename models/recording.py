@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.resampling import spans
 from utils.folding import fold_batch_norm
 
 RECORDED_SIZE = (2, 91, 150)  # batch, height, width of the images it is recorded with
@@ -129,17 +130,11 @@ def adaptive_mean(x: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (N, C, *size), the mean of every region.
     """
-    rows, columns = (_regions(x.shape[i - 2], size[i], x) for i in (0, 1))
+    rows, columns = (_shares(x.shape[i - 2], size[i], x) for i in (0, 1))
     return rows @ x @ columns.T
 
 
-def _regions(length: int, count: int, like: Tensor) -> Tensor:
-    """(count, length): the share that each pixel of an axis has in the mean of each region.
-
-    Region i spans floor(i * length / count) up to, not including, ceil((i + 1) * length / count).
-    """
-    region = torch.arange(count, device=like.device)[:, None]
-    pixel = torch.arange(length, device=like.device)
-    begins, ends = region * length // count, ((region + 1) * length + count - 1) // count
-    inside = ((pixel >= begins) & (pixel < ends)).to(like.dtype)
+def _shares(length: int, count: int, like: Tensor) -> Tensor:
+    """(count, length): the share that each pixel of an axis has in the mean of each region."""
+    inside = spans(length, count, like.device).to(like.dtype)
     return inside / inside.sum(dim=1, keepdim=True)

@@ -2,8 +2,8 @@
 
 A linear filter along rows and columns is a product with a small matrix on either side. torch's own
 pooling reads a map once for every number of regions, and keeps it for the gradient; on CUDA, and
-from very small maps, its resizing of channels-last maps is slow. In float32, which is for comparing
-numbers, all is left to torch.
+from very small maps, its resizing of channels-last maps is slow. All is left to torch in float32,
+which is for comparing numbers, and in float16, which sums of many pixels leave.
 """
 
 import functools
@@ -49,7 +49,7 @@ def region_means(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
     Returns:
         For each grid g (N, C, g, g).
     """
-    if not _is_half(x):
+    if not _is_bfloat16(x):
         return [F.adaptive_avg_pool2d(x, grid) for grid in grids]
     return region_means_by_products(x, grids)
 
@@ -66,7 +66,7 @@ def resize_by_products(x: Tensor, size: Sequence[int], align_corners: bool) -> T
 
 
 def region_means_by_products(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
-    """`region_means` as one matrix product, in float32."""
+    """`region_means` as one matrix product: sums in the type of the map, means in float32."""
     regions, share = _regions(*x.shape[-2:], tuple(grids), x.device, x.dtype)
     sums = regions @ x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, regions of all grids, C)
     means = (sums * share).transpose(1, 2).split([grid * grid for grid in grids], dim=2)
@@ -84,12 +84,12 @@ def _dense(gradient: Tensor) -> Tensor:
 def _by_products(x: Tensor) -> bool:
     """Where it is quicker: on CUDA for maps as networks have inside; elsewhere for a few pixels."""
     small = x.shape[-2] * x.shape[-1] <= FEW_PIXELS
-    return _is_half(x) and (small or (x.is_cuda and x.shape[1] > 1))
+    return _is_bfloat16(x) and (small or (x.is_cuda and x.shape[1] > 1))
 
 
-def _is_half(x: Tensor) -> bool:
-    """Whether it is a map of half precision, and nobody compiles, who could not follow."""
-    return x.dtype in (torch.bfloat16, torch.float16) and not torch.compiler.is_compiling()
+def _is_bfloat16(x: Tensor) -> bool:
+    """Whether it is such a map, and nobody compiles, who could not follow."""
+    return x.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
 
 
 @functools.lru_cache(maxsize=64)
@@ -107,13 +107,18 @@ def _regions(
     height: int, width: int, grids: tuple[int, ...], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """(regions, height * width) of 0 and 1, which are exact in any type, and 1 / pixels of each."""
-    member = torch.cat([torch.kron(_spans(height, g), _spans(width, g)) for g in grids])
+    member = torch.cat(
+        [torch.kron(spans(height, g).float(), spans(width, g).float()) for g in grids]
+    )
     return member.to(device, dtype), (1 / member.sum(1, keepdim=True)).to(device)
 
 
-def _spans(length: int, count: int) -> Tensor:
-    """(count, length) of 0 and 1: which pixels belong to which of `count` spans of a side."""
-    starts = torch.arange(count) * length // count
-    ends = -(-(torch.arange(count) + 1) * length // count)
-    pixels = torch.arange(length)
-    return ((pixels >= starts[:, None]) & (pixels < ends[:, None])).float()
+def spans(length: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """(count, length) bool: which pixels of a side belong to which of `count` regions.
+
+    Region i spans floor(i * length / count) up to, not including, ceil((i + 1) * length / count).
+    """
+    region = torch.arange(count, device=device)[:, None]
+    pixel = torch.arange(length, device=device)
+    begins, ends = region * length // count, ((region + 1) * length + count - 1) // count
+    return (pixel >= begins) & (pixel < ends)

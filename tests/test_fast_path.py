@@ -80,7 +80,6 @@ def test_float32_gives_the_plain_probabilities(tta):
 def test_bfloat16_gives_the_plain_masks(tta):
     want, got = both_paths(tta, torch.bfloat16)
     errors = [(a - b).abs().flatten() for a, b in zip(got[:2], want[:2], strict=True)]
-    print([(float(e.mean()), float(e.max())) for e in errors])
     for error in errors:
         assert float(error.mean()) < 0.005
         # the mean of six views, as the scripts predict by default, is nearer than any one of them

@@ -137,3 +137,11 @@ def test_a_convolution_read_twice_keeps_its_batch_norm():
 
     network, x = lively(Network()), torch.randn(2, 3, 5, 5)
     torch.testing.assert_close(fold_batch_norm(network)(x), network(x))
+
+
+def test_a_backbone_whose_features_come_by_hooks_keeps_them():
+    network = lively(build_network("fcn", "xception41", num_classes=6))
+    images = torch.randn(1, 2, 3, 64, 64)
+    with torch.inference_mode():
+        want, got = network(images), fold_batch_norm(network)(images)
+    torch.testing.assert_close(got.semantic, want.semantic, rtol=1e-4, atol=1e-4)

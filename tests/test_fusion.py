@@ -116,6 +116,38 @@ class PassedOn(OwnInput):
         return self.relu(self.conv(x * 2) + kept) * x
 
 
+class ChangedInPlace(OwnInput):
+    """A ReLU that works in place changes the map that is added later, and given back."""
+
+    def __init__(self):
+        super().__init__()
+        self.in_place = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = self.first(x)
+        h = self.in_place(x)
+        return torch.cat([self.conv(h) + x, h])
+
+
+class ChangedBeforeItMoves(ChangedInPlace):
+    def forward(self, x):
+        h = self.first(x)
+        late = self.conv(h.clone())
+        g = self.in_place(h)
+        return late + g
+
+
+class Broadcast(OwnInput):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(1, 3, 1, 1))
+
+    def forward(self, x):
+        x = self.first(x)
+        pooled = self.conv(x.mean((2, 3), keepdim=True))
+        return self.relu(self.conv(x) + pooled) + (self.first(x) + self.scale)
+
+
 class Input(OwnInput):
     def forward(self, x):
         return self.relu(self.conv(x * 2) + x)
@@ -135,3 +167,20 @@ def test_maps_that_are_read_again_are_not_overwritten(kind):
 def test_a_convolution_that_pads_otherwise_stays():
     body = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), nn.ReLU())
     assert not any(isinstance(m, FusedConv) for m in fuse(Holder(body)).modules())
+
+
+@pytest.mark.parametrize("amp", [torch.float16, torch.bfloat16])
+def test_types_that_the_processor_may_lack_run_all_the_same(amp):
+    network = built("pspnet", "resnet18")
+    fused, images = fused_copy(network), torch.randn(2, 2, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", amp):
+        got, want = fused(images), network(images)
+    error = (got.semantic - want.semantic).norm() / want.semantic.norm()
+    assert float(error) < 3e-2
+
+
+def test_double_precision_is_no_limit():
+    body, x = OwnInput().double().eval(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    want = body(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(Holder(body))(x), want)

@@ -85,3 +85,8 @@ def test_joined_maps_get_the_gradients_of_torch(order):
         grads.append(torch.autograd.grad(joined, inputs, gradient))
     for got, want in zip(*grads, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_sums_of_many_pixels_do_not_overflow_in_float16():
+    means = region_means(torch.full((1, 2, 128, 128), 5.0).half(), (1, 2, 3, 6))
+    assert all((mean == 5).all() for mean in means)

@@ -27,7 +27,7 @@ class Graphed(nn.Module):
         amp: autocast type that it is trained with, None for float32.
 
     Raises:
-        RuntimeError: the network does what cannot be recorded, or the memory is full.
+        ValueError: the network does what cannot be recorded, or the memory is full.
     """
 
     def __init__(self, network: nn.Module, images: Tensor, amp: torch.dtype | None):
@@ -67,8 +67,9 @@ def _record(
                 flat, (images,), num_warmup_iters=WARM_UP, allow_unused_input=True
             )
     except RuntimeError as error:
-        raise RuntimeError(
-            f"this network cannot be recorded as a CUDA graph ({error}); pass --no-cuda-graphs"
+        raise ValueError(
+            f"this network cannot be recorded as a CUDA graph ({str(error).splitlines()[0]}); pass "
+            "--no-cuda-graphs, or a smaller --batch-size where the memory is full"
         ) from error
     for name, buffer in network.named_buffers():
         buffer.copy_(buffers[name])

@@ -98,11 +98,11 @@ def session(device: str) -> Iterator[torch.device]:
     if chosen.type == "cpu":
         keep_freed_memory()
     else:
+        torch.cuda.set_device(chosen)  # for what is not told a device, such as streams
         torch.backends.cudnn.benchmark = True  # tiles have one size
         torch.backends.cudnn.allow_tf32 = False  # --amp fp32 means it
     if "RANK" in os.environ and not dist.is_initialized():
         if chosen.type == "cuda":
-            torch.cuda.set_device(chosen)
             dist.init_process_group("nccl", device_id=chosen, timeout=PATIENCE)
         else:
             dist.init_process_group("gloo", timeout=PATIENCE)

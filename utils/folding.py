@@ -61,6 +61,8 @@ class _Tracer(torch.fx.Tracer):
 
 def _fold_traced(body: nn.Module) -> nn.Module:
     """The body as a torch.fx graph with its batch norms folded, or itself if it has none."""
+    if any(module._forward_hooks or module._forward_pre_hooks for module in body.modules()):
+        return body  # which a trace would lose
     try:
         graph = _Tracer().trace(body)
     except (torch.fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError):

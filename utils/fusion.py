@@ -5,7 +5,7 @@ one. Between wide maps and few channels it is memory that limits a network.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.fx
@@ -36,31 +36,28 @@ class FusedConv(nn.Module):
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """(N, in, h, w), and what is added, (N, out, h', w') -> (N, out, h', w').
 
-        Under autocast in its type, as convolutions are.
+        Under autocast in its type, as convolutions are. What the libraries cannot do as one, types
+        that the processor lacks or an addition that broadcasts, runs one after the other.
         """
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        x = x.to(dtype)
-        key = (x.device, dtype)
-        if key not in self._prepared:
-            self._prepared[key] = self._prepare(x)
-        weight, bias = self._prepared[key]
-        if other is not None:
-            other = other.to(dtype)
-        return (self._by_cudnn if kind == "cuda" else self._by_onednn)(x, weight, bias, other)
+        x, other = x.to(dtype), None if other is None else other.to(dtype)
+        fits = other is None or other.shape == self._shape_after(x)
+        if kind == "cpu" and fits and _known_to_onednn(dtype):
+            return self._by_onednn(x, other)
+        weight, bias = self._once(self._cast, x)
+        window = (self.stride, self.padding, self.dilation, self.groups)
+        # cuDNN's ends with a ReLU, and is slow in groups
+        if kind == "cuda" and fits and self.relu and self.groups == 1:
+            if other is None:
+                return torch.cudnn_convolution_relu(x, weight, bias, *window)
+            return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *window)
+        y = F.conv2d(x, weight, bias, *window)
+        y = y if other is None else y + other
+        return y.relu_() if self.relu else y
 
-    def _prepare(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias in the type of the input; on a CPU in the layout that oneDNN wants."""
-        weight = self.weight.detach().to(x.dtype)
-        if x.device.type == "cpu":
-            weight = torch.ops.mkldnn._reorder_convolution_weight(
-                weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
-            )
-        return weight, None if self.bias is None else self.bias.detach().to(x.dtype)
-
-    def _by_onednn(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor | None
-    ) -> Tensor:
+    def _by_onednn(self, x: Tensor, other: Tensor | None) -> Tensor:
+        weight, bias = self._once(self._packed, x)
         window = (self.padding, self.stride, self.dilation, self.groups)
         if other is None:
             return torch.ops.mkldnn._convolution_pointwise(
@@ -71,17 +68,46 @@ class FusedConv(nn.Module):
             other, x, weight, bias, *window, "add", 1.0, "relu" if self.relu else None, [], ""
         )
 
-    def _by_cudnn(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor | None
-    ) -> Tensor:
-        window = (self.stride, self.padding, self.dilation, self.groups)
-        if not self.relu or self.groups > 1:  # cuDNN's ends with one, and is slow in groups
-            y = F.conv2d(x, weight, bias, *window)
-            y = y if other is None else y.add_(other)
-            return y.relu_() if self.relu else y
-        if other is None:
-            return torch.cudnn_convolution_relu(x, weight, bias, *window)
-        return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *window)
+    def _once(self, prepare: Callable, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `prepare` makes of weight and bias, made once for each device and type."""
+        key = (prepare.__name__, x.device, x.dtype)
+        if key not in self._prepared:
+            self._prepared[key] = prepare(x)
+        return self._prepared[key]
+
+    def _cast(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias in the type of the input."""
+        return self.weight.detach().to(x.dtype), self.bias.detach().to(x.dtype)
+
+    def _packed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same in the layout that oneDNN wants for such an input."""
+        weight, bias = self._cast(x)
+        weight = torch.ops.mkldnn._reorder_convolution_weight(
+            weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
+        )
+        return weight, bias
+
+    def _shape_after(self, x: Tensor) -> tuple[int, ...]:
+        sides = zip(
+            x.shape[2:],
+            self.weight.shape[2:],
+            self.padding,
+            self.stride,
+            self.dilation,
+            strict=True,
+        )
+        return (
+            len(x),
+            len(self.weight),
+            *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, p, s, d in sides),
+        )
+
+
+def _known_to_onednn(dtype: torch.dtype) -> bool:
+    """Whether it computes in this type on this processor."""
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
 
 
 FRESH = (FusedConv, nn.Conv2d, nn.Upsample, nn.MaxPool2d)  # whose result is memory of its own
@@ -93,8 +119,7 @@ def fuse(network: nn.Module) -> nn.Module:
     A convolution and the ReLU right after it in a Sequential; and in a backbone that torch.fx could
     trace also the additions of its skip connections. Elsewhere the network stays as it is.
     """
-    device = next(network.parameters()).device.type
-    if device != "cuda" and not (device == "cpu" and torch.backends.mkldnn.is_available()):
+    if not _is_supported(next(network.parameters()).device):
         return network
     body = getattr(getattr(network, "backbone", None), "body", None)
     if isinstance(body, torch.fx.GraphModule):
@@ -103,6 +128,16 @@ def fuse(network: nn.Module) -> nn.Module:
         if type(module) is nn.Sequential:
             _fuse_sequential(module)
     return network
+
+
+def _is_supported(device: torch.device) -> bool:
+    """Whether this PyTorch gives access to what a device's library can do."""
+    if device.type == "cuda":
+        return torch.version.hip is None
+    names = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
+    names += ("_is_mkldnn_bf16_supported",)
+    there = all(hasattr(torch.ops.mkldnn, name) for name in names)
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and there
 
 
 def _is_plain(module: nn.Module | None) -> bool:
@@ -127,6 +162,9 @@ def _fuse_sequential(sequential: nn.Sequential) -> None:
 
 def _fuse_graph(body: torch.fx.GraphModule) -> None:
     modules = dict(body.named_modules())
+    for module in modules.values():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # a map must stay what it is where its readers move
     for node in list(body.graph.nodes):
         if isinstance(_module_of(node, modules), PASS_ON):
             node.replace_all_uses_with(node.args[0])
