@@ -75,7 +75,7 @@ def train_py(args: argparse.Namespace, seed: int) -> float:
         words += ["--epochs", args.epochs, "--batch-size", args.batch_size]
         words += ["--outdir", folder, "--name", "run", "--device", "cpu"]
         command = [sys.executable, "train.py", *map(str, words)]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=sys.stderr)
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         lines = Path(folder, "runs", "run", "log.jsonl").read_text().splitlines()
         return [json.loads(line)["score"] for line in lines if '"val"' in line][-1]
 

@@ -1,0 +1,36 @@
+"""Both paths train, in the same order, and are scored alike."""
+
+import json
+
+import pytest
+import torch
+from tiny_data import make_second
+
+from benchmarks import equivalence, plain
+from datasets.second import SecondDataset
+from models import build_network
+from utils.evaluation import evaluate
+from utils.inference import Member, Normalise, Predictor
+from utils.schemes import SECOND
+
+
+@pytest.mark.slow
+def test_both_sides_train_and_are_written(tmp_path, capsys):
+    root = make_second(tmp_path / "data", train=12, size=64)
+    words = ["--data-root", root, "--model", "fcn", "--epochs", 1, "--batch-size", 4]
+    words += ["--crop-size", 32, "--seeds", 0, "--out", tmp_path / "a.json"]
+    equivalence.main([str(word) for word in words])
+    scores = json.loads((tmp_path / "a.json").read_text())["scores"]
+    assert {side: len(values) for side, values in scores.items()} == {"plain": 1, "ours": 1}
+    assert "seed 0  plain" in capsys.readouterr().out
+
+
+def test_the_plain_score_is_that_of_validation(tmp_path):
+    tiles = SecondDataset(make_second(tmp_path, train=6, size=64))
+    torch.manual_seed(0)
+    network = build_network("fcn", "resnet18", num_classes=6, lightweight=True).eval()
+    predictor = Predictor([Member.fast(network, Normalise.of(SECOND))], torch.device("cpu"))
+    batches = equivalence.eval_loader(tiles, 2)
+    expected = evaluate(predictor, batches, SECOND, on_batch=lambda *_: None)["score"]
+    got = equivalence.plain_score(plain.PlainNetwork(network), tiles)
+    assert got == pytest.approx(expected, abs=1e-3)
