@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +67,16 @@ def main(argv: list[str] | None = None) -> None:
         try:
             train(args, device)
         except KeyboardInterrupt:
-            where = f"--outdir {args.outdir}" + (f" --name {args.name}" if args.name else "")
-            raise KeyboardInterrupt(f"(go on with: python train.py {where} --resume)") from None
+            raise KeyboardInterrupt(resume_hint(args)) from None
+
+
+def resume_hint(args: argparse.Namespace) -> str:
+    """How to go on with the newest run, or with the named one, once it has saved something."""
+    runs = Path(args.outdir, "runs")
+    folders = sorted(runs.glob(args.name or "*"), key=lambda path: path.stat().st_mtime)
+    if not folders or not (folders[-1] / "last.pth").exists():
+        return "(before anything was saved)"
+    return f"(go on with: python train.py --resume {folders[-1] / 'last.pth'})"
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("plain", "ours")
 WARM_UP = 2  # runs of each side that are not counted
 PROGRAM_REPEATS = 2  # of whole programs, at most, without a warm-up
-QUICK = {"size": 64, "repeats": 1, "pairs": 2, "load_pairs": 16}
+QUICK = {"backbone": "hrnet_w18_v1", "size": 64, "repeats": 1, "pairs": 2, "load_pairs": 16}
 # options that the sides are given
 FORWARDED = ("model", "backbone", "size", "batch_size", "pairs", "load_pairs")
 FORWARDED += ("amp", "device", "num_workers", "root")
@@ -43,7 +43,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--model", default="pspnet", help="as for train.py")
     group.add_argument("--backbone", default="hrnet_w18", help="as for train.py")
     group = parser.add_argument_group("measurement")
-    group.add_argument("--rows", nargs="+", choices=list(JOBS), default=list(JOBS), help="which")
+    group.add_argument(
+        "--rows",
+        nargs="+",
+        choices=list(JOBS),
+        default=list(JOBS),
+        help="which; names of several words in quotes",
+    )
     group.add_argument("--size", type=positive_int, default=512, help="tile side in px")
     group.add_argument("--batch-size", type=positive_int, default=2, help="pairs at a time")
     group.add_argument("--pairs", type=positive_int, default=12, help="that programs are run on")
@@ -92,6 +98,8 @@ def main(argv: list[str] | None = None) -> None:
             print(line(job, rows[job]), flush=True)
     result = {"machine": machine(device), "rates": rates._asdict(), "options": vars(args)}
     write_json(args.out, {**result, "rows": rows})
+    if args.quick:
+        print("(far too little to compare anything by: it only shows that all runs)")
     print(f"written to {args.out}")
 
 
@@ -118,8 +126,16 @@ class Side:
 
     def run(self) -> dict[str, float]:
         """Runs the job once: its `seconds`, and the `peak_bytes` of the process so far."""
+        self.start()
+        return self.answer()
+
+    def start(self) -> None:
+        """Has the process run the job, or the first time build it."""
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
+
+    def answer(self) -> dict[str, float]:
+        """What it says when it is done."""
         answer = self.process.stdout.readline()
         if not answer:
             raise ValueError("a measuring process ended early; its message is above")
@@ -139,7 +155,9 @@ def compare(args: argparse.Namespace, job: str, rates: Rates) -> dict[str, float
         peak memory in MiB, all of the process and above what it held before the first run.
     """
     sides = {side: Side(args, job, side) for side in SIDES}
-    base = {side: process.run() for side, process in sides.items()}  # builds, runs nothing
+    for process in sides.values():
+        process.start()  # builds, runs nothing
+    base = {side: process.answer() for side, process in sides.items()}
     answers = {side: [] for side in SIDES}
     warm_up, repeats = WARM_UP, args.repeats
     if JOBS[job].is_program:
@@ -199,19 +217,20 @@ def peak_bytes(device: torch.device) -> int:
 
 
 HEADING = (
-    f"{'pairs/s, and peak MiB':22}{'plain':>9}{'ours':>9}{'ratio':>7}{'spread':>14}"
-    f"{'bound':>9}{'of it':>7}{'plain':>9}{'ours':>7}{'ratio':>7}"
+    f"{'':22}{'pairs a second':^41}{'at best':^19}{'peak MiB':^25}\n"
+    f"{'':22}{'plain':>10}{'ours':>10}{'ratio':>7}{'spread':>14}"
+    f"{'pairs/s':>11}{'share':>8}{'plain':>9}{'ours':>8}{'ratio':>8}"
 )
 
 
 def line(name: str, row: dict[str, float]) -> str:
     """A row as text."""
-    speeds = "".join(f"{row[f'{side}_pairs_per_s']:>9.4g}" for side in SIDES)
+    speeds = "".join(f"{row[f'{side}_pairs_per_s']:>10.4g}" for side in SIDES)
     spread = f"{row['lowest_ratio']:.2f}..{row['highest_ratio']:.2f}"
-    memory = f"{row['plain_mib']:>9.0f}{row['ours_mib']:>7.0f}{row['memory_ratio']:>7.2f}"
+    memory = f"{row['plain_mib']:>9.0f}{row['ours_mib']:>8.0f}{row['memory_ratio']:>8.2f}"
     return (
-        f"{name:22}{speeds}{row['ratio']:>7.2f}{spread:>14}{row['bound_pairs_per_s']:>9.4g}"
-        f"{row['of_bound']:>7.1%}{memory}"
+        f"{name:22}{speeds}{row['ratio']:>7.2f}{spread:>14}{row['bound_pairs_per_s']:>11.4g}"
+        f"{row['of_bound']:>8.1%}{memory}"
     )
 
 

@@ -1,11 +1,16 @@
 """What a run leaves on disk, and in which order."""
 
+import argparse
+import os
+
+import pytest
 import torch
 from torch import nn
 
+import train
 from utils.optim import build_optimizer
 from utils.runs import Run
-from utils.state_files import read_file
+from utils.state_files import read_file, save_checkpoint
 
 
 def new_run(folder, **more) -> Run:
@@ -58,3 +63,27 @@ def test_a_run_without_a_score_keeps_its_latest_weights(tmp_path):
         run.keep_best(network, float("nan"))
         run.save_last(network, optimizer, scaler, None, step)
     assert names(tmp_path) == ["net_nan.pth"]
+
+
+def test_an_interrupted_run_is_named_only_once_it_has_saved_something(tmp_path):
+    args = argparse.Namespace(outdir=tmp_path, name=None)
+    assert train.resume_hint(args) == "(before anything was saved)"
+    older, newer = tmp_path / "runs" / "older", tmp_path / "runs" / "newer"
+    for seconds, folder in enumerate((older, newer)):
+        folder.mkdir(parents=True)
+        os.utime(folder, (seconds, seconds))
+    (older / "last.pth").touch()
+    os.utime(older, (0, 0))
+    assert train.resume_hint(args) == "(before anything was saved)"  # not the other run
+    args.name = "older"
+    assert str(older / "last.pth") in train.resume_hint(args)
+
+
+def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("basic_ios::clear: iostream error\nmore of it")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match=r"could not write .*a.pth .*disk full"):
+        save_checkpoint(tmp_path / "a.pth", {}, {})
+    assert not (tmp_path / "a.pth").exists()

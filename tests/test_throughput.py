@@ -18,8 +18,8 @@ CPU = torch.device("cpu")
 
 
 def options(root: Path) -> argparse.Namespace:
-    words = ["--quick", "--model", "fcn", "--backbone", "resnet18", "--amp", "fp32"]
-    args = throughput.parse_args([*words, "--device", "cpu", "--num-workers", "0"])
+    words = ["--quick", "--model", "fcn", "--amp", "fp32", "--device", "cpu"]
+    args = throughput.parse_args([*words, "--num-workers", "0"])
     args.root = str(root)
     return args
 
@@ -75,7 +75,7 @@ def test_both_sides_of_a_program_write_the_same_masks(tmp_path, script):
 
 @pytest.mark.slow
 def test_rows_are_measured_and_written(tmp_path, capsys):
-    words = ["--quick", "--model", "fcn", "--backbone", "resnet18", "--device", "cpu"]
+    words = ["--quick", "--model", "fcn", "--device", "cpu"]
     words += ["--num-workers", "0", "--rows", "inference", "data pipeline"]
     throughput.main([*words, "--out", str(tmp_path / "a.json")])
     result = json.loads((tmp_path / "a.json").read_text())

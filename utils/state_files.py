@@ -32,9 +32,19 @@ NUMPY_SCALARS = _numpy_scalars()  # published files hold scores so; they are pla
 def save_checkpoint(
     path: Path | str, state: dict[str, Tensor], recipe: dict[str, Any], **more: Any
 ) -> None:
-    """Writes one of our checkpoints, never half. `more` must be tensors and plain values."""
+    """Writes one of our checkpoints, never half. `more` must be tensors and plain values.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with atomic_path(path) as temporary:
-        torch.save({"model": state, "recipe": recipe, **more}, temporary)
+        try:
+            torch.save({"model": state, "recipe": recipe, **more}, temporary)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(
+                f"could not write {path} ({str(error).splitlines()[0]}). Is the disk full? Make "
+                "room, or choose another --outdir."
+            ) from error
 
 
 def check_file(path: Path | str) -> None:
