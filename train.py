@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets import reads_as_trained
@@ -102,17 +103,13 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         resume=args.resume,
     )
     step = saved.restore(network, optimizer, scaler, ema)
-
-    def example() -> Tensor:
-        images = train_batches.dataset[0].images.to(device)
-        return normalise(images.expand(args.batch_size, *images.shape))
-
-    parallel = distributed.wrap(launched(args, network, example, device), args.sync_bn)
-
     steps_per_epoch = len(train_batches)
     total_steps = args.max_steps or args.epochs * steps_per_epoch
     schedule = build_schedule(args, total_steps, steps_per_epoch)
     refuse_complete(saved, step, total_steps, args.early_stop)
+
+    example = partial(example_images, train_batches, args.batch_size, normalise, device)
+    parallel = distributed.wrap(launched(args, network, example, device), args.sync_bn)
     monitor, bar = LossMonitor(), start_bar(args, scheme, step, total_steps)
     network.train()
     for batch in endless(train_batches, start_step=step):
@@ -176,6 +173,14 @@ def launched(
     if args.cuda_graphs and alone and device.type == "cuda":
         return Graphed(network.train(), example(), pick_amp(args.amp, device))
     return widen_batch_norms(network)
+
+
+def example_images(
+    batches: DataLoader, batch_size: int, normalise: Normalise, device: torch.device
+) -> Tensor:
+    """Images like those of a batch (B, T, C, H, W), normalised, on the device."""
+    images = batches.dataset[0].images.to(device)
+    return normalise(images.expand(batch_size, *images.shape))
 
 
 def refuse_complete(saved: Run, step: int, total_steps: int, early_stop: int | None) -> None:
