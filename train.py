@@ -40,6 +40,8 @@ from models.initialise import start_network
 from models.published import Published
 from utils import distributed
 from utils.batch_norm import widen_batch_norms
+from utils.channel_padding import pad_channels
+from utils.compiling import compile_blocks
 from utils.cuda_graphs import Graphed
 from utils.evaluation import BEST_BY, validate
 from utils.inference import Member, Normalise, Predictor, to_device
@@ -167,12 +169,15 @@ def launched(
 
     `example`: makes images like those of a batch (B, T, C, H, W), normalised.
     """
-    if args.compile:
+    alone, on_cuda = distributed.world() == 1, device.type == "cuda"
+    replays = on_cuda and args.cuda_graphs and alone and args.accumulate == 1
+    if on_cuda and (replays or args.compile) and (alone or not args.sync_bn):
+        pad_channels(network)  # launched one by one, its many small kernels would cost more
+    if not args.compile:
+        widen_batch_norms(network)
+    elif not compile_blocks(network):
         return torch.compile(network)
-    alone = distributed.world() == 1 and args.accumulate == 1
-    if args.cuda_graphs and alone and device.type == "cuda":
-        return Graphed(network.train(), example(), pick_amp(args.amp, device))
-    return widen_batch_norms(network)
+    return Graphed(network.train(), example(), pick_amp(args.amp, device)) if replays else network
 
 
 def example_images(

@@ -162,7 +162,9 @@ def our_training(args: argparse.Namespace) -> Run:
     weights = torch.tensor(SENSEEARTH_CLASS_WEIGHTS, device=device)
     normalise, amp = Normalise.of(SECOND).to(device), pick_amp(args.amp, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-    options = argparse.Namespace(compile=args.compile, cuda_graphs=True, accumulate=1, amp=args.amp)
+    options = argparse.Namespace(
+        compile=args.compile, cuda_graphs=True, accumulate=1, amp=args.amp, sync_bn=False
+    )
     launched = train.launched(options, network, lambda: normalise(batch.images), device)
 
     def step() -> None:

@@ -24,11 +24,13 @@ class Backbone(nn.Module):
         merged_channels, merged_stride: of the one map that dense heads read (see `merge`).
         fine: index of the finest map of stride 4 or more, which DeepLabV3+ reads besides.
         size_multiple: image sides must be multiples of this (the network pads where they are not).
+        can_pad_channels: within it, all maps may have further channels of zeros.
         timm_name: what timm calls it, for networks whose published decoders differ by backbone.
     """
 
     size_multiple = 1
     timm_name = ""
+    can_pad_channels = False  # see utils.channel_padding
     fine_tuning_momentum: float | None = None  # of batch norms that start from ImageNet statistics
 
     def __init__(self, body: nn.Module):
@@ -46,7 +48,10 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, C, H, W) normalised -> maps (N, channels[i], H / strides[i], W / strides[i])."""
         maps = self.body(images)
-        return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last else maps
+        if self.channels_last:
+            maps = [x.permute(0, 3, 1, 2) for x in maps]
+        # without the channels that utils.channel_padding adds
+        return [x[:, :n] if x.shape[1] > n else x for x, n in zip(maps, self.channels, strict=True)]
 
     def merge(self, maps: list[Tensor]) -> Tensor:
         """The maps -> (N, merged_channels, h, w), the one map that dense heads read."""
@@ -76,6 +81,7 @@ class HRNetBackbone(Backbone):
     """
 
     size_multiple = 32
+    can_pad_channels = True
     fine_tuning_momentum = 0.01
 
     def __init__(self, body: nn.Module):

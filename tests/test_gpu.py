@@ -1,18 +1,22 @@
 """What only a CUDA device can show; skipped without one."""
 
+import copy
 import json
 from itertools import count
 
 import pytest
 import torch
 from tiny_data import make_second
+from torch import nn
 
 import train
 from datasets.loader import collate, eval_loader
 from datasets.second import SecondDataset
-from models import build_network
+from models import NETWORKS, build_network
 from models.resampling import region_means, resize
 from utils import distributed
+from utils.channel_padding import pad_channels
+from utils.cuda_graphs import Graphed
 from utils.folding import fold_batch_norm
 from utils.fusion import fuse
 from utils.inference import Member, Normalise, Predictor, to_device
@@ -74,26 +78,57 @@ def test_means_over_regions_are_those_of_the_cpu(dtype):
 
 
 @pytest.mark.parametrize("amp", [torch.bfloat16, torch.float16])
-def test_a_fused_network_predicts_what_it_did_before(amp):
+@pytest.mark.parametrize("backbone", ["hrnet_w18_v1", "hrnet_w18_v2"])  # not padded, padded
+def test_a_fused_network_predicts_what_it_did_before(backbone, amp):
     torch.manual_seed(0)
-    network = build_network("pspnet", "hrnet_w18_v1", num_classes=6, lightweight=True).eval()
+    network = build_network("pspnet", backbone, num_classes=6, lightweight=True).eval()
     folded = fold_batch_norm(network.cuda()).to(memory_format=torch.channels_last)
     images = torch.randn(2, 2, 3, 64, 64, device="cuda")
     with torch.no_grad(), torch.autocast("cuda", amp):
         want = folded(images)
         got = fuse(folded)(images)
     for a, b in ((got.semantic, want.semantic), (got.change, want.change)):
-        assert float((a - b).norm() / b.norm()) < 3e-2
+        assert float((a - b).norm() / b.norm()) < (0.1 if amp == torch.bfloat16 else 3e-2)
 
 
 def losses_of(tmp_path, name: str, *words: object) -> list[float]:
     """The losses of a short training run."""
     words = ["--data-root", tmp_path / "data", "--model", "pspnet", "--lightweight", *words]
-    words += ["--backbone", "hrnet_w18_v1", "--device", "cuda:0", "--batch-size", "4"]
+    words += ["--backbone", "hrnet_w18_v2", "--device", "cuda:0", "--batch-size", "4"]
     words += ["--epochs", "2", "--log-every", "1", "--outdir", tmp_path / "out", "--name", name]
     train.main([str(word) for word in words])
     lines = (tmp_path / "out/runs" / name / "log.jsonl").read_text().splitlines()
     return [json.loads(line)["total"] for line in lines if '"train"' in line]
+
+
+@pytest.mark.parametrize("amp", [torch.bfloat16, None])
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_network_gives_replayed_what_it_gives_launched(model, amp):
+    torch.manual_seed(0)
+    entry = NETWORKS[model]
+    backbone = "hrnet_w18_v2" if entry.usual_backbone else None
+    task = entry.load().tasks()[0]
+    network = build_network(model, backbone, num_classes=6, task=task, lightweight=True)
+    for module in network.modules():
+        if isinstance(module, (nn.Dropout, nn.Dropout2d)):
+            module.p = 0.0
+    network = pad_channels(network.cuda().to(memory_format=torch.channels_last).train())
+    launched = copy.deepcopy(network)
+    images = torch.randn(2, 1 if task == "land_cover" else 2, 3, 128, 128, device="cuda")
+    replayed = Graphed(network, images, amp)
+    found = []
+    for each in (launched, replayed):
+        with torch.autocast("cuda", amp, enabled=amp is not None):
+            logits = [x for x in each(images * 0.9 + 0.1) if x is not None]
+        sum(x.square().mean() for x in logits).backward()
+        found.append(logits)
+    for want, got in zip(*found, strict=True):
+        assert float((got - want).norm() / want.norm()) < (1e-3 if amp is None else 0.05)
+    norms = [
+        float(torch.stack([p.grad.norm() for p in each.parameters() if p.grad is not None]).norm())
+        for each in (launched, network)
+    ]
+    assert norms[1] == pytest.approx(norms[0], rel=0.01 if amp is None else 0.1)
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp32"])
@@ -103,6 +138,13 @@ def test_a_replayed_network_trains_as_one_launched_step_by_step(tmp_path, amp):
     launched = losses_of(tmp_path, "launched", "--amp", amp, "--no-cuda-graphs")
     assert len(replayed) == 8
     assert replayed == pytest.approx(launched, rel=0.05 if amp == "bf16" else 5e-3)
+
+
+def test_a_compiled_network_trains_as_one_that_is_not(tmp_path):
+    make_second(tmp_path / "data", train=20, size=64)
+    compiled = losses_of(tmp_path, "compiled", "--amp", "bf16", "--compile")
+    launched = losses_of(tmp_path, "launched", "--amp", "bf16", "--no-cuda-graphs")
+    assert compiled == pytest.approx(launched, rel=0.05)
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16", "fp32"])

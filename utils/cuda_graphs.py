@@ -60,6 +60,9 @@ def _record(
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     random = torch.cuda.get_rng_state(images.device)
     flat, enabled = _Flat(network), amp is not None
+    # it would warn of gradients that come from the stream of the recording, as they do here
+    if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     try:
         # casts that autocast keeps from call to call would be missing from the recording
         with torch.autocast("cuda", dtype=amp, enabled=enabled, cache_enabled=False):

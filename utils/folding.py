@@ -8,9 +8,16 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from utils.batch_norm import WideBatchNorm2d
+from utils.channel_padding import PaddedBatchNorm2d, PaddedConv2d
 from utils.distributed import CpuSyncBatchNorm
 
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+SET_BY_TRAINING = {
+    CpuSyncBatchNorm: nn.BatchNorm2d,
+    WideBatchNorm2d: nn.BatchNorm2d,
+    PaddedBatchNorm2d: nn.BatchNorm2d,
+    PaddedConv2d: nn.Conv2d,
+}  # classes that training sets, and whose layers these are
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -22,8 +29,8 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     """
     network = copy.deepcopy(network).eval()
     for module in network.modules():
-        if type(module) in (CpuSyncBatchNorm, WideBatchNorm2d) and not hasattr(module, "act"):
-            module.__class__ = nn.BatchNorm2d  # in eval mode they do the same
+        if type(module) in SET_BY_TRAINING and not hasattr(module, "act"):
+            module.__class__ = SET_BY_TRAINING[type(module)]  # in eval mode they do the same
     backbone = getattr(network, "backbone", None)
     if backbone is not None:
         backbone.body = _fold_traced(backbone.body)

@@ -12,6 +12,8 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.channel_padding import PaddedConv2d, channels_after, pad_channels, padded_weights
+
 PASS_ON = (nn.Identity, nn.Dropout, nn.Dropout2d)  # what gives its input back, in eval mode
 
 
@@ -24,11 +26,13 @@ class FusedConv(nn.Module):
 
     Attributes:
         overwrites: the result may take the place of the second map, which nothing reads later.
+        pads: on CUDA maps may have further channels of zeros (`utils.channel_padding`).
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool):
         super().__init__()
         self.weight, self.bias, self.relu, self.overwrites = conv.weight, conv.bias, relu, False
+        self.pads = type(conv) is PaddedConv2d
         self.padding, self.stride = list(conv.padding), list(conv.stride)
         self.dilation, self.groups = list(conv.dilation), conv.groups
         self._prepared: dict[tuple, tuple[Tensor, Tensor | None]] = {}
@@ -77,7 +81,8 @@ class FusedConv(nn.Module):
 
     def _cast(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias in the type of the input."""
-        return self.weight.detach().to(x.dtype), self.bias.detach().to(x.dtype)
+        weight, bias = self.weight.detach().to(x.dtype), self.bias.detach().to(x.dtype)
+        return padded_weights(weight, bias, x) if self.pads else (weight, bias)
 
     def _packed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same in the layout that oneDNN wants for such an input."""
@@ -98,7 +103,7 @@ class FusedConv(nn.Module):
         )
         return (
             len(x),
-            len(self.weight),
+            channels_after(self.weight, x) if self.pads else len(self.weight),
             *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, p, s, d in sides),
         )
 
@@ -123,6 +128,8 @@ def fuse(network: nn.Module) -> nn.Module:
         return network
     body = getattr(getattr(network, "backbone", None), "body", None)
     if isinstance(body, torch.fx.GraphModule):
+        if next(body.parameters()).is_cuda:
+            pad_channels(network)
         _fuse_graph(body)
     for module in network.modules():
         if type(module) is nn.Sequential:
@@ -142,7 +149,8 @@ def _is_supported(device: torch.device) -> bool:
 
 def _is_plain(module: nn.Module | None) -> bool:
     """Whether it is a convolution as the libraries know it."""
-    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and module.bias is not None
+    known = type(module) in (nn.Conv2d, PaddedConv2d)
+    return known and module.padding_mode == "zeros" and module.bias is not None
 
 
 def _fuse_sequential(sequential: nn.Sequential) -> None:

@@ -167,7 +167,7 @@ def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:
         "--amp", default="auto", choices=AMP_CHOICES, help="arithmetic; auto: bf16 if it is fast"
     )
     group.add_argument(
-        "--compile", action="store_true", help="torch.compile the network (slow start, then faster)"
+        "--compile", action="store_true", help="torch.compile the network (slow start)"
     )
     group.add_argument(
         "--num-workers",
