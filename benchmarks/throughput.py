@@ -52,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     group.add_argument("--size", type=positive_int, default=512, help="tile side in px")
     group.add_argument("--batch-size", type=positive_int, default=2, help="pairs at a time")
-    group.add_argument("--pairs", type=positive_int, default=12, help="that programs are run on")
+    group.add_argument("--pairs", type=positive_int, default=24, help="that programs are run on")
     group.add_argument(
         "--load-pairs", type=positive_int, default=512, help="in the data set that is only loaded"
     )

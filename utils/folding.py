@@ -1,11 +1,12 @@
 """Batch norm folded into convolutions: the same numbers in inference, less memory traffic."""
 
 import copy
+from collections import Counter
 
 import torch
 import torch.fx
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from utils.batch_norm import WideBatchNorm2d
 from utils.channel_padding import PaddedBatchNorm2d, PaddedConv2d
@@ -25,9 +26,9 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
     A convolution is only changed where its batch norm alone reads it. In our own heads these are
     neighbours in a Sequential; a backbone's data flow is traced, and where torch.fx cannot trace
-    it, it stays as it is.
+    it, it stays as it is. What is not changed is shared with the network, memory but not objects.
     """
-    network = copy.deepcopy(network).eval()
+    network = _shallow_copy(network).eval()
     for module in network.modules():
         if type(module) in SET_BY_TRAINING and not hasattr(module, "act"):
             module.__class__ = SET_BY_TRAINING[type(module)]  # in eval mode they do the same
@@ -38,6 +39,19 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     return network
 
 
+def _shallow_copy(network: nn.Module) -> nn.Module:
+    """Modules and parameters of its own, whose values lie where those of the network do."""
+    memo = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in network.parameters()}
+    memo.update((id(buffer), buffer.detach()) for buffer in network.buffers())
+    return copy.deepcopy(network, memo)
+
+
+def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
+    """Gives a convolution weights of its own, with the batch norm in them."""
+    statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics)
+
+
 def _fold_sequentials(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is not nn.Sequential:
@@ -45,7 +59,7 @@ def _fold_sequentials(network: nn.Module) -> None:
         for i in range(len(module) - 1):
             holder, index = _last_conv(module, i)
             if holder is not None and type(module[i + 1]) in BATCH_NORMS:
-                holder[index] = fuse_conv_bn_eval(holder[index], module[i + 1])
+                _fold(holder[index], module[i + 1])
                 module[i + 1] = nn.Identity()
 
 
@@ -75,6 +89,7 @@ def _fold_traced(body: nn.Module) -> nn.Module:
     except (torch.fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError):
         return body  # data-dependent control flow, as in transformers
     modules = dict(body.named_modules())
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     folded = False
     for node in list(graph.nodes):
         if node.op != "call_module" or type(modules[node.target]) not in BATCH_NORMS:
@@ -82,12 +97,9 @@ def _fold_traced(body: nn.Module) -> nn.Module:
         source = node.args[0]
         if source.op != "call_module" or type(modules[source.target]) is not nn.Conv2d:
             continue
-        if len(source.users) > 1:
+        if len(source.users) > 1 or calls[source.target] > 1:
             continue
-        conv = fuse_conv_bn_eval(modules[source.target], modules[node.target])
-        parent, _, name = source.target.rpartition(".")
-        body.get_submodule(parent).register_module(name, conv)
-        modules[source.target] = conv
+        _fold(modules[source.target], modules[node.target])
         node.replace_all_uses_with(source)
         graph.erase_node(node)
         folded = True
