@@ -159,6 +159,8 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
     )
     if distributed.is_main() and any(folder.rglob("*.*")):
         print(f"replacing masks of an earlier test in {folder}")
+        for path in left_over(args, folder):
+            print(f"not replacing {path}, which is of an earlier test")
     confusion = confusion_for(scheme.task, scheme.num_classes, device)
     unit = "pair" if scheme.num_dates == 2 else "tile"
     bar = tqdm(total=len(tiles), unit=unit, disable=not distributed.is_main())
@@ -304,6 +306,18 @@ def choose_threshold(
 def names_to_draw(args: argparse.Namespace, names: list[str]) -> set[str]:
     """The tiles or scenes that get a figure."""
     return set(names) if args.preview_dir is not None else evenly(names, args.figures)
+
+
+def left_over(args: argparse.Namespace, folder: Path) -> list[Path]:
+    """What an earlier test wrote beside its masks, and this one is not told to."""
+    part, out = folder.name, Path(args.outdir)
+    told = {
+        out / "masks" / f"{part}.zip": args.zip is not None,
+        out / "masks" / f"{part}.pkl": args.pkl is not None,
+        out / "probs" / part: args.save_probs is not None,
+        out / "figures" / part: bool(args.figures) or args.preview_dir is not None,
+    }
+    return [path for path, now in told.items() if path.exists() and not now]
 
 
 def probs_folder(args: argparse.Namespace) -> Path | None:

@@ -26,19 +26,27 @@ CLASS_WEIGHTS = torch.tensor((2.0, 1.0, 2.0, 2.0, 1.0, 1.0))
 
 
 class PlainNetwork(nn.Module):
-    """Two images in; class logits of each and P(changed) out."""
+    """Two images in; class logits of each and P(changed) out.
 
-    def __init__(self, network: SiameseNetwork):
+    `together`: the encoder sees both dates as one batch, not one date after the other.
+    """
+
+    def __init__(self, network: SiameseNetwork, together: bool = False):
         super().__init__()
-        self.network = network
+        self.network, self.together = network, together
 
     def forward(self, image1: Tensor, image2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Two (B, 3, H, W) -> (B, K, H, W), (B, K, H, W), (B, H, W)."""
         net, size = self.network, image1.shape[-2:]
-        maps1 = net.head_maps(net.backbone(image1))
-        maps2 = net.head_maps(net.backbone(image2))
-        out1 = _resize(net.semantic_head(maps1), size)
-        out2 = _resize(net.semantic_head(maps2), size)
+        if self.together:
+            both = net.head_maps(net.backbone(torch.cat([image1, image2])))
+            maps1, maps2 = zip(*(m.chunk(2) for m in both), strict=True)
+            out1, out2 = _resize(net.semantic_head(both), size).chunk(2)
+        else:
+            maps1 = net.head_maps(net.backbone(image1))
+            maps2 = net.head_maps(net.backbone(image2))
+            out1 = _resize(net.semantic_head(maps1), size)
+            out2 = _resize(net.semantic_head(maps2), size)
         change = net.change_head([torch.abs(a - b) for a, b in zip(maps1, maps2, strict=True)])
         return out1, out2, torch.sigmoid(_resize(change, size)).squeeze(1)
 

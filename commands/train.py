@@ -46,6 +46,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                 f"--{name.replace('_', '-')} is for change, --dataset {args.dataset} has one date; "
                 "leave it out"
             )
+    if "cache_dir" in parser.given(argv) and args.cache != "disk":
+        parser.error("--cache-dir is for --cache disk; leave it out, or pass --cache disk")
     if args.resume is None:
         return args
     args.resume = str(find_run(args.resume, args.outdir, args.name))

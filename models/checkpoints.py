@@ -131,12 +131,14 @@ def load_network(
     if "recipe" in content:
         recipe, state = content["recipe"], content["model"]
         _check_recipe(path, recipe)
+        own = Published(**{field: recipe[field] for field in Published._fields})
+        _refuse_contradiction(path, own, published)
         if content.get("ema"):
             state = content["ema"]["weights"]
     else:
         own, own_scheme = _description_beside(path, content)
         if own is not None:
-            _refuse_contradiction(path, own, published)
+            _refuse_contradiction(path, own, published, find_args(path))
             published, scheme = own, own_scheme
         if published is None or scheme is None:
             raise ValueError(
@@ -189,18 +191,27 @@ def _description_beside(
     return (None, None) if args is None else described_by_args(read_args(args), args)
 
 
-def _refuse_contradiction(path: Path | str, own: Published, given: Published | None) -> None:
-    """Raises ValueError if the command line says that a file is another network than it says."""
-    if given is not None and (given.model, given.backbone) != (own.model, own.backbone):
+def _refuse_contradiction(
+    path: Path | str, own: Published, given: Published | None, source: Path | None = None
+) -> None:
+    """Raises ValueError if the command line says that a file is another network than it is.
+
+    `source`: the file that says what it is; None: itself.
+    """
+    if given is None:
+        return
+    name = f"{own.model} on {own.backbone or 'no backbone'}"
+    told = f"{source} says that {path}" if source else f"{path}"
+    if (given.model, given.backbone) != (own.model, own.backbone):
         raise ValueError(
-            f"--model {given.model} --backbone {given.backbone}: {find_args(path)} says that "
-            f"{path} is {own.model} on {own.backbone or 'no backbone'}; leave them out"
+            f"--model {given.model} --backbone {given.backbone}: {told} is {name}; leave them out"
         )
-    if given is not None and given.output_stride not in (None, own.output_stride):
+    if given.output_stride not in (None, own.output_stride):
         raise ValueError(
-            f"--output-stride {given.output_stride}: {find_args(path)} says {own.output_stride}; "
-            "leave it out"
+            f"--output-stride {given.output_stride}: {told} has {own.output_stride}; leave it out"
         )
+    if given.lightweight and not own.lightweight:
+        raise ValueError(f"--lightweight: {told} is {name} that is not; leave it out")
 
 
 def load_ensemble(

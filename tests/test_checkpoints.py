@@ -272,6 +272,23 @@ def test_our_checkpoints_rebuild_their_network_without_flags(tmp_path, scheme):
     assert again.backbone.strides[-1] == 16
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"model": "fcn"}, "--model fcn .* is pspnet on resnet18"),
+        ({"backbone": "resnet34"}, "--backbone resnet34: .* is pspnet on resnet18"),
+        ({"output_stride": 16}, "--output-stride 16: .* has 8"),
+        ({"lightweight": True}, "--lightweight: .* that is not"),
+    ],
+)
+def test_a_description_that_our_checkpoint_contradicts_is_an_error(tmp_path, wrong, told):
+    save_own(tmp_path / "a.pth", backbone="resnet18")
+    right = {"model": "pspnet", "backbone": "resnet18"}
+    load_network(tmp_path / "a.pth", published=Published(**right))
+    with pytest.raises(ValueError, match=told):
+        load_network(tmp_path / "a.pth", published=Published(**right | wrong))
+
+
 def test_our_checkpoints_are_read_as_tensors_and_plain_values(tmp_path):
     save_own(tmp_path / "a.pth")
     content = torch.load(tmp_path / "a.pth", weights_only=True)

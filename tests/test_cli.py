@@ -1,5 +1,6 @@
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -224,6 +225,8 @@ def test_bare_ema_has_a_usual_decay():
         (("--amp", "half"), ("--amp", "bf16", "fp32")),
         (("--output-stride", 5), ("--output-stride", "8", "32")),
         (("--config", "nowhere.yaml"), ("nowhere.yaml", "no such file")),
+        (("--cache-dir", "c"), ("--cache-dir", "--cache disk")),
+        (("--cache-dir", "c", "--cache", "ram"), ("--cache-dir", "--cache disk")),
     ],
 )
 def test_a_wrong_command_line_is_named_with_its_remedy(words, told, capsys):
@@ -303,6 +306,30 @@ def test_types_of_values(kind, good, bad):
     for text in bad:
         with pytest.raises(argparse.ArgumentTypeError):
             kind(text)
+
+
+@pytest.fixture
+def interrupts():
+    """What Ctrl-C does is what it was, afterwards."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_is_told_within_main_and_silent_between_two(interrupts):
+    run(lambda: None)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # while a script imports
+
+    def main():
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    run(main)
+
+
+def test_a_process_that_is_to_ignore_interruptions_goes_on_doing_so(interrupts):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run(lambda: None)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 @pytest.mark.parametrize("error", [ValueError, FileNotFoundError, FloatingPointError, MemoryError])

@@ -71,6 +71,15 @@ def test_an_ensemble_averages_its_members(place):
     np.testing.assert_allclose(probs["both"], mean, atol=2e-3)
 
 
+def test_what_an_earlier_test_left_beside_new_masks_is_named(place, capsys):
+    root, outdir = place
+    run_test(root, outdir, "--zip", "--save-probs")
+    assert "of an earlier test" not in capsys.readouterr().out
+    run_test(root, outdir, "--zip")
+    told = [x for x in capsys.readouterr().out.splitlines() if x.startswith("not replacing")]
+    assert told == [f"not replacing {outdir}/probs/test, which is of an earlier test"]
+
+
 def test_score_counts_the_written_masks(place):
     root, outdir = place
     run_test(root, outdir, "--score")

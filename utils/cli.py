@@ -3,7 +3,9 @@
 import argparse
 import difflib
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -192,8 +194,10 @@ def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
     """
     global _is_script
     _is_script = True
+    _on_interrupt(signal.default_int_handler)
     try:
         main()
+        _on_interrupt(signal.SIG_DFL)  # ends without a traceback, while a script imports the rest
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         if os.environ.get(TRACEBACK, "0") not in ("", "0"):
             traceback.print_exc()
@@ -204,6 +208,13 @@ def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
     except KeyboardInterrupt as error:
         print(f"\ninterrupted {error or if_interrupted}".rstrip(), file=sys.stderr)
         sys.exit(130)
+
+
+def _on_interrupt(handler: Callable | signal.Handlers) -> None:
+    """What Ctrl-C does from now on, unless whoever started this process has it do nothing."""
+    alone = threading.current_thread() is threading.main_thread()
+    if alone and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
 
 
 def program() -> str:
