@@ -56,8 +56,6 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     if distributed.is_main():
         print("teachers:", *paths, sep="\n  ")
         check_dataset(args.dataset, ["train"], seen=Path(args.outdir, "data_check.json"), **where)
-        start_or_continue(folder, settings(args, paths), args.overwrite)
-    distributed.barrier()
     published = described(
         args.model, args.backbone, args.lightweight, len(paths), args.output_stride
     )
@@ -66,6 +64,9 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     tiles = build_dataset(
         args.dataset, "train", split=args.split or DATASETS[args.dataset].split, **where
     )
+    if distributed.is_main():  # once nothing more can be wrong
+        start_or_continue(folder, settings(args, paths), args.overwrite)
+    distributed.barrier()
     done = done_tiles(folder)
     # a share of all tiles first: what the others finish meanwhile must not move it
     share = range(distributed.rank(), len(tiles), distributed.world())

@@ -159,8 +159,6 @@ def test_tiles(args: argparse.Namespace, scheme: Scheme, predictor: Predictor) -
     )
     if distributed.is_main() and any(folder.rglob("*.*")):
         print(f"replacing masks of an earlier test in {folder}")
-        for path in left_over(args, folder):
-            print(f"not replacing {path}, which is of an earlier test")
     confusion = confusion_for(scheme.task, scheme.num_classes, device)
     unit = "pair" if scheme.num_dates == 2 else "tile"
     bar = tqdm(total=len(tiles), unit=unit, disable=not distributed.is_main())
@@ -308,16 +306,21 @@ def names_to_draw(args: argparse.Namespace, names: list[str]) -> set[str]:
     return set(names) if args.preview_dir is not None else evenly(names, args.figures)
 
 
-def left_over(args: argparse.Namespace, folder: Path) -> list[Path]:
-    """What an earlier test wrote beside its masks, and this one is not told to."""
-    part, out = folder.name, Path(args.outdir)
-    told = {
-        out / "masks" / f"{part}.zip": args.zip is not None,
-        out / "masks" / f"{part}.pkl": args.pkl is not None,
-        out / "probs" / part: args.save_probs is not None,
-        out / "figures" / part: bool(args.figures) or args.preview_dir is not None,
+def left_over(args: argparse.Namespace, part: str) -> list[Path]:
+    """What an earlier test wrote in the usual places, and this one elsewhere or not at all."""
+    out = Path(args.outdir)
+    archive, table = out / "masks" / f"{part}.zip", out / "masks" / f"{part}.pkl"
+    figures = figures_folder(args) if args.figures or args.preview_dir is not None else None
+    scores, gates = out / "metrics" / f"{part}.json", out / "gate" / part
+    written = {
+        archive: args.zip if args.zip is None else Path(args.zip or archive),
+        table: args.pkl if args.pkl is None else Path(args.pkl or table),
+        out / "probs" / part: probs_folder(args),
+        out / "figures" / part: figures,
+        scores: scores if args.score else None,
+        gates: gates if args.gate else None,
     }
-    return [path for path, now in told.items() if path.exists() and not now]
+    return [path for path, now in written.items() if path.exists() and path != now]
 
 
 def probs_folder(args: argparse.Namespace) -> Path | None:
@@ -349,9 +352,12 @@ def finish(
 ) -> None:
     """Writes the scores and what made the masks, and says where everything lies."""
     networks = [str(path) for path in args.checkpoints or find_checkpoints(args.outdir)]
-    record = {"checkpoints": networks, "options": vars(args)}
-    write_json(Path(args.outdir, TEST_RECORDS, f"{part}_options.json"), record)
+    record = Path(args.outdir, TEST_RECORDS, f"{part}_options.json")
+    old = left_over(args, part) if record.exists() else []
+    write_json(record, {"checkpoints": networks, "options": vars(args)})
     print(f"{len(names)} {what}: masks in {folder}")
+    for path in old:
+        print(f"{path} is of an earlier test, not of these masks")
     if args.save_probs is not None:
         print(f"probabilities in {probs_folder(args)}")
     if args.figures or args.preview_dir is not None:

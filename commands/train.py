@@ -13,7 +13,7 @@ from utils.schedule import check_flags
 
 # what may differ when a run goes on: nothing that changes its numbers
 FREE_ON_RESUME = {
-    *("resume", "config", "device", "num_workers", "compile", "cuda_graphs"),
+    *("resume", "config", "device", "num_workers", "cache", "cache_dir", "compile", "cuda_graphs"),
     *("save_every", "keep_every", "log_every"),
 }
 
@@ -38,20 +38,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; with --resume, the options of the interrupted run."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    args.backbone = backbone_of(args.model, args.backbone)
+    args.backbone, given = backbone_of(args.model, args.backbone), parser.given(argv)
     check_flags(args.optimizer, args.momentum, args.lr_policy, args.lr, args.lr_min, args.lr_gamma)
     if DATASETS[args.dataset].task == "land_cover":
-        for name in parser.given(argv) & train_options.CHANGE_ONLY:
+        for name in given & train_options.CHANGE_ONLY:
             parser.error(
                 f"--{name.replace('_', '-')} is for change, --dataset {args.dataset} has one date; "
                 "leave it out"
             )
-    if "cache_dir" in parser.given(argv) and args.cache != "disk":
+    if args.resume is not None:
+        take_over_options(parser, args, given)
+    if "cache_dir" in given and args.cache != "disk":
         parser.error("--cache-dir is for --cache disk; leave it out, or pass --cache disk")
-    if args.resume is None:
-        return args
+    return args
+
+
+def take_over_options(parser: Parser, args: argparse.Namespace, given: set[str]) -> None:
+    """Sets the options of the interrupted run (--resume), but for those given that may differ."""
     args.resume = str(find_run(args.resume, args.outdir, args.name))
-    given = parser.given(argv)
     for key, value in read_options(Path(args.resume).parent).items():
         if key in ("name", "outdir"):  # the run's own, however it was found
             setattr(args, key, value)
@@ -65,4 +69,3 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                 "without --resume"
             )
         setattr(args, key, value)
-    return args

@@ -50,8 +50,10 @@ class Backbone(nn.Module):
         maps = self.body(images)
         if self.channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
-        # without the channels that utils.channel_padding adds
-        return [x[:, :n] if x.shape[1] > n else x for x, n in zip(maps, self.channels, strict=True)]
+        if self.can_pad_channels:  # without those that utils.channel_padding adds
+            pairs = zip(maps, self.channels, strict=True)
+            maps = [x[:, :n] if x.shape[1] > n else x for x, n in pairs]
+        return maps
 
     def merge(self, maps: list[Tensor]) -> Tensor:
         """The maps -> (N, merged_channels, h, w), the one map that dense heads read."""

@@ -131,8 +131,7 @@ def load_network(
     if "recipe" in content:
         recipe, state = content["recipe"], content["model"]
         _check_recipe(path, recipe)
-        own = Published(**{field: recipe[field] for field in Published._fields})
-        _refuse_contradiction(path, own, published)
+        _refuse_contradiction(path, _network_in(recipe), published)
         if content.get("ema"):
             state = content["ema"]["weights"]
     else:
@@ -191,6 +190,11 @@ def _description_beside(
     return (None, None) if args is None else described_by_args(read_args(args), args)
 
 
+def _network_in(recipe: Mapping[str, Any]) -> Published:
+    """Which network a recipe is of."""
+    return Published(**{field: recipe[field] for field in Published._fields})
+
+
 def _refuse_contradiction(
     path: Path | str, own: Published, given: Published | None, source: Path | None = None
 ) -> None:
@@ -202,13 +206,15 @@ def _refuse_contradiction(
         return
     name = f"{own.model} on {own.backbone or 'no backbone'}"
     told = f"{source} says that {path}" if source else f"{path}"
+    remedy = "leave them out, or, where other checkpoints need them, give one for each"
     if (given.model, given.backbone) != (own.model, own.backbone):
         raise ValueError(
-            f"--model {given.model} --backbone {given.backbone}: {told} is {name}; leave them out"
+            f"--model {given.model} --backbone {given.backbone}: {told} is {name}; {remedy}"
         )
     if given.output_stride not in (None, own.output_stride):
         raise ValueError(
-            f"--output-stride {given.output_stride}: {told} has {own.output_stride}; leave it out"
+            f"--output-stride {given.output_stride}: {told} is {name} with "
+            f"{own.output_stride or 'none to choose'}; leave it out"
         )
     if given.lightweight and not own.lightweight:
         raise ValueError(f"--lightweight: {told} is {name} that is not; leave it out")
@@ -236,7 +242,7 @@ def load_ensemble(
     members = []
     for path, hint in zip(paths, published or [None] * len(paths), strict=True):
         if is_onnx(path):
-            members.append(_load_exported(path, device, scheme, compiled))
+            members.append(_load_exported(path, device, scheme, compiled, hint))
             continue
         network, recipe = load_network(path, device, hint, scheme)
         normalise = Normalise.of(_checked_scheme(path, recipe, scheme))
@@ -245,13 +251,18 @@ def load_ensemble(
 
 
 def _load_exported(
-    path: Path | str, device: torch.device, scheme: Scheme, compiled: bool
+    path: Path | str,
+    device: torch.device,
+    scheme: Scheme,
+    compiled: bool,
+    published: Published | None,
 ) -> Member:
     """As `load_ensemble`, one exported network."""
     if compiled:
         raise ValueError(f"--compile is for checkpoints, {path} is compiled already; leave it out")
     network = OnnxNetwork(path, device)
     own = _checked_scheme(path, network.recipe, scheme)
+    _refuse_contradiction(path, _network_in(network.recipe), published)
     return Member(network, Normalise.of(own).to(device))
 
 

@@ -277,7 +277,7 @@ def test_our_checkpoints_rebuild_their_network_without_flags(tmp_path, scheme):
     [
         ({"model": "fcn"}, "--model fcn .* is pspnet on resnet18"),
         ({"backbone": "resnet34"}, "--backbone resnet34: .* is pspnet on resnet18"),
-        ({"output_stride": 16}, "--output-stride 16: .* has 8"),
+        ({"output_stride": 16}, "--output-stride 16: .* with 8"),
         ({"lightweight": True}, "--lightweight: .* that is not"),
     ],
 )
@@ -287,6 +287,15 @@ def test_a_description_that_our_checkpoint_contradicts_is_an_error(tmp_path, wro
     load_network(tmp_path / "a.pth", published=Published(**right))
     with pytest.raises(ValueError, match=told):
         load_network(tmp_path / "a.pth", published=Published(**right | wrong))
+
+
+def test_one_description_for_all_must_be_that_of_each(tmp_path, light_fcn):
+    save_own(tmp_path / "ours.pth", model="fcn", backbone="resnet18", lightweight=True)
+    paths = [tmp_path / "ours.pth", save(tmp_path / "bare.pth", light_fcn)]
+    theirs, cpu = PUBLISHED["fcn_hrnet_w18_light"][0], torch.device("cpu")
+    with pytest.raises(ValueError, match=r"ours\.pth is fcn on resnet18; .* give one for each"):
+        load_ensemble(paths, cpu, SECOND, [theirs, theirs])
+    assert len(load_ensemble(paths, cpu, SECOND, [Published("fcn", "resnet18"), theirs])) == 2
 
 
 def test_our_checkpoints_are_read_as_tensors_and_plain_values(tmp_path):

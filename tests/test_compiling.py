@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from timm.models.resnet import BasicBlock
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from models import build_network
@@ -31,6 +33,20 @@ def test_blocks_of_one_shape_are_compiled_once():
     got.semantic.mean().backward()
     # 19 blocks: bottlenecks with and without a convolution beside, basic ones of four widths
     assert 4 <= counter.frame_count <= 7
+
+
+def test_a_network_of_many_shapes_is_compiled_to_the_last(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    widths = range(8, 20)
+    network, counter = (
+        nn.Sequential(*(BasicBlock(width, width) for width in widths)),
+        CompileCounter(),
+    )
+    assert compile_blocks(network, backend=counter)
+    for block, width in zip(network, widths, strict=True):
+        for side in (8, 12):  # each size by itself, too
+            block(torch.randn(2, width, side, side))
+    assert counter.frame_count == 2 * len(widths)
 
 
 def test_weights_keep_their_names_and_copies_are_plain():

@@ -157,9 +157,20 @@ def test_a_convolution_read_or_run_twice_keeps_its_batch_norm(body):
 def test_what_is_done_to_the_copy_does_not_reach_the_original():
     network = lively(build_network("pspnet", "hrnet_w18_v1", num_classes=6, lightweight=True))
     before = {k: (v.data_ptr(), v.stride(), v.clone()) for k, v in network.state_dict().items()}
-    folded = fold_batch_norm(network).to(memory_format=torch.channels_last)
+    folded = fold_batch_norm(network)
+    classifier = "change_head.conv5.5.weight"  # without a batch norm, so not copied
+    assert folded.get_parameter(classifier).data_ptr() == before[classifier][0]
+    folded.to(memory_format=torch.channels_last)
     after = network.state_dict()
     for name, (place, stride, value) in before.items():
         assert (after[name].data_ptr(), after[name].stride()) == (place, stride), name
         assert torch.equal(after[name], value), name
     assert not {id(p) for p in folded.parameters()} & {id(p) for p in network.parameters()}
+
+
+def test_a_backbone_whose_features_come_by_hooks_keeps_them():
+    network = lively(build_network("fcn", "xception41", num_classes=6))
+    images = torch.randn(1, 2, 3, 64, 64)
+    with torch.inference_mode():
+        want, got = network(images), fold_batch_norm(network)(images)
+    torch.testing.assert_close(got.semantic, want.semantic, rtol=1e-4, atol=1e-4)

@@ -84,11 +84,14 @@ def test_a_fused_network_predicts_what_it_did_before(backbone, amp):
     network = build_network("pspnet", backbone, num_classes=6, lightweight=True).eval()
     folded = fold_batch_norm(network.cuda()).to(memory_format=torch.channels_last)
     images = torch.randn(2, 2, 3, 64, 64, device="cuda")
-    with torch.no_grad(), torch.autocast("cuda", amp):
-        want = folded(images)
-        got = fuse(folded)(images)
-    for a, b in ((got.semantic, want.semantic), (got.change, want.change)):
-        assert float((a - b).norm() / b.norm()) < (0.1 if amp == torch.bfloat16 else 3e-2)
+    with torch.no_grad():
+        exact = folded(images)
+        with torch.autocast("cuda", amp):
+            before = folded(images)
+            after = fuse(folded)(images)
+    for want, launched, fused in zip(exact[:2], before[:2], after[:2], strict=True):
+        error = float((launched - want).norm())
+        assert float((fused - want).norm()) < 1.5 * error + 1e-3 * float(want.norm())
 
 
 def losses_of(tmp_path, name: str, *words: object) -> list[float]:

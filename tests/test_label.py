@@ -156,6 +156,18 @@ def test_other_settings_are_refused_until_overwrite_is_said(place):
     assert json.loads((outdir / "metrics" / "pseudo_labels.json").read_text())["rule"] == "mean"
 
 
+def test_nothing_is_recorded_until_the_teachers_are_read(place):
+    root, outdir = place
+    teacher = sorted((outdir / "models").glob("*.pth"))[0]
+    whole = teacher.read_bytes()
+    teacher.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="copy it again"):
+        run_label(root, outdir)
+    assert not (outdir / "masks/train/labelling.json").exists()
+    teacher.write_bytes(whole)
+    run_label(root, outdir)
+
+
 def test_masks_of_unknown_origin_are_not_overwritten(place):
     root, outdir = place
     folder = outdir / "masks" / "train" / "im1"

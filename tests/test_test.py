@@ -71,13 +71,22 @@ def test_an_ensemble_averages_its_members(place):
     np.testing.assert_allclose(probs["both"], mean, atol=2e-3)
 
 
-def test_what_an_earlier_test_left_beside_new_masks_is_named(place, capsys):
+def test_what_an_earlier_test_left_beside_new_masks_is_named(place, tmp_path, capsys):
     root, outdir = place
-    run_test(root, outdir, "--zip", "--save-probs")
-    assert "of an earlier test" not in capsys.readouterr().out
-    run_test(root, outdir, "--zip")
-    told = [x for x in capsys.readouterr().out.splitlines() if x.startswith("not replacing")]
-    assert told == [f"not replacing {outdir}/probs/test, which is of an earlier test"]
+
+    def told(*words: str) -> set[str]:
+        capsys.readouterr()
+        run_test(root, outdir, *words)
+        lines = capsys.readouterr().out.splitlines()
+        return {x.split(" is of")[0] for x in lines if x.endswith("not of these masks")}
+
+    everything = ["--zip", "--save-probs", "--figures", "1", "--score"]
+    left = {"masks/test.zip", "probs/test", "figures/test", "metrics/test.json"}
+    assert told(*everything) == told(*everything) == set()
+    assert told() == {f"{outdir}/{path}" for path in left}
+    elsewhere = ["--zip", f"{tmp_path}/a.zip", "--save-probs", f"{tmp_path}/probs", "--score"]
+    assert told(*elsewhere) == {f"{outdir}/{path}" for path in left - {"metrics/test.json"}}
+    assert told("--zip") == {f"{outdir}/{path}" for path in left - {"masks/test.zip"}}
 
 
 def test_score_counts_the_written_masks(place):

@@ -238,6 +238,9 @@ def test_resume_takes_the_same_option_and_those_that_change_no_number(finished):
     )
     assert args.num_workers == 5 and args.model == "fcn" and args.epochs == EPOCHS
     assert args.log_every == 1 and args.device == "cpu"  # the interrupted run's, not the defaults
+    words = ["--outdir", str(finished), "--resume", "--cache", "disk", "--cache-dir", "elsewhere"]
+    args = train.parse_args(words)
+    assert (args.cache, args.cache_dir, args.model) == ("disk", "elsewhere", "fcn")
 
 
 def test_resume_without_a_run_is_an_error_with_the_remedy(tmp_path):

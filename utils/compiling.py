@@ -18,7 +18,7 @@ def compile_blocks(network: nn.Module, backend: str = "inductor") -> bool:
         import torch._dynamo
 
         # else a network with more kinds of blocks would go on uncompiled
-        torch._dynamo.config.recompile_limit = MOST_SHAPES
+        torch._dynamo.config.cache_size_limit = MOST_SHAPES  # its name in every torch since 2.6
     for block in blocks:
         block.compile(backend=backend, dynamic=False)
     return bool(blocks)

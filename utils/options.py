@@ -167,7 +167,9 @@ def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:
         "--amp", default="auto", choices=AMP_CHOICES, help="arithmetic; auto: bf16 if it is fast"
     )
     group.add_argument(
-        "--compile", action="store_true", help="torch.compile the network (slow start)"
+        "--compile",
+        action="store_true",
+        help="torch.compile: slow start; pays in training on a GPU",
     )
     group.add_argument(
         "--num-workers",

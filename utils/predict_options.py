@@ -112,7 +112,9 @@ def add_machine_options(parser: Parser) -> None:
         "--amp", default="auto", choices=AMP_CHOICES, help="arithmetic; auto: bf16 if it is fast"
     )
     group.add_argument(
-        "--compile", action="store_true", help="torch.compile the network (slow start)"
+        "--compile",
+        action="store_true",
+        help="torch.compile the network: slow start, seldom faster",
     )
 
 

@@ -222,7 +222,7 @@ def _add_loop_options(group: argparse._ArgumentGroup) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="on one GPU launch a network's kernels together: the same numbers, faster with small "
-        "batches; not with --accumulate",
+        "batches; not with --accumulate, nor where --compile finds no ResNet or HRNet",
     )
     group.add_argument(
         "--val-every", type=positive_int, metavar="STEPS", help="validate (default: each epoch)"
