@@ -375,4 +375,6 @@ def finish(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(
+        main, "(the masks are partly new, partly of an earlier test if there was one; run it again)"
+    )

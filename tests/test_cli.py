@@ -311,7 +311,7 @@ def test_types_of_values(kind, good, bad):
 @pytest.fixture
 def interrupts():
     """What Ctrl-C does is what it was, afterwards."""
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 

@@ -187,8 +187,11 @@ def end_script() -> None:
         os._exit(0)
 
 
-def run(main: Callable[[], Any]) -> None:
-    """Calls a script's main; expected errors become one message and exit status 1."""
+def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
+    """Calls a script's main; expected errors become one message and exit status 1.
+
+    `if_interrupted`: what to tell a user who presses Ctrl-C.
+    """
     global _is_script
     _is_script = True
     _on_interrupt(signal.default_int_handler)
@@ -203,7 +206,7 @@ def run(main: Callable[[], Any]) -> None:
             print(f"({TRACEBACK}=1 in the environment shows where)", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as error:
-        print(f"\ninterrupted {error}".rstrip(), file=sys.stderr)
+        print(f"\ninterrupted {error or if_interrupted}".rstrip(), file=sys.stderr)
         sys.exit(130)
 
 
