@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> None:
             scores[side].append(SIDES[side](args, seed))
             print(f"seed {seed}  {side:8}{100 * scores[side][-1]:7.2f}", flush=True)
     for side, values in scores.items():
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        print(f"{side:14}{100 * statistics.mean(values):7.2f} +- {100 * spread:.2f}")
+        spread = f" +- {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        print(f"{side:14}{100 * statistics.mean(values):7.2f}{spread}")
     write_json(args.out, {"options": vars(args), "scores": scores})
     print(f"written to {args.out}")
 
