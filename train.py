@@ -50,6 +50,7 @@ from utils.losses import Objective, class_weights
 from utils.monitor import LossMonitor
 from utils.optim import WeightAverage, build_optimizer, set_lr
 from utils.precision import pick_amp
+from utils.recomputing import recompute_blocks
 from utils.runs import Run
 from utils.schedule import learning_rate
 from utils.structures import Scheme
@@ -171,6 +172,7 @@ def launched(
     """
     alone, on_cuda = distributed.world() == 1, device.type == "cuda"
     replays = on_cuda and args.cuda_graphs and alone and args.accumulate == 1
+    replays = replays and not args.grad_checkpointing
     if on_cuda and (replays or args.compile) and (alone or not args.sync_bn):
         pad_channels(network)  # launched one by one, its many small kernels would cost more
     if not args.compile:
@@ -277,6 +279,8 @@ def build_network(
         network, told = network_of(recipe), f"weights from {args.resume}"
     else:
         network, told = start_network(recipe, args.pretrained, args.pretrain_from, args.init)
+    if args.grad_checkpointing:
+        recompute_blocks(network)
     if distributed.is_main():
         print(f"{args.model} on {recipe['backbone'] or 'no backbone'}: {told}")
     return network.to(device, memory_format=torch.channels_last), recipe
@@ -290,8 +294,8 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     check_data(args, scheme)
     val_batches = build_val_loader(args, scheme)
     hint = Published(args.model, args.backbone, args.lightweight, args.output_stride)
-    # a file that says what it is needs no hint
-    members = load_ensemble([args.load_from], device, scheme, [None if own else hint])
+    hints = [hint if args.described or not own else None]  # defaults are no hint
+    members = load_ensemble([args.load_from], device, scheme, hints)
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     validate(predictor, val_batches, scheme, RunLog(None), 0, **reporting(args))
 

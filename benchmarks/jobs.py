@@ -32,6 +32,7 @@ from utils.losses import SENSEEARTH_CLASS_WEIGHTS, Objective
 from utils.metrics import ChangeConfusion
 from utils.optim import build_optimizer
 from utils.precision import pick_amp
+from utils.recomputing import recompute_blocks
 from utils.schemes import SECOND
 from utils.state_files import read_file, save_checkpoint
 from utils.structures import IGNORE_INDEX, Sample
@@ -163,8 +164,15 @@ def our_training(args: argparse.Namespace) -> Run:
     normalise, amp = Normalise.of(SECOND).to(device), pick_amp(args.amp, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
     options = argparse.Namespace(
-        compile=args.compile, cuda_graphs=True, accumulate=1, amp=args.amp, sync_bn=False
+        compile=args.compile,
+        grad_checkpointing=args.grad_checkpointing,
+        cuda_graphs=True,
+        accumulate=1,
+        amp=args.amp,
+        sync_bn=False,
     )
+    if args.grad_checkpointing:
+        recompute_blocks(network)
     launched = train.launched(options, network, lambda: normalise(batch.images), device)
 
     def step() -> None:

@@ -34,6 +34,7 @@ QUICK = {"backbone": "hrnet_w18_v1", "size": 64, "repeats": 1, "pairs": 2, "load
 # options that the sides are given
 FORWARDED = ("model", "backbone", "size", "batch_size", "pairs", "load_pairs")
 FORWARDED += ("amp", "device", "num_workers", "root")
+FLAGS = ("compile", "grad-checkpointing")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,6 +60,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--repeats", type=positive_int, default=5, help="timed runs of each side")
     group.add_argument("--amp", choices=AMP_CHOICES, default="auto", help="arithmetic of our side")
     group.add_argument("--compile", action="store_true", help="torch.compile our side")
+    group.add_argument(
+        "--grad-checkpointing", action="store_true", help="as for train.py, in its row"
+    )
     group.add_argument("--device", default="auto", help="auto, cpu or cuda")
     group.add_argument(
         "--num-workers", type=int, default=os.cpu_count(), help="processes that read tiles"
@@ -108,7 +112,7 @@ class Side:
 
     def __init__(self, args: argparse.Namespace, job: str, side: str):
         words = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in FORWARDED]
-        words += ["--compile"] if args.compile else []
+        words += [f"--{flag}" for flag in FLAGS if getattr(args, flag.replace("-", "_"))]
         self.process = subprocess.Popen(
             [
                 sys.executable,

@@ -14,7 +14,7 @@ from utils.schedule import check_flags
 # what may differ when a run goes on: nothing that changes its numbers
 FREE_ON_RESUME = {
     *("resume", "config", "device", "num_workers", "cache", "cache_dir", "compile", "cuda_graphs"),
-    *("save_every", "keep_every", "log_every"),
+    *("grad_checkpointing", "save_every", "keep_every", "log_every"),
 }
 
 
@@ -48,8 +48,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             )
     if args.resume is not None:
         take_over_options(parser, args, given)
+    if args.load_from:  # a file of ours says what it is, which what is given must not contradict
+        args.described = bool(given & {"model", "backbone", "lightweight", "output_stride"})
     if "cache_dir" in given and args.cache != "disk":
         parser.error("--cache-dir is for --cache disk; leave it out, or pass --cache disk")
+    if args.grad_checkpointing and args.compile:
+        parser.error("--grad-checkpointing and --compile exclude each other; leave one out")
     return args
 
 

@@ -43,7 +43,7 @@ def log_of(outdir) -> list[dict]:
 @pytest.mark.parametrize(
     ("backbone", "options"),
     [
-        ("hrnet_w18_v1", ("--ema",)),
+        ("hrnet_w18_v1", ("--ema", "--grad-checkpointing")),
         ("mobilenetv3_large_100", ("--accumulate", "2")),  # batch norms with an activation inside
     ],
 )

@@ -150,6 +150,13 @@ def test_a_compiled_network_trains_as_one_that_is_not(tmp_path):
     assert compiled == pytest.approx(launched, rel=0.05)
 
 
+def test_maps_computed_again_train_as_those_that_are_kept(tmp_path):
+    make_second(tmp_path / "data", train=20, size=64)
+    recomputed = losses_of(tmp_path, "recomputed", "--amp", "fp32", "--grad-checkpointing")
+    kept = losses_of(tmp_path, "kept", "--amp", "fp32", "--no-cuda-graphs")
+    assert recomputed == pytest.approx(kept, rel=5e-3)
+
+
 @pytest.mark.parametrize("amp", ["bf16", "fp16", "fp32"])
 def test_a_gpu_trains_and_writes_its_run(tmp_path, amp):
     data = make_second(tmp_path / "data", train=20, size=64)

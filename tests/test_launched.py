@@ -12,6 +12,7 @@ from utils import distributed
 from utils.batch_norm import WideBatchNorm2d
 
 USUAL = {"compile": False, "cuda_graphs": True, "accumulate": 1, "amp": "bf16", "sync_bn": True}
+USUAL["grad_checkpointing"] = False
 
 
 @pytest.fixture
@@ -42,6 +43,7 @@ def launch(monkeypatch):
         ({}, ["padded", "replayed", "widened"]),
         ({"cuda_graphs": False}, ["widened"]),
         ({"accumulate": 2}, ["widened"]),
+        ({"grad_checkpointing": True}, ["widened"]),
         ({"compile": True}, ["padded", "blocks compiled", "replayed"]),
         ({"compile": True, "accumulate": 2}, ["padded", "blocks compiled"]),
         ({"compile": True, "backbone": "mobilenetv3_large_100"}, ["padded", "all compiled"]),

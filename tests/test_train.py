@@ -151,6 +151,15 @@ def test_load_from_validates_a_checkpoint_and_trains_nothing(finished, data, tmp
             assert image.mode == "P" and image.size == (32, 32) and np.array(image).max() <= 6
 
 
+def test_load_from_beside_another_network_s_name_is_an_error(finished, data, tmp_path):
+    (path,) = (finished / "models").iterdir()
+    with pytest.raises(ValueError, match=rf"--model pspnet .* is fcn on {BACKBONE}; leave"):
+        train.main(words(data, tmp_path, "--load-from", path, "--model", "pspnet"))
+    given = ["--data-root", data, "--outdir", tmp_path, "--load-from", path, "--num-workers", 0]
+    train.main([str(word) for word in given])  # the file says it all
+    assert (tmp_path / "metrics" / "val.json").exists()
+
+
 # ------------------------------------------------------------------- repeatable, resumable
 
 
@@ -164,6 +173,18 @@ def test_two_runs_with_one_seed_are_the_same_and_with_another_are_not(finished, 
 def test_workers_and_the_memory_cache_change_no_number(finished, data, tmp_path):
     again = train_on(data, tmp_path, "--num-workers", 2, "--cache", "ram")
     assert_same_run(finished / "runs" / "run", again)
+
+
+def test_maps_computed_again_change_no_number(finished, data, tmp_path):
+    again = train_on(data, tmp_path, "--grad-checkpointing")
+    assert_same_run(finished / "runs" / "run", again)
+
+
+def test_maps_computed_again_and_compiled_are_refused_together(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.parse_args(["--grad-checkpointing", "--compile"])
+    assert stopped.value.code == 2
+    assert "--grad-checkpointing and --compile" in capsys.readouterr().err
 
 
 def interrupt_at(step: int, monkeypatch):
@@ -428,6 +449,7 @@ def test_pretrain_from_starts_from_a_run(finished, data, tmp_path, capsys):
         (("--model", "pspnet", "--batch-size", 2, "--accumulate", 2), "--model pspnet.*at least 2"),
         (("--batch-size", 50), "--batch-size 50.*11"),
         (("--class-weights", 1, 2), "--class-weights has 2.*6 classes"),
+        (("--backbone", "mobilenetv3_large_100", "--grad-checkpointing"), "is for ResNets and HRN"),
         (("--backbone", "hrnet_w81"), "--backbone='hrnet_w81'.*hrnet_w18"),
         (("--device", "cuda:7"), "--device"),
         (("--split", "nowhere"), "nowhere"),

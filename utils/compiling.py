@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from models.backbones import residual_blocks
+
 MOST_SHAPES = 64  # of one class of blocks, each compiled once for all blocks of that shape
 
 
@@ -11,9 +13,7 @@ def compile_blocks(network: nn.Module, backend: str = "inductor") -> bool:
     A block is two or three convolutions with what lies between, which is what there is to fuse: the
     whole of an HRNet gains little more.
     """
-    from timm.models.resnet import BasicBlock, Bottleneck
-
-    blocks = [module for module in network.modules() if type(module) in (BasicBlock, Bottleneck)]
+    blocks = residual_blocks(network)
     if blocks:
         import torch._dynamo
 

@@ -212,6 +212,12 @@ def _add_loop_options(group: argparse._ArgumentGroup) -> None:
         "and Dice",
     )
     group.add_argument(
+        "--grad-checkpointing",
+        action="store_true",
+        help="compute maps within blocks of a ResNet or HRNet again instead of keeping them: less "
+        "memory, slower, the same numbers",
+    )
+    group.add_argument(
         "--sync-bn",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -222,7 +228,8 @@ def _add_loop_options(group: argparse._ArgumentGroup) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="on one GPU launch a network's kernels together: the same numbers, faster with small "
-        "batches; not with --accumulate, nor where --compile finds no ResNet or HRNet",
+        "batches; not with --accumulate or --grad-checkpointing, nor where --compile finds no "
+        "ResNet or HRNet",
     )
     group.add_argument(
         "--val-every", type=positive_int, metavar="STEPS", help="validate (default: each epoch)"
