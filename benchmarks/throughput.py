@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("plain", "ours")
 WARM_UP = 2  # runs of each side that are not counted
 PROGRAM_REPEATS = 2  # of whole programs, at most, without a warm-up
+PROGRAM_SECONDS = 300  # of both sides, after which none is run again
 QUICK = {"backbone": "hrnet_w18_v1", "size": 64, "repeats": 1, "pairs": 2, "load_pairs": 16}
 # options that the sides are given
 FORWARDED = ("model", "backbone", "size", "batch_size", "pairs", "load_pairs")
@@ -53,7 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     group.add_argument("--size", type=positive_int, default=512, help="tile side in px")
     group.add_argument("--batch-size", type=positive_int, default=2, help="pairs at a time")
-    group.add_argument("--pairs", type=positive_int, default=24, help="that programs are run on")
+    group.add_argument("--pairs", type=positive_int, default=16, help="that programs are run on")
     group.add_argument(
         "--load-pairs", type=positive_int, default=512, help="in the data set that is only loaded"
     )
@@ -166,9 +167,12 @@ def compare(args: argparse.Namespace, job: str, rates: Rates) -> dict[str, float
     warm_up, repeats = WARM_UP, args.repeats
     if JOBS[job].is_program:
         warm_up, repeats = 0, min(repeats, PROGRAM_REPEATS)
+    start = time.perf_counter()
     for _ in range(warm_up + repeats):
         for side, process in sides.items():
             answers[side].append(process.run())
+        if JOBS[job].is_program and time.perf_counter() - start > PROGRAM_SECONDS:
+            break
     row, pairs = {}, JOBS[job].pairs(args)
     for side, process in sides.items():
         process.close()

@@ -84,3 +84,32 @@ def test_rows_are_measured_and_written(tmp_path, capsys):
         assert row["ratio"] > 0 and row["plain_s"] > 0 and row["of_bound"] > 0
     assert result["rates"]["flops_per_s"] > 0
     assert "\ninference " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("limit", "turns"), [(1e9, 2), (-1, 1)])
+def test_a_program_that_takes_long_is_run_once(tmp_path, monkeypatch, limit, turns):
+    runs = []
+
+    class Side:
+        def __init__(self, args, job, side):
+            self.side = side
+
+        def start(self):
+            pass
+
+        close = start
+
+        def answer(self):
+            return {"seconds": 0.0, "peak_bytes": 0}
+
+        def run(self):
+            runs.append(self.side)
+            return {"seconds": {"plain": 6.0, "ours": 2.0}[self.side], "peak_bytes": 2**20}
+
+    monkeypatch.setattr(throughput, "Side", Side)
+    monkeypatch.setattr(throughput, "PROGRAM_SECONDS", limit)
+    args = options(tmp_path)
+    args.repeats = 5
+    row = throughput.compare(args, "test.py", Rates(flops_per_s=1e12, bytes_per_s=1e10))
+    assert runs == ["plain", "ours"] * turns
+    assert row["ratio"] == row["lowest_ratio"] == 3 and row["plain_pairs_per_s"] == args.pairs / 6
