@@ -293,9 +293,9 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     scheme = scheme or scheme_of_data(args)
     check_data(args, scheme)
     val_batches = build_val_loader(args, scheme)
-    hint = Published(args.model, args.backbone, args.lightweight, args.output_stride)
-    hints = [hint if args.described or not own else None]  # defaults are no hint
-    members = load_ensemble([args.load_from], device, scheme, hints)
+    said = args.described if own else Published._fields  # of our own files defaults claim nothing
+    hint = Published(**{field: getattr(args, field) for field in said})
+    members = load_ensemble([args.load_from], device, scheme, [hint])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     validate(predictor, val_batches, scheme, RunLog(None), 0, **reporting(args))
 

@@ -74,6 +74,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--job", choices=list(JOBS), help=argparse.SUPPRESS)
     group.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.compile and args.grad_checkpointing:
+        parser.error("--compile and --grad-checkpointing exclude each other; leave one out")
     if args.quick:
         vars(args).update(QUICK)
     return args

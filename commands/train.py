@@ -47,13 +47,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                 "leave it out"
             )
     if args.resume is not None:
-        take_over_options(parser, args, given)
-    if args.load_from:  # a file of ours says what it is, which what is given must not contradict
-        args.described = bool(given & {"model", "backbone", "lightweight", "output_stride"})
+        take_over_options(parser, args, given | parser.switched_off(argv))
+    if args.load_from:  # a file of ours says what it is, which nothing given may contradict
+        args.described = sorted(given & {"model", "backbone", "lightweight", "output_stride"})
     if "cache_dir" in given and args.cache != "disk":
         parser.error("--cache-dir is for --cache disk; leave it out, or pass --cache disk")
     if args.grad_checkpointing and args.compile:
-        parser.error("--grad-checkpointing and --compile exclude each other; leave one out")
+        told = "or pass --no-grad-checkpointing or --no-compile beside --resume"
+        parser.error(
+            f"--grad-checkpointing and --compile exclude each other; leave one out, {told}"
+        )
     return args
 
 

@@ -182,13 +182,6 @@ def dilate_blocks(backbone: Backbone, multigrid: Sequence[int]) -> None:
             conv.dilation = conv.padding = (factor * dilation, factor * dilation)
 
 
-def residual_blocks(network: nn.Module) -> list[nn.Module]:
-    """The blocks of all ResNets and HRNets in it."""
-    from timm.models.resnet import BasicBlock, Bottleneck
-
-    return [module for module in network.modules() if type(module) in (BasicBlock, Bottleneck)]
-
-
 def _undilate_second_convolutions(body: nn.Module) -> None:
     """In the basic blocks of ResNet-18 and -34 only the first convolution is dilated, as published.
 

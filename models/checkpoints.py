@@ -206,11 +206,11 @@ def _refuse_contradiction(
         return
     name = f"{own.model} on {own.backbone or 'no backbone'}"
     told = f"{source} says that {path}" if source else f"{path}"
-    remedy = "leave them out, or, where other checkpoints need them, give one for each"
-    if (given.model, given.backbone) != (own.model, own.backbone):
-        raise ValueError(
-            f"--model {given.model} --backbone {given.backbone}: {told} is {name}; {remedy}"
-        )
+    remedy = "leave it out, or, where other checkpoints need it, give one for each"
+    for option in ("model", "backbone"):
+        value = getattr(given, option)
+        if value not in (None, getattr(own, option)):
+            raise ValueError(f"--{option} {value}: {told} is {name}; {remedy}")
     if given.output_stride not in (None, own.output_stride):
         raise ValueError(
             f"--output-stride {given.output_stride}: {told} is {name} with "

@@ -87,9 +87,12 @@ LAYOUTS: dict[str, Layout] = {
 
 
 class Published(NamedTuple):
-    """What a bare state dict does not say of itself (--model, --backbone, --lightweight)."""
+    """What a bare state dict does not say of itself (--model, --backbone, --lightweight).
 
-    model: str
+    Beside a file that says it, None claims nothing.
+    """
+
+    model: str | None = None
     backbone: str | None = None  # for networks that take none
     lightweight: bool = False
     output_stride: int | None = None  # None: the network's default

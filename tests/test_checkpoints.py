@@ -275,7 +275,7 @@ def test_our_checkpoints_rebuild_their_network_without_flags(tmp_path, scheme):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"model": "fcn"}, "--model fcn .* is pspnet on resnet18"),
+        ({"model": "fcn"}, "--model fcn: .* is pspnet on resnet18"),
         ({"backbone": "resnet34"}, "--backbone resnet34: .* is pspnet on resnet18"),
         ({"output_stride": 16}, "--output-stride 16: .* with 8"),
         ({"lightweight": True}, "--lightweight: .* that is not"),

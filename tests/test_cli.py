@@ -439,3 +439,5 @@ def test_a_switch_of_the_config_can_be_turned_off(tmp_path):
     assert parser.parse_args(["--config", str(config)]).lightweight
     assert not parser.parse_args(["--config", str(config), "--no-lightweight"]).lightweight
     assert parser.parse_args(["--no-lightweight", "--lightweight"]).lightweight
+    assert parser.switched_off(["--no-lightweight"]) == {"lightweight"}
+    assert not parser.switched_off(["--no-lightweight", "--lightweight"])

@@ -76,8 +76,9 @@ def test_weights_keep_their_names_and_copies_fold():
     assert list(recomputed.state_dict()) == list(plain.state_dict())
     images = torch.randn(1, 2, 3, 64, 64)
     with torch.no_grad():
-        want = fold_batch_norm(plain)(images).change
-        torch.testing.assert_close(fold_batch_norm(recomputed)(images).change, want)
+        want, folded = fold_batch_norm(plain)(images).change, fold_batch_norm(recomputed)
+        torch.testing.assert_close(folded(images).change, want)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
 
 
 def test_statistics_count_again_afterwards():

@@ -86,8 +86,10 @@ def test_rows_are_measured_and_written(tmp_path, capsys):
     assert "\ninference " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("limit", "turns"), [(1e9, 2), (-1, 1)])
-def test_a_program_that_takes_long_is_run_once(tmp_path, monkeypatch, limit, turns):
+@pytest.mark.parametrize(
+    ("job", "limit", "turns"), [("test.py", 1e9, 2), ("test.py", -1, 1), ("inference", -1, 7)]
+)
+def test_a_program_that_takes_long_is_run_once(tmp_path, monkeypatch, job, limit, turns):
     runs = []
 
     class Side:
@@ -110,6 +112,21 @@ def test_a_program_that_takes_long_is_run_once(tmp_path, monkeypatch, limit, tur
     monkeypatch.setattr(throughput, "PROGRAM_SECONDS", limit)
     args = options(tmp_path)
     args.repeats = 5
-    row = throughput.compare(args, "test.py", Rates(flops_per_s=1e12, bytes_per_s=1e10))
+    row = throughput.compare(args, job, Rates(flops_per_s=1e12, bytes_per_s=1e10))
     assert runs == ["plain", "ours"] * turns
-    assert row["ratio"] == row["lowest_ratio"] == 3 and row["plain_pairs_per_s"] == args.pairs / 6
+    pairs = jobs.JOBS[job].pairs(args)
+    assert row["ratio"] == row["lowest_ratio"] == 3 and row["plain_pairs_per_s"] == pairs / 6
+
+
+def test_options_of_the_training_row_are_those_of_train_py(tmp_path, monkeypatch, capsys):
+    done = []
+    monkeypatch.setattr(jobs, "recompute_blocks", lambda network: done.append("recomputed"))
+    args = options(tmp_path)
+    jobs.our_training(args)
+    assert not done
+    args.grad_checkpointing = True
+    jobs.our_training(args)
+    assert done == ["recomputed"]
+    with pytest.raises(SystemExit):
+        throughput.parse_args(["--compile", "--grad-checkpointing"])
+    assert "exclude each other" in capsys.readouterr().err

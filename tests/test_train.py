@@ -18,9 +18,11 @@ import train
 from datasets import DATASETS
 from models import build_network
 from models.checkpoints import load_network, make_recipe, network_of
+from utils.blocks import residual_blocks
 from utils.inference import Normalise
 from utils.losses import Objective
 from utils.monitor import LossMonitor
+from utils.recomputing import recompute_blocks
 from utils.schedule import learning_rate
 from utils.schemes import SECOND
 from utils.state_files import read_file
@@ -151,13 +153,30 @@ def test_load_from_validates_a_checkpoint_and_trains_nothing(finished, data, tmp
             assert image.mode == "P" and image.size == (32, 32) and np.array(image).max() <= 6
 
 
-def test_load_from_beside_another_network_s_name_is_an_error(finished, data, tmp_path):
+@pytest.mark.parametrize(
+    ("described", "told"),
+    [
+        ((), None),
+        (("--lightweight",), None),
+        (("--backbone", BACKBONE), None),
+        (("--model", "fcn"), None),
+        (("--model", "pspnet"), "--model pspnet: .* is fcn on hrnet_w18_v1; leave it out"),
+        (("--backbone", "resnet18"), "--backbone resnet18: .* is fcn on hrnet_w18_v1; leave"),
+        (("--output-stride", 16), "--output-stride 16: .* none to choose; leave it out"),
+    ],
+)
+def test_only_what_is_given_beside_load_from_can_contradict_the_file(
+    finished, data, tmp_path, described, told
+):
     (path,) = (finished / "models").iterdir()
-    with pytest.raises(ValueError, match=rf"--model pspnet .* is fcn on {BACKBONE}; leave"):
-        train.main(words(data, tmp_path, "--load-from", path, "--model", "pspnet"))
     given = ["--data-root", data, "--outdir", tmp_path, "--load-from", path, "--num-workers", 0]
-    train.main([str(word) for word in given])  # the file says it all
-    assert (tmp_path / "metrics" / "val.json").exists()
+    given = [str(word) for word in (*given, *described)]
+    if told:
+        with pytest.raises(ValueError, match=told):
+            train.main(given)
+    else:
+        train.main(given)
+    assert (tmp_path / "metrics" / "val.json").exists() == (told is None)
 
 
 # ------------------------------------------------------------------- repeatable, resumable
@@ -175,9 +194,14 @@ def test_workers_and_the_memory_cache_change_no_number(finished, data, tmp_path)
     assert_same_run(finished / "runs" / "run", again)
 
 
-def test_maps_computed_again_change_no_number(finished, data, tmp_path):
+def test_maps_computed_again_change_no_number(finished, data, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(
+        train, "recompute_blocks", lambda network: done.append(recompute_blocks(network))
+    )
     again = train_on(data, tmp_path, "--grad-checkpointing")
     assert_same_run(finished / "runs" / "run", again)
+    assert len(done) == 1 and not residual_blocks(done[0])  # they are of another class now
 
 
 def test_maps_computed_again_and_compiled_are_refused_together(capsys):
@@ -185,6 +209,19 @@ def test_maps_computed_again_and_compiled_are_refused_together(capsys):
         train.parse_args(["--grad-checkpointing", "--compile"])
     assert stopped.value.code == 2
     assert "--grad-checkpointing and --compile" in capsys.readouterr().err
+
+
+def test_a_resumed_run_computes_maps_again_or_keeps_them_as_it_is_told_now(data, tmp_path):
+    train_on(data, tmp_path, "--grad-checkpointing", "--epochs", 1)
+    resume = ["--outdir", str(tmp_path), "--resume"]
+    assert train.parse_args(resume).grad_checkpointing
+    assert not train.parse_args([*resume, "--no-grad-checkpointing"]).grad_checkpointing
+    args = train.parse_args([*resume, "--no-grad-checkpointing", "--compile"])
+    assert args.compile and not args.grad_checkpointing
+    with pytest.raises(SystemExit):
+        train.parse_args([*resume, "--compile"])
+    with pytest.raises(SystemExit):  # which would be another network
+        train.parse_args([*resume, "--no-lightweight"])
 
 
 def interrupt_at(step: int, monkeypatch):

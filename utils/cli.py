@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Parses the config's options, then the command line's."""
-        args, unknown = super().parse_known_args(self._words(argv))
+        args, unknown = super().parse_known_args(self._without_switched_off(self._words(argv)))
         if unknown:
             self.error(self._unknown(unknown[0]))
         return args
@@ -72,30 +72,38 @@ class Parser(argparse.ArgumentParser):
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         finder.add_argument("--config")
         config = finder.parse_known_args(words)[0].config
-        words = [*self._config_words(Path(config)), *words] if config else words
-        return self._switched_off(words)
+        return [*self._config_words(Path(config)), *words] if config else words
 
-    def _switched_off(self, words: list[str]) -> list[str]:
-        """Without every `--no-X` of a plain switch X, and without the `--X` before it."""
-        switches = {
-            f"--{name}"
+    def _switches_off(self) -> dict[str, argparse.Action]:
+        """`--no-X` -> X, of every plain switch X."""
+        return {
+            f"--no-{name}": action
             for name, action in self.options().items()
             if isinstance(action, argparse._StoreTrueAction)
         }
+
+    def _without_switched_off(self, words: list[str]) -> list[str]:
+        """Without every `--no-X` of a plain switch X, and without the `--X` before it."""
+        off = self._switches_off()
         kept: list[str] = []
         for word in words:
-            switch = "--" + word.removeprefix("--no-")
-            if word.startswith("--no-") and switch in switches:
-                kept = [earlier for earlier in kept if earlier != switch]
+            if word in off:
+                kept = [earlier for earlier in kept if earlier not in off[word].option_strings]
             else:
                 kept.append(word)
         return kept
+
+    def switched_off(self, argv: Sequence[str] | None = None) -> set[str]:
+        """The plain switches that `--no-X` turns off in the end, by attribute name."""
+        words, off = self._words(argv), self._switches_off()
+        dests = {off[word].dest for word in words if word in off}
+        return dests - self.given(argv)
 
     def given(self, argv: Sequence[str] | None = None) -> set[str]:
         """The options that the command line or the config names, by attribute name."""
         unset = object()
         namespace = argparse.Namespace(**{action.dest: unset for action in self._actions})
-        words = self._words(argv)
+        words = self._without_switched_off(self._words(argv))
         super().parse_known_args(words, namespace)
         return {dest for dest, value in vars(namespace).items() if value is not unset}
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from models.backbones import residual_blocks
+from utils.blocks import residual_blocks
 
 MOST_SHAPES = 64  # of one class of blocks, each compiled once for all blocks of that shape
 

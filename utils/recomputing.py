@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from models.backbones import residual_blocks
+from utils.blocks import residual_blocks
 
 
 def recompute_blocks(network: nn.Module) -> nn.Module:
@@ -45,7 +45,6 @@ def _recomputed(block_type: type[nn.Module]) -> type[nn.Module]:
                 super().forward,
                 x,
                 use_reentrant=False,
-                preserve_rng_state=False,  # the blocks have no dropout
                 context_fn=lambda: (nullcontext(), statistics_kept(self)),
             )
 
