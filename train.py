@@ -30,12 +30,7 @@ from datasets.training_data import (
     validation_entry,
 )
 from models import NETWORKS, given_options
-from models.checkpoints import (
-    load_ensemble,
-    make_recipe,
-    network_of,
-    trained_scheme,
-)
+from models.checkpoints import load_ensemble, make_recipe, network_of, trained_scheme
 from models.initialise import start_network
 from models.published import Published
 from utils import distributed

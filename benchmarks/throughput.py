@@ -50,7 +50,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         choices=list(JOBS),
         default=list(JOBS),
-        help="which; names of several words in quotes",
+        metavar="ROW",
+        help=f"which of: {'; '.join(JOBS)} (default: all); quote names of several words",
     )
     group.add_argument("--size", type=positive_int, default=512, help="tile side in px")
     group.add_argument("--batch-size", type=positive_int, default=2, help="pairs at a time")
@@ -77,8 +78,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.compile and args.grad_checkpointing:
         parser.error("--compile and --grad-checkpointing exclude each other; leave one out")
     if args.quick:
-        vars(args).update(QUICK)
+        given = parser.given(argv)
+        vars(args).update({key: value for key, value in QUICK.items() if key not in given})
     return args
+
+
+def flags(args: argparse.Namespace) -> list[str]:
+    """The switches of FLAGS that are on."""
+    return [flag for flag in FLAGS if getattr(args, flag.replace("-", "_"))]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -90,7 +97,8 @@ def main(argv: list[str] | None = None) -> None:
     device = device_of(args)
     rates = measure_rates(device, pick_amp(args.amp, device))
     print(
-        f"{args.model} {args.backbone} lightweight, {args.size} px, batch {args.batch_size}, "
+        f"{args.model} {args.backbone} lightweight{''.join(f', --{x}' for x in flags(args))}, "
+        f"{args.size} px, batch {args.batch_size}, "
         f"{torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, "
         f"{torch.get_num_threads()} threads; at best {rates.flops_per_s / 1e12:.2f} TFLOP/s, "
         f"{rates.bytes_per_s / 1e9:.1f} GB/s\n{HEADING}",
@@ -115,7 +123,7 @@ class Side:
 
     def __init__(self, args: argparse.Namespace, job: str, side: str):
         words = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in FORWARDED]
-        words += [f"--{flag}" for flag in FLAGS if getattr(args, flag.replace("-", "_"))]
+        words += [f"--{flag}" for flag in flags(args)]
         self.process = subprocess.Popen(
             [
                 sys.executable,

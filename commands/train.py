@@ -1,14 +1,13 @@
 """The command line of train.py."""
 
 import argparse
-from pathlib import Path
 
 from datasets import DATASETS
 from models import BACKBONES, NETWORKS, backbone_of
 from utils import options, train_options
 from utils.cli import Parser
 from utils.rucode_config import read_rucode_config
-from utils.run_folders import find_run, read_options
+from utils.run_folders import find_run, outdir_of, read_options
 from utils.schedule import check_flags
 
 # what may differ when a run goes on: nothing that changes its numbers
@@ -62,12 +61,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def take_over_options(parser: Parser, args: argparse.Namespace, given: set[str]) -> None:
     """Sets the options of the interrupted run (--resume), but for those given that may differ."""
-    args.resume = str(find_run(args.resume, args.outdir, args.name))
-    for key, value in read_options(Path(args.resume).parent).items():
-        if key in ("name", "outdir"):  # the run's own, however it was found
-            setattr(args, key, value)
-            continue
-        if key in ("resume", "config") or (key in given and key in FREE_ON_RESUME):
+    last = find_run(args.resume, args.outdir, args.name)
+    options = read_options(last.parent)
+    # the run's own, however it was found
+    args.resume, args.outdir, args.name = str(last), str(outdir_of(last)), options["name"]
+    for key, value in options.items():
+        if key in ("resume", "config", "outdir", "name") or (
+            key in given and key in FREE_ON_RESUME
+        ):
             continue
         if key in given and getattr(args, key) != value:
             parser.error(

@@ -127,6 +127,8 @@ def test_options_of_the_training_row_are_those_of_train_py(tmp_path, monkeypatch
     args.grad_checkpointing = True
     jobs.our_training(args)
     assert done == ["recomputed"]
+    assert throughput.flags(args) == ["grad-checkpointing"]
+    assert throughput.parse_args(["--quick", "--backbone", "resnet18"]).backbone == "resnet18"
     with pytest.raises(SystemExit):
         throughput.parse_args(["--compile", "--grad-checkpointing"])
     assert "exclude each other" in capsys.readouterr().err

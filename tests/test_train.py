@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,6 +305,24 @@ def test_resume_takes_the_same_option_and_those_that_change_no_number(finished):
 def test_resume_without_a_run_is_an_error_with_the_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"--resume.*last\.pth.*without --resume"):
         train.main(["--outdir", str(tmp_path), "--resume"])
+
+
+def test_a_moved_run_goes_on_where_it_is_and_leaves_its_old_place_alone(data, tmp_path):
+    train_on(data, tmp_path / "old", "--epochs", 2, "--save-every", 3, "--max-steps", 3)
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    before = {p: p.read_bytes() for p in (tmp_path / "old").rglob("*") if p.is_file()}
+    options = tmp_path / "new" / "runs" / "run" / "args.json"
+    options.write_text(options.read_text().replace('"max_steps": 3', '"max_steps": 6'))
+    train.main(["--resume", str(options.parent / "last.pth"), "--outdir", "elsewhere"])
+    assert before == {p: p.read_bytes() for p in (tmp_path / "old").rglob("*") if p.is_file()}
+    assert len(list((tmp_path / "new" / "models").iterdir())) == 1
+    assert read_file(options.parent / "last.pth")["step"] == 6
+
+
+def test_a_run_s_folder_by_itself_is_not_gone_on_with(finished, tmp_path):
+    shutil.copytree(finished / "runs" / "run", tmp_path / "run")
+    with pytest.raises(ValueError, match=r"OUTDIR/runs/NAME.*lies elsewhere, move it back"):
+        train.main(["--resume", str(tmp_path / "run")])
 
 
 def test_resume_of_a_complete_run_says_so(finished):

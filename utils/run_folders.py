@@ -16,6 +16,7 @@ def find_run(given: str, outdir: str, name: str | None) -> Path:
 
     Raises:
         FileNotFoundError: there is none, or no args.json beside it.
+        ValueError: its folder is not OUTDIR/runs/NAME.
     """
     path = Path(given) if given else _newest_run(outdir, name)
     path = path / "last.pth" if path.is_dir() else path
@@ -24,7 +25,17 @@ def find_run(given: str, outdir: str, name: str | None) -> Path:
             raise FileNotFoundError(
                 f"--resume {given}: there is no {file}; pass the last.pth of a run in OUTDIR/runs"
             )
+    if path.absolute().parents[1].name != "runs":
+        raise ValueError(
+            f"--resume {given}: a run's folder is OUTDIR/runs/NAME, whose best network is in "
+            f"OUTDIR/models; {path.parent} lies elsewhere, move it back"
+        )
     return path
+
+
+def outdir_of(last: Path) -> Path:
+    """The OUTDIR of OUTDIR/runs/NAME/last.pth, wherever it was when the run began."""
+    return (last if len(last.parts) > 2 else last.absolute()).parents[2]
 
 
 def _newest_run(outdir: str, name: str | None) -> Path:

@@ -64,7 +64,9 @@ class Run:
             if ema is not None:
                 ema.load_state_dict(last["ema"])
             step, self.name = last["step"], last["run"]
-            self.best_score, self.best_path = last["best_score"], last["best_path"]
+            self.best_score = last["best_score"]
+            if last["best_path"] is not None:  # which was in another place if the run was moved
+                self.best_path = str(self.models / Path(last["best_path"]).name)
             self.stale = last.get("stale", 0)
         elif (self.folder / "last.pth").exists():
             raise ValueError(

@@ -215,7 +215,7 @@ def _add_loop_options(group: argparse._ArgumentGroup) -> None:
         "--grad-checkpointing",
         action="store_true",
         help="compute maps within blocks of a ResNet or HRNet again instead of keeping them: less "
-        "memory, slower, the same numbers",
+        "memory, slower, the same numbers; not with --compile",
     )
     group.add_argument(
         "--sync-bn",
