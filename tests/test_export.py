@@ -457,7 +457,7 @@ def test_what_needs_weights_refuses_an_exported_network(files):
         load_network(exported)
     with pytest.raises(ValueError, match="weights cannot be taken out"):
         load_matching(torch.nn.Identity(), exported)
-    with pytest.raises(ValueError, match=r"--backbone resnet18: .* is mmseg_pspnet on"):
+    with pytest.raises(ValueError, match=r"--model fcn: .* is mmseg_pspnet on"):
         load_ensemble([exported], CPU, NAIC2020, [Published("fcn", "resnet18")])
     with pytest.raises(ValueError, match="--compile is for checkpoints"):
         load_ensemble([exported], CPU, NAIC2020, compiled=True)
