@@ -1,3 +1,4 @@
+import gc
 import importlib
 import os
 import signal
@@ -308,15 +309,29 @@ def test_types_of_values(kind, good, bad):
             kind(text)
 
 
-@pytest.fixture
-def interrupts():
-    """What Ctrl-C does is what it was, afterwards."""
+@pytest.fixture(autouse=True)
+def process_as_before():
+    """What Ctrl-C does is what it was, afterwards, and garbage is sought."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+    gc.unfreeze()
+    gc.enable()
 
 
-def test_an_interruption_is_told_within_main_and_silent_between_two(interrupts):
+def test_garbage_is_sought_within_main_and_not_while_a_script_imports_or_ends():
+    def main():
+        assert gc.isenabled() and gc.get_freeze_count() > 0
+
+    for _ in range(2):
+        run(main)
+        assert not gc.isenabled()
+    with pytest.raises(SystemExit):  # a mistake leaves it as it is
+        run(lambda: int("no number"))
+    assert gc.isenabled()
+
+
+def test_an_interruption_is_told_within_main_and_silent_between_two():
     run(lambda: None)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # while a script imports
 
@@ -326,7 +341,7 @@ def test_an_interruption_is_told_within_main_and_silent_between_two(interrupts):
     run(main)
 
 
-def test_a_process_that_is_to_ignore_interruptions_goes_on_doing_so(interrupts):
+def test_a_process_that_is_to_ignore_interruptions_goes_on_doing_so():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run(lambda: None)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

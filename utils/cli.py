@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import gc
 import os
 import signal
 import sys
@@ -203,9 +204,12 @@ def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
     global _is_script
     _is_script = True
     _on_interrupt(signal.default_int_handler)
+    _seek_garbage(True)
     try:
         main()
-        _on_interrupt(signal.SIG_DFL)  # ends without a traceback, while a script imports the rest
+        # what follows is a script's imports, which Ctrl-C ends without a traceback, or its end
+        _on_interrupt(signal.SIG_DFL)
+        _seek_garbage(False)
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         if os.environ.get(TRACEBACK, "0") not in ("", "0"):
             traceback.print_exc()
@@ -223,6 +227,18 @@ def _on_interrupt(handler: Callable | signal.Handlers) -> None:
     alone = threading.current_thread() is threading.main_thread()
     if alone and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
+
+
+def _seek_garbage(wanted: bool) -> None:
+    """Whether Python looks for garbage from now on; never in what there is now.
+
+    It would look through all of PyTorch again and again while that is imported, and at the end.
+    """
+    gc.freeze()
+    if wanted:
+        gc.enable()
+    else:
+        gc.disable()
 
 
 def program() -> str:
