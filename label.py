@@ -4,12 +4,6 @@
 on the outcome.
 """
 
-from commands.label import parse_args
-from utils.cli import run
-
-if __name__ == "__main__":
-    run(parse_args)  # --help and mistakes are answered here: what follows takes seconds to import
-
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,22 +14,23 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets import DATASETS, build_dataset, check_dataset, find_scheme
+from datasets.build import Source
 from datasets.layout import parse_folders
 from datasets.loader import eval_loader
-from models.checkpoints import find_checkpoints, load_ensemble
-from models.published import described
+from datasets.second import SecondDataset
+from inference.decide import most_probable, true_masks
+from inference.ensemble import Chosen, load_ensemble
+from inference.label_record import LabelRecord, done_tiles, finish_labelling, start_or_continue
+from inference.overlap import HostCopy, overlap_transfers
+from inference.predictor import Predictor
+from inference.pseudo_labels import VoteCounter, count_tiles, mean_rule
+from options.label import parse_args
 from utils import distributed
-from utils.files import write_json
-from utils.inference import Predictor, mean_probs, most_probable, to_device
-from utils.labelling import LabelRecord, done_tiles, start_or_continue
-from utils.metrics import to_json
-from utils.overlap import HostCopy, one_behind
+from utils.background import BackgroundWriter
+from utils.cli import run
 from utils.precision import pick_amp
-from utils.pseudo_labels import VoteCounter, count_tiles, mean_rule, statistics
-from utils.results import true_masks
-from utils.structures import Sample, Scheme
-from utils.writers import BackgroundWriter
+from utils.probabilities import mean_probs
+from utils.structures import Sample, Scheme, to_device
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,42 +43,35 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def label(args: argparse.Namespace, device: torch.device) -> None:
-    """The whole of labelling."""
-    scheme = find_scheme(args.dataset, args.data_root)
-    where = {"root": args.data_root, "folders": parse_folders(args.folders)}
-    paths = [Path(path) for path in args.checkpoints or find_checkpoints(args.outdir)]
-    folder = Path(args.outdir, "masks", "train")
+    """From trained networks to masks in OUTDIR/masks/train."""
+    data = Source(args.dataset, args.data_root, parse_folders(args.folders), outdir=args.outdir)
+    scheme, split = data.scheme(), args.split or data.entry.split
+    chosen = Chosen.of(
+        args.checkpoints,
+        args.outdir,
+        args.model,
+        args.backbone,
+        args.lightweight,
+        args.output_stride,
+    )
     if distributed.is_main():
-        print("teachers:", *paths, sep="\n  ")
-        check_dataset(args.dataset, ["train"], seen=Path(args.outdir, "data_check.json"), **where)
-    published = described(
-        args.model, args.backbone, args.lightweight, len(paths), args.output_stride
-    )
-    members = load_ensemble(paths, device, scheme, published, args.compile)
+        print("teachers:", *chosen.paths, sep="\n  ")
+    data.check(["train"], scheme)
+    members = load_ensemble(chosen.paths, device, scheme, chosen.hints, args.compile)
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-    tiles = build_dataset(
-        args.dataset, "train", split=args.split or DATASETS[args.dataset].split, **where
-    )
+    tiles = data.build("train", scheme, split=split)
+    folder = Path(args.outdir, "masks", "train")
     if distributed.is_main():  # once nothing more can be wrong
-        start_or_continue(folder, settings(args, paths), args.overwrite)
+        start_or_continue(folder, settings(args, data, split, chosen.paths), args.overwrite)
     distributed.barrier()
-    done = done_tiles(folder)
-    # a share of all tiles first: what the others finish meanwhile must not move it
-    share = range(distributed.rank(), len(tiles), distributed.world())
-    indices = [i for i in share if tiles.names[i] not in done]
-    batches = eval_loader(
-        tiles,
-        -(-args.val_batch_size // distributed.world()),
-        indices=indices,
-        num_workers=args.num_workers,
-    )
-    if distributed.is_main() and done:
-        print(f"{len(done)} tiles are labelled already; going on")
+    batches, left = batches_to_label(tiles, folder, args.val_batch_size, args.num_workers)
     record = LabelRecord(folder, distributed.rank(), scheme.palette)
-    bar = tqdm(total=len(indices), unit="pair", disable=not distributed.is_main())  # this share
-    labelled = label_batches(args, predictor, batches, scheme, tiles.dense_labels)
+    bar = tqdm(total=left, unit="pair", disable=not distributed.is_main())  # of this rank
+    labelled = label_batches(
+        predictor, batches, scheme, tiles.dense_labels, args.rule, args.min_confidence
+    )
     with BackgroundWriter() as writer:
-        for names, copy in one_behind(labelled):
+        for names, copy in overlap_transfers(labelled):
             found = copy.arrays()
             masks, counts = found["masks"], found["counts"].tolist()
             for name, mask, count in zip(names, masks, counts, strict=True):
@@ -92,63 +80,74 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     bar.close()
     distributed.barrier()
     if distributed.is_main():
-        summarise(args, tiles.names, folder, scheme)
-
-
-def settings(args: argparse.Namespace, paths: list[Path]) -> dict:
-    """What the masks depend on; a labelling only goes on under the same."""
-    written = [time.strftime("%F %T", time.localtime(path.stat().st_mtime)) for path in paths]
-    return {
-        "checkpoints": [f"{p.resolve()} of {t}" for p, t in zip(paths, written, strict=True)],
-        "dataset": args.dataset,
-        "data_root": str(Path(args.data_root or DATASETS[args.dataset].root).resolve()),
-        "folders": parse_folders(args.folders),
-        "split": args.split or DATASETS[args.dataset].split,
-        "rule": args.rule,
-        "min_confidence": args.min_confidence,
-        "tta": args.tta,
-    }
+        rule = {"rule": args.rule, "min_confidence": args.min_confidence, "tta": args.tta}
+        result_path = Path(args.outdir, "metrics", "pseudo_labels.json")
+        finish_labelling(folder, tiles.names, result_path, rule)
 
 
 def label_batches(
-    args: argparse.Namespace,
     predictor: Predictor,
     batches: Iterable[Sample],
     scheme: Scheme,
     dense_labels: Callable[[str], np.ndarray | None],
+    rule: str = "vote",
+    min_confidence: float = 0.0,
 ) -> Iterator[tuple[list[str], HostCopy]]:
-    """Names of each batch, its `masks` and, compared with the true classes if known, `counts`."""
+    """Names of each batch, its `masks` and, compared with the true classes if known, `counts`.
+
+    Args:
+        predictor: the teachers.
+        batches: with labels where the land changed.
+        scheme: of the data set.
+        dense_labels: a tile's name -> its true classes everywhere (T, H, W), or None.
+        rule: "vote" or "mean".
+        min_confidence: of the mean, 0..1.
+    """
     for batch in batches:
         batch = to_device(batch, predictor.device)
-        truth = true_masks(batch)
-        masks, unanimous = pseudo_labels(args, predictor, batch.images, truth, scheme)
-        dense = [dense_labels(name) for name in batch.name]
-        counts = count_tiles(masks, truth, unanimous, scheme.num_classes, stacked(dense, masks))
+        truth = true_masks(batch)  # (B, T, H, W), 0 = unchanged
+        votes, each = VoteCounter(scheme.num_classes), []
+        for member in predictor.members:
+            probs = predictor.predict_one(member, batch.images)
+            votes.add(most_probable(probs.semantic, dim=2))
+            if rule == "mean":
+                each.append(probs)
+        if rule == "vote":
+            masks = votes.result(truth)
+        else:
+            masks = mean_rule(mean_probs(each).semantic, truth, min_confidence)
+        dense = stacked([dense_labels(name) for name in batch.name], masks)
+        counts = count_tiles(masks, truth, votes.unanimous(), scheme.num_classes, dense)
         yield batch.name, HostCopy(masks=masks, counts=counts)
 
 
-def pseudo_labels(
-    args: argparse.Namespace, predictor: Predictor, images: Tensor, truth: Tensor, scheme: Scheme
-) -> tuple[Tensor, Tensor]:
-    """Masks (B, T, H, W) uint8 with the unchanged pixels filled in, and where all teachers agree.
+def batches_to_label(
+    tiles: SecondDataset, folder: Path, batch_size: int, num_workers: int
+) -> tuple[Iterable[Sample], int]:
+    """This rank's batches of the tiles that are not labelled yet, and how many tiles these are."""
+    done = done_tiles(folder)
+    if distributed.is_main() and done:
+        print(f"{len(done)} tiles are labelled already; going on")
+    # a share of all tiles first: what the others finish meanwhile must not move it
+    share = range(distributed.rank(), len(tiles), distributed.world())
+    indices = [i for i in share if tiles.names[i] not in done]
+    size = -(-batch_size // distributed.world())
+    return eval_loader(tiles, size, indices=indices, num_workers=num_workers), len(indices)
 
-    Args:
-        args: --rule and --min-confidence.
-        predictor: the teachers.
-        images: (B, T, C, H, W).
-        truth: (B, T, H, W), 0 = unchanged.
-        scheme: of the data set.
-    """
-    votes = VoteCounter(scheme.num_classes)
-    each = []
-    for member in predictor.members:
-        probs = predictor.predict_one(member, images)
-        votes.add(most_probable(probs.semantic, dim=2))
-        if args.rule == "mean":
-            each.append(probs)
-    if args.rule == "vote":
-        return votes.result(truth), votes.unanimous()
-    return mean_rule(mean_probs(each).semantic, truth, args.min_confidence), votes.unanimous()
+
+def settings(args: argparse.Namespace, data: Source, split: str, paths: list[Path]) -> dict:
+    """What the masks depend on; a labelling only goes on under the same."""
+    written = [time.strftime("%F %T", time.localtime(path.stat().st_mtime)) for path in paths]
+    return {
+        "checkpoints": [f"{p.resolve()} of {t}" for p, t in zip(paths, written, strict=True)],
+        "dataset": data.dataset,
+        "data_root": str(data.place.resolve()),
+        "folders": data.folders,
+        "split": split,
+        "rule": args.rule,
+        "min_confidence": args.min_confidence,
+        "tta": args.tta,
+    }
 
 
 def stacked(dense: list[np.ndarray | None], masks: Tensor) -> Tensor | None:
@@ -157,26 +156,6 @@ def stacked(dense: list[np.ndarray | None], masks: Tensor) -> Tensor | None:
         return None
     unknown = np.zeros(masks.shape[1:], np.uint8)
     return torch.from_numpy(np.stack([unknown if d is None else d for d in dense])).to(masks)
-
-
-def summarise(args: argparse.Namespace, names: list[str], folder: Path, scheme: Scheme) -> None:
-    """Writes metrics/pseudo_labels.json and says the main numbers."""
-    done = done_tiles(folder)
-    missing = [name for name in names if name not in done]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} tile(s) are still without pseudo labels ({', '.join(missing[:10])}); "
-            "another process failed. Run the same command again: it goes on."
-        )
-    result = statistics(torch.tensor([done[name] for name in names]).sum(0))
-    rule = {"rule": args.rule, "min_confidence": args.min_confidence, "tta": args.tta}
-    result = {"tiles": len(names), **rule, **result}
-    path = Path(args.outdir, "metrics", "pseudo_labels.json")
-    write_json(path, to_json(result))
-    line = f"{len(names)} tiles, {result['share_labelled']:.1%} of the unchanged pixels labelled"
-    if result["accuracy"] == result["accuracy"]:
-        line += f", {result['accuracy']:.1%} of those right"
-    print(f"{line}\nmasks in {folder}, numbers in {path}")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,6 @@
 With several GPUs visible it starts one process for each by itself; torchrun works too.
 """
 
-from commands.train import build_parser, parse_args
-from utils.cli import run
-
-if __name__ == "__main__":
-    run(parse_args)  # --help and mistakes are answered here: what follows takes seconds to import
-
 import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,42 +10,46 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from datasets import reads_as_trained
-from datasets.training_data import (
-    build_train_loader,
-    build_val_loader,
-    check_data,
-    scheme_of_data,
-    split_rule,
-    validation_entry,
+from datasets.build import (
+    SCHEME_FLAGS,
+    TRAINING_FLAGS,
+    Source,
+    check_training_data,
+    common_scheme,
+    reads_as_trained,
+    training_options,
 )
-from models import NETWORKS, given_options
-from models.checkpoints import load_ensemble, make_recipe, network_of, trained_scheme
+from datasets.layout import parse_folders
+from datasets.loader import eval_loader, example_images, refuse_other_sizes, train_loader
+from datasets.transforms import Augment
+from inference.ensemble import load_ensemble
+from inference.predictor import Member, Predictor
+from models.build import OPTIONS, check_batch
+from models.checkpoints import make_recipe, network_of, trained_scheme
 from models.initialise import start_network
+from models.normalise import Normalise
 from models.published import Published
+from models.siamese import Network
+from options.train import parse_args
+from training.log import RunLog
+from training.losses import Loss, class_weights
+from training.monitor import LossMonitor
+from training.optim import WeightAverage, build_optimizer, set_lr
+from training.progress import Progress
+from training.run import Run
+from training.run_folders import resume_hint
+from training.schedule import learning_rate
+from training.steps import Calendar, endless, parts_of
+from training.validation import BEST_BY, validate
 from utils import distributed
-from utils.batch_norm import widen_batch_norms
-from utils.channel_padding import pad_channels
-from utils.compiling import compile_blocks
-from utils.cuda_graphs import Graphed
-from utils.evaluation import BEST_BY, validate
-from utils.inference import Member, Normalise, Predictor, to_device
-from utils.log import RunLog
-from utils.losses import Objective, class_weights
-from utils.monitor import LossMonitor
-from utils.optim import WeightAverage, build_optimizer, set_lr
-from utils.precision import pick_amp
-from utils.recomputing import recompute_blocks
-from utils.runs import Run
-from utils.schedule import learning_rate
-from utils.structures import Scheme
-from utils.training import endless, forward_backward, is_due
-
-__all__ = ["build_parser", "main", "parse_args"]
+from utils.cli import run
+from utils.distributed import gradients_synced
+from utils.precision import autocast, pick_amp
+from utils.speed import for_prediction, for_training
+from utils.structures import Scheme, to_device
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -66,199 +64,164 @@ def main(argv: list[str] | None = None) -> None:
         try:
             train(args, device)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(resume_hint(args)) from None
-
-
-def resume_hint(args: argparse.Namespace) -> str:
-    """How to go on with the newest run, or with the named one, once it has saved something."""
-    runs = Path(args.outdir, "runs")
-    folders = sorted(runs.glob(args.name or "*"), key=lambda path: path.stat().st_mtime)
-    if not folders or not (folders[-1] / "last.pth").exists():
-        return "(before anything was saved)"
-    return f"(go on with: python train.py --resume {folders[-1] / 'last.pth'})"
+            raise KeyboardInterrupt(resume_hint(args.outdir, args.name)) from None
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
-    """The whole of training."""
-    scheme = scheme_of_data(args)
-    objective = build_objective(args, scheme, device)
-    check_data(args, scheme)
-    train_batches, val_batches = build_train_loader(args, scheme), build_val_loader(args, scheme)
+    """The method: from labelled pairs to the best checkpoint."""
+    scheme = common_scheme(*sources(args), bands(args), flags(args))
+    loss = build_loss(args, scheme, device)
+    check_training_data(*sources(args), split_rule(args), scheme)
+    train_batches, val_batches = training_batches(args, scheme), validation_batches(args, scheme)
     network, recipe = build_network(args, scheme, device)
-    normalise = Normalise.of(scheme).to(device)
+    normalise, amp = Normalise.of(scheme).to(device), pick_amp(args.amp, device)
+    parallel = launch(args, network, train_batches, normalise, amp)
     optimizer = build_optimizer(
         network, args.optimizer, args.lr, args.weight_decay, args.head_lr_factor, args.momentum
     )
-    amp = pick_amp(args.amp, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
     ema = None if args.ema is None else WeightAverage(network, args.ema)
-    saved = Run(
-        args.outdir,
-        args.name,
-        stem="_".join(filter(None, (args.model, recipe["backbone"]))),
-        recipe=recipe,
-        options=vars(args),
-        resume=args.resume,
-    )
+    saved = Run(args.outdir, args.name, recipe=recipe, options=vars(args), resume=args.resume)
     step = saved.restore(network, optimizer, scaler, ema)
-    steps_per_epoch = len(train_batches)
-    total_steps = args.max_steps or args.epochs * steps_per_epoch
-    schedule = build_schedule(args, total_steps, steps_per_epoch)
-    refuse_complete(saved, step, total_steps, args.early_stop)
+    calendar, schedule = build_schedule(args, len(train_batches))
+    saved.refuse_complete(step, calendar.total_steps, args.early_stop)
+    monitor, progress = LossMonitor(), Progress(scheme, saved.log, calendar, step, args.batch_size)
 
-    example = partial(example_images, train_batches, args.batch_size, normalise, device)
-    parallel = distributed.wrap(launched(args, network, example, device), args.sync_bn)
-    monitor, bar = LossMonitor(), start_bar(args, scheme, step, total_steps)
-    network.train()
     for batch in endless(train_batches, start_step=step):
         torch.manual_seed(args.seed + 1_000_003 * step + distributed.rank())  # dropout
-        lr = schedule(step)
-        set_lr(optimizer, lr)
+        set_lr(optimizer, lr := schedule(step))
         batch = to_device(batch, device)
-        terms = forward_backward(
-            parallel, normalise, batch, objective, args.accumulate, scaler, amp
-        )
+        pixels = loss.count_pixels(batch, args.accumulate)
+        for part, is_last in parts_of(batch, args.accumulate):
+            with gradients_synced(parallel, is_last):
+                with autocast(device, amp):
+                    logits = parallel(normalise(part.images))
+                terms = loss(logits, part, pixels)
+                del logits  # the backward pass does not need them
+                # DistributedDataParallel averages gradients over ranks, whose losses add up
+                scaler.scale(terms.total * distributed.world()).backward()
+            monitor.add(step + 1, part.name, terms)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         if ema is not None:
             ema.update(network)
         step += 1
-        monitor.add(step, batch.name, terms)
-        bar.update(args.batch_size)
+        progress.advance()
 
-        done = step == total_steps
-        ends_epoch = step % steps_per_epoch == 0 or done
-        saves = ends_epoch or is_due(step, args.save_every)
-        validates = ends_epoch if args.val_every is None else done or is_due(step, args.val_every)
-        if is_due(step, args.log_every) or saves or validates:
-            losses = dict(monitor.read(), lr=lr)
-            saved.log.write("train", step, **losses)
-            bar.set_description(f"epoch {-(-step // steps_per_epoch)}")
-            bar.set_postfix({key: f"{value:.2g}" for key, value in losses.items()})
-        if validates:
+        due = calendar.due(step)
+        if due.logs:
+            progress.report(step, **monitor.read(), lr=lr)
+        if due.validates:
             with ema.applied(network) if ema else nullcontext():
-                member = Member.fast(network, normalise)
+                member = Member(for_prediction(network), normalise)
                 predictor = Predictor([member], device, amp, args.tta)
-                metrics = validate(
-                    predictor, val_batches, scheme, saved.log, step, **reporting(args)
-                )
+                metrics = validate(predictor, val_batches, scheme, saved.log, step, **outputs(args))
                 saved.keep_best(network, metrics[BEST_BY[scheme.task]])
-            done = done or saved.is_stale(args.early_stop)
-        if saves or done:
+        done = due.done or saved.is_stale(args.early_stop)
+        if due.saves or done:
             saved.save_last(network, optimizer, scaler, ema, step)
-        if is_due(step, args.keep_every):
+        if due.keeps:
             saved.keep_step(network, ema, step)
         if done:
             break
-    bar.close()
-    saved.log.close()
+    progress.close()
 
 
-def launched(
-    args: argparse.Namespace,
-    network: nn.Module,
-    example: Callable[[], Tensor],
-    device: torch.device,
-) -> nn.Module:
-    """The network in the way that it runs fastest: compiled, its kernels replayed, or one by one.
-
-    `example`: makes images like those of a batch (B, T, C, H, W), normalised.
-    """
-    alone, on_cuda = distributed.world() == 1, device.type == "cuda"
-    replays = on_cuda and args.cuda_graphs and alone and args.accumulate == 1
-    replays = replays and not args.grad_checkpointing
-    if on_cuda and (replays or args.compile) and (alone or not args.sync_bn):
-        pad_channels(network)  # launched one by one, its many small kernels would cost more
-    if not args.compile:
-        widen_batch_norms(network)
-    elif not compile_blocks(network):
-        return torch.compile(network)
-    return Graphed(network.train(), example(), pick_amp(args.amp, device)) if replays else network
+def sources(args: argparse.Namespace) -> tuple[Source, Source]:
+    """The data set that trains, and the one that validates, which may be the same."""
+    folders = parse_folders(args.folders)
+    data = Source(args.dataset, args.data_root, folders, args.label_coding, args.outdir)
+    if args.val_dataset is None:
+        return data, data
+    return data, data._replace(dataset=args.val_dataset, root=args.val_root)
 
 
-def example_images(
-    batches: DataLoader, batch_size: int, normalise: Normalise, device: torch.device
-) -> Tensor:
-    """Images like those of a batch (B, T, C, H, W), normalised, on the device."""
-    images = batches.dataset[0].images.to(device)
-    return normalise(images.expand(batch_size, *images.shape))
+def split_rule(args: argparse.Namespace) -> str:
+    """What of the training data validates; nothing if another data set does."""
+    data, validation = sources(args)
+    return args.split or (data.entry.split if data == validation else "official")
 
 
-def refuse_complete(saved: Run, step: int, total_steps: int, early_stop: int | None) -> None:
-    """Raises ValueError if a resumed run has nothing left to do."""
-    if step >= total_steps or saved.is_stale(early_stop):
-        raise ValueError(
-            f"--resume: {saved.folder} is complete after {step} steps; to train on, start a new "
-            f"run with --pretrain-from {saved.folder / 'last.pth'}"
-        )
+def bands(args: argparse.Namespace) -> list[str] | None:
+    """Bands to read; None: the data set's usual ones. As published, differences are of grey."""
+    grey = args.fusion == "difference" and sources(args)[0].entry.scenes
+    return ["grey"] if args.bands is None and grey else args.bands
 
 
-def start_bar(args: argparse.Namespace, scheme: Scheme, step: int, total_steps: int) -> tqdm:
-    """The progress bar, in pairs (or tiles) of all processes; of the first one only."""
-    return tqdm(
-        total=total_steps * args.batch_size,
-        initial=step * args.batch_size,
-        unit="pair" if scheme.num_dates == 2 else "tile",
-        disable=not distributed.is_main(),
+def flags(args: argparse.Namespace) -> dict[str, bool]:
+    """Flags that choose bands and classes of Sentinel data."""
+    return {name: getattr(args, name) for name in SCHEME_FLAGS}
+
+
+def training_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
+    """Batches that train, changed at random as the recipe asks."""
+    data, _ = sources(args)
+    augment = Augment(
+        orient=args.orient or data.entry.orient,
+        swap_dates=args.swap_dates,
+        crop_size=args.crop_size,
+        jitter=args.jitter,
     )
+    pseudo_labels = args.use_pseudo_label
+    if pseudo_labels == "":
+        pseudo_labels = Path(args.outdir, "masks", "train")
+    tiles = data.build(
+        "train",
+        scheme,
+        split=split_rule(args),
+        pseudo_label_dir=pseudo_labels,
+        augment=augment,
+        seed=args.seed,
+        cache=args.cache,
+        cache_dir=args.cache_dir,
+        **training_options(args.dataset, {name: getattr(args, name) for name in TRAINING_FLAGS}),
+    )
+    refuse_other_sizes(tiles, args.crop_size)
+    return train_loader(tiles, args.batch_size, seed=args.seed, **readers(args))
 
 
-def build_objective(args: argparse.Namespace, scheme: Scheme, device: torch.device) -> Objective:
+def validation_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
+    """Batches that validate, as they are."""
+    data, validation = sources(args)
+    tiles = validation.build(
+        "val",
+        scheme,
+        split=split_rule(args) if validation == data else None,
+        cache=args.cache,
+        cache_dir=args.cache_dir,
+    )
+    if not tiles.labelled:
+        raise ValueError(f"--val-dataset {args.val_dataset}: {tiles.path} has no labels")
+    return eval_loader(tiles, args.val_batch_size, **readers(args))
+
+
+def readers(args: argparse.Namespace) -> dict[str, int]:
+    """Who reads the tiles."""
+    shares = {"rank": distributed.rank(), "world": distributed.world()}
+    return {**shares, "num_workers": args.num_workers}
+
+
+def build_loss(args: argparse.Namespace, scheme: Scheme, device: torch.device) -> Loss:
     """What is minimised."""
     weights = class_weights(args.class_weights, scheme, args.use_pseudo_label is not None)
-    if weights is not None:
-        weights = weights.to(device)
-    return Objective(
+    weights = None if weights is None else weights.to(device)
+    return Loss(
         weights, args.change_loss, args.changed_weight, args.aux_weight, args.loss_mean_over
     )
 
 
-def build_schedule(
-    args: argparse.Namespace, total_steps: int, steps_per_epoch: int
-) -> Callable[[int], float]:
-    """Steps taken so far -> the learning rate of the next."""
-    return partial(
-        learning_rate,
-        args.lr_policy,
-        args.lr,
-        total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch,
-        gamma=args.lr_gamma,
-        lr_min=args.lr_min,
-    )
-
-
-def reporting(args: argparse.Namespace) -> dict:
-    """What validation writes, and how it counts."""
-    return {
-        "outdir": args.outdir,
-        "save_mask": args.save_mask,
-        "absent_is_zero": validation_entry(args).absent_is_zero,
-    }
-
-
 def build_network(
     args: argparse.Namespace, scheme: Scheme, device: torch.device
-) -> tuple[nn.Module, dict]:
+) -> tuple[Network, dict]:
     """The network with its starting weights on the device, and its recipe.
 
     Raises:
-        ValueError, OSError: see models.build_network and models.initialise; or a batch too small.
+        ValueError, OSError: see models.build and models.initialise; or a batch too small.
     """
-    if args.batch_size // distributed.world() < args.accumulate:
-        raise ValueError(
-            f"--accumulate {args.accumulate} cuts {args.batch_size // distributed.world()} pairs a "
-            "process into parts; lower it, or raise --batch-size"
-        )
-    smallest = NETWORKS[args.model].load().smallest_batch
-    together = args.batch_size // args.accumulate // (1 if args.sync_bn else distributed.world())
-    if together < smallest:
-        raise ValueError(
-            f"--model {args.model} pools whole maps and normalises over the batch: it needs at "
-            f"least {smallest} pairs at a time, got {together}. Raise --batch-size, or lower "
-            "--accumulate."
-        )
+    world = distributed.world()
+    check_batch(args.model, args.batch_size, args.accumulate, world, args.sync_bn)
+    options = {name: getattr(args, name) for name in OPTIONS}
     recipe = make_recipe(
         scheme,
         model=args.model,
@@ -267,32 +230,82 @@ def build_network(
         output_stride=args.output_stride,
         dropout=args.dropout,
         fine_tuned=args.pretrained is not None or args.pretrain_from is not None,
-        options=given_options(vars(args)),
+        options={name: value for name, value in options.items() if value is not None},
         split=split_rule(args),
     )
     if args.resume:
-        network, told = network_of(recipe), f"weights from {args.resume}"
+        network, origin = network_of(recipe), f"weights from {args.resume}"
     else:
-        network, told = start_network(recipe, args.pretrained, args.pretrain_from, args.init)
-    if args.grad_checkpointing:
-        recompute_blocks(network)
+        network, origin = start_network(recipe, args.pretrained, args.pretrain_from, args.init)
     if distributed.is_main():
-        print(f"{args.model} on {recipe['backbone'] or 'no backbone'}: {told}")
+        print(f"{args.model} on {recipe['backbone'] or 'no backbone'}: {origin}")
     return network.to(device, memory_format=torch.channels_last), recipe
+
+
+def launch(
+    args: argparse.Namespace,
+    network: Network,
+    batches: DataLoader,
+    normalise: Normalise,
+    amp: torch.dtype | None,
+) -> nn.Module:
+    """The network as the loop calls it: in the fastest way, its gradients averaged over ranks."""
+    device = next(network.parameters()).device
+    fast = for_training(
+        network,
+        lambda: normalise(example_images(batches, args.batch_size).to(device)),
+        amp,
+        compiled=args.compile,
+        recomputed=args.grad_checkpointing,
+        replayed=args.cuda_graphs and args.accumulate == 1,
+        sync_bn=args.sync_bn,
+    )
+    return distributed.wrap(fast, args.sync_bn)
+
+
+def build_schedule(
+    args: argparse.Namespace, steps_per_epoch: int
+) -> tuple[Calendar, Callable[[int], float]]:
+    """What happens after which step; and, by the steps taken so far, the next learning rate."""
+    total_steps = args.max_steps or args.epochs * steps_per_epoch
+    calendar = Calendar(
+        total_steps,
+        steps_per_epoch,
+        args.log_every,
+        args.val_every,
+        args.save_every,
+        args.keep_every,
+    )
+    rate = partial(
+        learning_rate,
+        args.lr_policy,
+        args.lr,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        gamma=args.lr_gamma,
+        lr_min=args.lr_min,
+    )
+    return calendar, rate
+
+
+def outputs(args: argparse.Namespace) -> dict:
+    """What validation writes, and how it counts."""
+    absent_is_zero = sources(args)[1].entry.absent_is_zero
+    return {"outdir": args.outdir, "save_mask": args.save_mask, "absent_is_zero": absent_is_zero}
 
 
 def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     """--load-from: one validation pass over a checkpoint, ours or a published one."""
     own = trained_scheme(args.load_from)
-    scheme = own if reads_as_trained(args.dataset, vars(args)) else None
-    scheme = scheme or scheme_of_data(args)
-    check_data(args, scheme)
-    val_batches = build_val_loader(args, scheme)
-    said = args.described if own else Published._fields  # of our own files defaults claim nothing
+    scheme = own if reads_as_trained(args.dataset, args.bands, flags(args)) else None
+    scheme = scheme or common_scheme(*sources(args), bands(args), flags(args))
+    check_training_data(*sources(args), split_rule(args), scheme)
+    val_batches = validation_batches(args, scheme)
+    said = args.described if own else Published._fields  # defaults say nothing of our own files
     hint = Published(**{field: getattr(args, field) for field in said})
     members = load_ensemble([args.load_from], device, scheme, [hint])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-    validate(predictor, val_batches, scheme, RunLog(None), 0, **reporting(args))
+    validate(predictor, val_batches, scheme, RunLog(None), 0, **outputs(args))
 
 
 if __name__ == "__main__":

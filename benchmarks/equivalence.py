@@ -24,15 +24,15 @@ from benchmarks import plain
 from datasets.loader import eval_loader, train_loader
 from datasets.second import build_second
 from datasets.transforms import Augment
-from models import build_network
+from inference.decide import true_masks
+from models.build import build_network
+from training.optim import parameter_groups, set_lr
+from training.schedule import learning_rate
 from utils.cli import Parser, positive_int, run
 from utils.files import write_json
-from utils.inference import to_device
 from utils.metrics import ChangeConfusion, semantic_change_metrics
-from utils.optim import parameter_groups, set_lr
-from utils.results import true_masks
-from utils.schedule import learning_rate
 from utils.schemes import SECOND
+from utils.structures import to_device
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")

@@ -18,25 +18,25 @@ from torch.utils.data import DataLoader
 
 import label
 import test
-import train
 from benchmarks import plain
 from benchmarks.loading import make_pairs
 from benchmarks.machine import Work, forward_work
 from datasets.loader import train_loader
 from datasets.second import SecondDataset
 from datasets.transforms import Augment
+from inference.predictor import Member, Predictor
+from inference.views import TTA_VIEWS
 from models.checkpoints import make_recipe, network_of
+from models.normalise import Normalise
+from training.losses import SENSEEARTH_CLASS_WEIGHTS, Loss
+from training.optim import build_optimizer
 from utils.distributed import pick_device
-from utils.inference import TTA_VIEWS, Member, Normalise, Predictor, to_device
-from utils.losses import SENSEEARTH_CLASS_WEIGHTS, Objective
 from utils.metrics import ChangeConfusion
-from utils.optim import build_optimizer
-from utils.precision import pick_amp
-from utils.recomputing import recompute_blocks
+from utils.precision import autocast, pick_amp
 from utils.schemes import SECOND
+from utils.speed import for_prediction, for_training
 from utils.state_files import read_file, save_checkpoint
-from utils.structures import IGNORE_INDEX, Sample
-from utils.training import forward_backward
+from utils.structures import IGNORE_INDEX, Sample, to_device
 
 TEACHERS = 3
 VIEWS = len(TTA_VIEWS["flip_rot"])
@@ -139,7 +139,8 @@ def our_inference(args: argparse.Namespace, tta: str) -> Run:
     """From uint8 tiles to probabilities as label.py and test.py do it."""
     device = device_of(args)
     normalise = Normalise.of(SECOND).to(device)
-    member = Member.fast(fresh_network(args).eval(), normalise, args.compile)
+    fast = for_prediction(fresh_network(args).eval(), compiled=args.compile)
+    member = Member(fast, normalise)
     predictor = Predictor([member], device, pick_amp(args.amp, device), tta)
     images = random_batch(args).images
     return lambda: predictor(images)
@@ -160,23 +161,24 @@ def our_training(args: argparse.Namespace) -> Run:
     network, batch = fresh_network(args).train(), random_batch(args)
     network = network.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, "adam", lr=1e-4, weight_decay=1e-4)
-    weights = torch.tensor(SENSEEARTH_CLASS_WEIGHTS, device=device)
+    loss = Loss(torch.tensor(SENSEEARTH_CLASS_WEIGHTS, device=device))
     normalise, amp = Normalise.of(SECOND).to(device), pick_amp(args.amp, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-    options = argparse.Namespace(
-        compile=args.compile,
-        grad_checkpointing=args.grad_checkpointing,
-        cuda_graphs=True,
-        accumulate=1,
-        amp=args.amp,
-        sync_bn=False,
+    fast = for_training(
+        network,
+        lambda: normalise(batch.images),
+        amp,
+        compiled=args.compile,
+        recomputed=args.grad_checkpointing,
     )
-    if args.grad_checkpointing:
-        recompute_blocks(network)
-    launched = train.launched(options, network, lambda: normalise(batch.images), device)
 
     def step() -> None:
-        forward_backward(launched, normalise, batch, Objective(weights), 1, scaler, amp)
+        pixels = loss.count_pixels(batch)
+        with autocast(device, amp):
+            logits = fast(normalise(batch.images))
+        terms = loss(logits, batch, pixels)
+        del logits
+        scaler.scale(terms.total).backward()
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)

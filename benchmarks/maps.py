@@ -21,8 +21,8 @@ from benchmarks.scenes import PeakMemory
 from models.checkpoints import make_recipe, network_of
 from utils.cli import Parser, positive_int, run
 from utils.files import write_json
-from utils.gdal import rasterio
-from utils.geotiff import open_strips
+from utils.rasters.gdal import rasterio
+from utils.rasters.writing import open_strips
 from utils.schemes import SECOND, change_scheme
 from utils.state_files import save_checkpoint
 
@@ -118,7 +118,7 @@ def measure(args: argparse.Namespace, pair: list[Path], network: Path, out: Path
 POLYGONS = """
 import json, sys, time
 from utils.schemes import SECOND
-from utils.vectors import write_vectors
+from maps.polygons import write_vectors
 folder, codes, probs = sys.argv[1:]
 start_s = time.monotonic()
 found = write_vectors(folder, codes, probs, SECOND, simplify_m=2.0)

@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from report import write_report
 from utils.cli import Parser, run
-from utils.report import write_report
 from utils.state_files import read_file
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,9 +1,9 @@
 """A plain reading of the published algorithm, to measure ours against.
 
-Speed only: it takes our network apart, so both sides share weights and tiles (that ours computes
-what was published is tested against an independent reading, tests/plain_reference.py). float32,
-one encoder pass per date, views one after the other, unfused Adam, the loss on full-size
-probabilities, tiles decoded anew each time, masks written between batches.
+Speed only: it takes our network apart, so both sides share weights and tiles. (That ours computes
+what was published is tested against tests/helpers/plain_reference.py.) float32, one encoder pass
+per date, views one after the other, unfused Adam, the loss on full-size probabilities, tiles
+decoded anew each time, masks written between batches.
 """
 
 import random

@@ -19,10 +19,10 @@ import numpy as np
 import rasterio
 
 from benchmarks.machine import machine
-from datasets.dfc2020 import build_sen12ms
 from datasets.land_cover import LandCoverDataset
-from datasets.patch_index import list_patches
-from datasets.sentinel import IGBP_TO_DFC, chosen_bands
+from datasets.sentinel.data_sets import build_sen12ms
+from datasets.sentinel.patch_index import list_patches
+from datasets.sentinel.reader import IGBP_TO_DFC, chosen_bands
 from utils.cli import Parser, positive_int, run
 from utils.files import write_json
 from utils.schemes import dfc_scheme

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets.rucode import rucode_scheme
+from datasets.rucode.data_set import rucode_scheme
 from models.checkpoints import make_recipe, network_of
 from utils.cli import Parser, positive_int, run
 from utils.files import write_json
-from utils.geotiff import open_strips
+from utils.rasters.writing import open_strips
 from utils.state_files import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]

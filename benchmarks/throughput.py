@@ -20,10 +20,10 @@ import torch
 
 from benchmarks.jobs import JOBS, device_of
 from benchmarks.machine import Rates, machine, measure_rates, wait
+from options.shared import AMP_CHOICES
 from utils import distributed
 from utils.cli import Parser, positive_int, run
 from utils.files import write_json
-from utils.options import AMP_CHOICES
 from utils.precision import pick_amp
 
 ROOT = Path(__file__).resolve().parents[1]

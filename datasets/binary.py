@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets import DatasetFunctions
 from datasets.bands import RGB, band_names, band_numbers
 from datasets.checks import Part, check_scenes
 from datasets.codecs import find_coding
+from datasets.entry import DatasetEntry
 from datasets.layout import PARTS, DataError, Problem, find_files, match_files, part_path
-from datasets.rasters import open_raster
 from datasets.scene_reader import Scene
 from datasets.scenes import SceneDataset, build_scenes, split_scenes
 from datasets.splits import SCENE_RULES, read_ids
+from utils.rasters.reading import open_raster
 from utils.schemes import change_scheme
 from utils.structures import Scheme
 
@@ -261,4 +261,14 @@ def _coding(sources: Iterable[Source], folders: Mapping[str, str] | None, label_
     return find_coding([same[0] for files in found for same in files.values()], label_coding)
 
 
-BINARY_FUNCTIONS = DatasetFunctions(build_binary, check_binary, binary_scheme)
+BINARY_ENTRY = DatasetEntry(
+    root="data/dataset",
+    task="binary_change",
+    about="folders A B label, images of any size and bands",
+    build=build_binary,
+    check=check_binary,
+    scheme=binary_scheme,
+    scenes=True,
+    chooses_bands=True,
+    training_options={"positive_crops": 0.0, "samples_per_image": 1},
+)

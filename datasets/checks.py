@@ -21,9 +21,10 @@ from datasets.codecs import (
     values_of_labels,
 )
 from datasets.layout import PARTS, DataError, Problem, Tile, list_pairs, part_path
-from datasets.rasters import Raster, grid_difference, open_raster, strips
 from datasets.scene_reader import Scene
 from utils.files import write_json
+from utils.rasters.grids import grid_difference
+from utils.rasters.reading import Raster, open_raster, strips
 from utils.structures import Scheme
 
 VERSION = 1  # of the rules; a change makes old fingerprints void

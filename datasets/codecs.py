@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datasets.rasters import Raster, decoding, open_raster, strips
-from utils.gdal import rasterio
+from utils.rasters.gdal import rasterio
+from utils.rasters.reading import Raster, decoding, open_raster, strips
+from utils.rasters.windows import Window
 from utils.structures import IGNORE_INDEX
-from utils.windows import Window
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 Palette = Sequence[tuple[int, int, int]]

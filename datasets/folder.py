@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import DatasetFunctions, LabelFiles
 from datasets.bands import RGB, band_names, band_numbers
 from datasets.checks import Part, check_parts
 from datasets.class_file import ClassFile, read_class_file, read_classes
+from datasets.entry import DatasetEntry, LabelFiles
 from datasets.image_files import FileReader, check_files
 from datasets.land_cover import LandCoverDataset, Patch, split_patches
 from datasets.layout import PARTS, DataError, Problem, find_files, match_files
-from datasets.rasters import open_raster
 from datasets.splits import RULES
-from utils.geotiff import write_in_place_of
+from utils.rasters.masks import write_mask
+from utils.rasters.reading import open_raster
+from utils.rasters.writing import write_in_place_of
 from utils.schemes import WHITE
 from utils.structures import Scheme
-from utils.writers import write_mask
 
 TIFF = (".tif", ".tiff")
 FIELDS = ("images", "labels")  # also what --folders calls them
@@ -276,9 +276,14 @@ def _classes(root: Path | str, folders: Mapping[str, str] | None) -> ClassFile:
     return read_class_file(Path(root) / (folders or {}).get("classes", CLASSES))
 
 
-FOLDER_FUNCTIONS = DatasetFunctions(
-    build_folder,
-    check_folder,
-    folder_scheme,
+FOLDER_ENTRY = DatasetEntry(
+    root="data/dataset",
+    task="land_cover",
+    about="folders images labels of one date, classes.yaml",
+    build=build_folder,
+    check=check_folder,
+    scheme=folder_scheme,
     labels=LabelFiles(folder_mask_name, write_folder_mask),
+    chooses_bands=True,
+    training_options={"samples_per_image": 1},
 )

@@ -12,10 +12,11 @@ from datasets.bands import GREY, band_numbers
 from datasets.codecs import LabelError, image_size, read_image
 from datasets.land_cover import Patch, Size, refuse_sizes, unlabelled
 from datasets.layout import Problem
-from datasets.rasters import mean_and_std, open_raster, to_grey
 from datasets.resize import fit_size, pad, resize_image, resize_label
+from utils.rasters.reading import open_raster
+from utils.rasters.statistics import mean_and_std, to_grey
+from utils.rasters.windows import Window
 from utils.structures import IGNORE_INDEX, Scheme
-from utils.windows import Window
 
 
 class Fit(NamedTuple):

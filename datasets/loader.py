@@ -4,7 +4,7 @@ A data set here is indexed with (epoch, index) pairs, so that workers which outl
 which epoch they augment for.
 
 Labels of a batch are as its tiles are kept, uint8 with all data sets here: an eighth of the bytes
-to move. `utils.inference.to_device` makes them int64.
+to move. `utils.structures.to_device` makes them int64.
 """
 
 import itertools
@@ -215,6 +215,23 @@ def _stack(arrays: Sequence[np.ndarray | torch.Tensor], pin_memory: bool) -> tor
     for row, array in zip(out.numpy(), arrays, strict=True):
         copy_view(row, array)
     return out
+
+
+def example_images(batches: DataLoader, batch_size: int) -> torch.Tensor:
+    """Images like those of a batch (B, T, C, H, W), as read: one sample of it again and again."""
+    images = batches.dataset[0].images
+    return images.expand(batch_size, *images.shape)
+
+
+def refuse_other_sizes(tiles: Dataset, crop_size: int | None) -> None:
+    """Raises ValueError if images of several sizes, as far as they are known, make up a batch."""
+    sizes = {size for size, _ in getattr(tiles, "tile_sizes", None) or ()}
+    if crop_size is None and len(sizes) > 1:
+        listed = ", ".join(f"{height} x {width}" for height, width in sorted(sizes)[:4])
+        raise ValueError(
+            f"{tiles.path} has images of {len(sizes)} sizes ({listed} ...), which make no batch; "
+            "pass --crop-size"
+        )
 
 
 def _fewer(share: int, size: tuple | None) -> int:

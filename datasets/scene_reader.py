@@ -11,18 +11,11 @@ import numpy as np
 from datasets.bands import GREY
 from datasets.cache import Layout, make_cache
 from datasets.codecs import find_coding, read_change
-from datasets.rasters import (
-    MemoryRaster,
-    Raster,
-    mean_and_std,
-    measured,
-    open_raster,
-    read_padded,
-    shifted,
-    to_grey,
-)
+from utils.rasters.grids import shifted
+from utils.rasters.reading import MemoryRaster, Raster, open_raster, read_padded
+from utils.rasters.statistics import mean_and_std, measured, to_grey
+from utils.rasters.windows import Window
 from utils.structures import IGNORE_INDEX, Scheme
-from utils.windows import Window
 
 MOST_OPEN = 6  # files a thread keeps open, some of them decoded whole
 PREVIEW_ROWS = 256  # in memory at a time

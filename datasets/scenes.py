@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.rasters import beyond, open_raster
 from datasets.samples import SampleDataset
 from datasets.scene_reader import Scene, SceneReader
 from datasets.splits import area_rows, area_share, split_names
 from datasets.transforms import Augment
+from utils.rasters.reading import beyond, open_raster
+from utils.rasters.windows import Window, grid
 from utils.structures import IGNORE_INDEX, Sample, Scheme
-from utils.windows import Window, grid
 
 TILE_PX = 512  # side of windows unless said otherwise
 PADDINGS = ("reflect", "constant")
@@ -43,7 +43,7 @@ class SceneDataset(SampleDataset):
         positive_crops: share of crops that are drawn anew until they hold a changed pixel, if their
             scene has one.
         samples_per_image: crops of a scene in an epoch.
-        tile_px: side of the windows; None = crops. See `utils.windows.grid` for shorter scenes.
+        tile_px: side of the windows, see `utils.rasters.windows.grid`; None = crops.
         overlap_px: what neighbouring windows share.
         padding: of windows that reach beyond the scene: "reflect", or "constant": all bands of both
             dates take the top left value of date 1's first band (as published for Rucode). `change`

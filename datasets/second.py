@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import DatasetFunctions
 from datasets.cache import Layout, make_cache
 from datasets.checks import check_pairs
 from datasets.codecs import decode, image_size, read_image, read_label
+from datasets.entry import DatasetEntry
 from datasets.layout import DataError, Tile, find_files, list_pairs, part_path, test_folder
 from datasets.samples import SampleDataset
 from datasets.splits import RULES, split_names
@@ -265,4 +265,11 @@ def _check(root: Path | str, parts=None, *, scheme: Scheme, **options) -> dict[s
     return check_pairs(root, scheme.palette, parts, **options)
 
 
-SECOND_FUNCTIONS = DatasetFunctions(_build, _check, second_scheme)
+SECOND_ENTRY = DatasetEntry(
+    root="data/dataset",
+    task="semantic_change",
+    about="SECOND / SenseEarth 2020 layout",
+    build=_build,
+    check=_check,
+    scheme=second_scheme,
+)

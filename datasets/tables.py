@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from datasets.rasters import decoding
+from utils.rasters.reading import decoding
 
 
 def read_table(path: Path | str) -> list[dict[str, str]]:

@@ -7,13 +7,60 @@ which takes seconds to import, is imported where it is used.
 
 import difflib
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models import BACKBONES, BackboneEntry
 from models.resampling import Upsample, resize
+
+
+class BackboneEntry(NamedTuple):
+    """How timm builds one backbone."""
+
+    timm_name: str
+    options: Mapping[str, object] = MappingProxyType({})  # passed to timm.create_model
+    high_resolution: bool = False  # an HRNet: dense heads read all branches, joined
+
+
+_RESNET = {"zero_init_last": False}  # the start of torchvision's, which the published runs had
+_HRNET = {"feature_location": "", "out_indices": (1, 2, 3, 4)}  # the branches, without the stem
+
+
+def _resnet(timm_name: str) -> BackboneEntry:
+    return BackboneEntry(timm_name, _RESNET)
+
+
+def _hrnet(timm_name: str) -> BackboneEntry:
+    return BackboneEntry(timm_name, _HRNET, high_resolution=True)
+
+
+BACKBONES: dict[str, BackboneEntry] = {
+    "hrnet_w18": _hrnet("hrnet_w18"),
+    "hrnet_w18_v1": _hrnet("hrnet_w18_small"),
+    "hrnet_w18_v2": _hrnet("hrnet_w18_small_v2"),
+    "hrnet_w30": _hrnet("hrnet_w30"),
+    "hrnet_w32": _hrnet("hrnet_w32"),
+    "hrnet_w40": _hrnet("hrnet_w40"),
+    "hrnet_w44": _hrnet("hrnet_w44"),
+    "hrnet_w48": _hrnet("hrnet_w48"),
+    "hrnet_w64": _hrnet("hrnet_w64"),
+    "resnet18": _resnet("resnet18"),
+    "resnet34": _resnet("resnet34"),
+    "resnet50": _resnet("resnet50"),
+    "resnet101": _resnet("resnet101"),
+    "resnet101c": _resnet("resnet101c"),  # three 3x3 convolutions in place of the 7x7
+    "resnet152": _resnet("resnet152"),
+    "resnext50": _resnet("resnext50_32x4d"),
+    "resnext101": _resnet("resnext101_32x8d"),
+    "seresnext50": _resnet("seresnext50_32x4d"),
+    "swin_tiny": BackboneEntry("swin_tiny_patch4_window7_224"),
+    "convnext_tiny": BackboneEntry("convnext_tiny"),
+    "efficientnet_b0": BackboneEntry("efficientnet_b0"),
+    "mobilenetv3_large_100": BackboneEntry("mobilenetv3_large_100"),
+}
 
 
 class Backbone(nn.Module):
@@ -30,7 +77,7 @@ class Backbone(nn.Module):
 
     size_multiple = 1
     timm_name = ""
-    can_pad_channels = False  # see utils.channel_padding
+    can_pad_channels = False  # see utils.speed
     fine_tuning_momentum: float | None = None  # of batch norms that start from ImageNet statistics
 
     def __init__(self, body: nn.Module):
@@ -50,7 +97,7 @@ class Backbone(nn.Module):
         maps = self.body(images)
         if self.channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
-        if self.can_pad_channels:  # without those that utils.channel_padding adds
+        if self.can_pad_channels:  # without those that utils.speed adds
             pairs = zip(maps, self.channels, strict=True)
             maps = [x[:, :n] if x.shape[1] > n else x for x, n in pairs]
         return maps

@@ -8,7 +8,7 @@ published file into one of ours; with the DFC2020 baseline's args.pkl beside it 
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import NETWORKS, backbone_of, build_network, default_output_stride
+from models import NETWORKS
+from models.args_pkl import find_args, read_args
+from models.build import backbone_of, build_network, default_output_stride
+from models.onnx_network import is_onnx, read_recipe
 from models.published import (
     LAYOUTS,
     Published,
@@ -27,9 +30,6 @@ from models.published import (
     to_ours,
 )
 from utils.cli import run
-from utils.inference import Member, Normalise
-from utils.legacy_options import find_args, read_args
-from utils.onnx_network import OnnxNetwork, is_onnx, read_recipe
 from utils.state_files import SHOWN_KEYS, check_file, load_strictly, read_file, save_checkpoint
 from utils.structures import Scheme
 
@@ -130,14 +130,14 @@ def load_network(
     shown = str
     if "recipe" in content:
         recipe, state = content["recipe"], content["model"]
-        _check_recipe(path, recipe)
-        _refuse_contradiction(path, _network_in(recipe), published)
+        check_recipe(path, recipe)
+        refuse_contradiction(path, published_of(recipe), published)
         if content.get("ema"):
             state = content["ema"]["weights"]
     else:
         own, own_scheme = _description_beside(path, content)
         if own is not None:
-            _refuse_contradiction(path, own, published, find_args(path))
+            refuse_contradiction(path, own, published, find_args(path))
             published, scheme = own, own_scheme
         if published is None or scheme is None:
             raise ValueError(
@@ -159,7 +159,8 @@ def load_network(
     return network.to(device).eval(), recipe
 
 
-def _check_recipe(path: Path | str, recipe: Mapping[str, Any]) -> None:
+def check_recipe(path: Path | str, recipe: Mapping[str, Any]) -> None:
+    """Raises ValueError if a recipe lacks an entry; `path` is for the error."""
     missing = RECIPE_KEYS - recipe.keys()
     if missing:
         raise ValueError(
@@ -190,12 +191,12 @@ def _description_beside(
     return (None, None) if args is None else described_by_args(read_args(args), args)
 
 
-def _network_in(recipe: Mapping[str, Any]) -> Published:
+def published_of(recipe: Mapping[str, Any]) -> Published:
     """Which network a recipe is of."""
     return Published(**{field: recipe[field] for field in Published._fields})
 
 
-def _refuse_contradiction(
+def refuse_contradiction(
     path: Path | str, own: Published, given: Published | None, source: Path | None = None
 ) -> None:
     """Raises ValueError if the command line says that a file is another network than it is.
@@ -220,67 +221,6 @@ def _refuse_contradiction(
         raise ValueError(f"--lightweight: {told} is {name} that is not; leave it out")
 
 
-def load_ensemble(
-    paths: Sequence[Path | str],
-    device: torch.device,
-    scheme: Scheme,
-    published: Sequence[Published | None] = (),
-    compiled: bool = False,
-) -> list[Member]:
-    """All checkpoints, checked to speak of the same classes and bands as the data set.
-
-    Args:
-        paths: at least one; an exported network (.onnx) is as good as its checkpoint.
-        device: where to put them.
-        scheme: of the data set.
-        published: for bare state dicts, what they are, one for each path.
-        compiled: by torch.compile.
-
-    Raises:
-        ValueError, FileNotFoundError: see `load_network`; or another task, classes or bands.
-    """
-    members = []
-    for path, hint in zip(paths, published or [None] * len(paths), strict=True):
-        if is_onnx(path):
-            members.append(_load_exported(path, device, scheme, compiled, hint))
-            continue
-        network, recipe = load_network(path, device, hint, scheme)
-        normalise = Normalise.of(_checked_scheme(path, recipe, scheme))
-        members.append(Member.fast(network, normalise.to(device), compiled))
-    return members
-
-
-def _load_exported(
-    path: Path | str,
-    device: torch.device,
-    scheme: Scheme,
-    compiled: bool,
-    published: Published | None,
-) -> Member:
-    """As `load_ensemble`, one exported network."""
-    if compiled:
-        raise ValueError(f"--compile is for checkpoints, {path} is compiled already; leave it out")
-    network = OnnxNetwork(path, device)
-    own = _checked_scheme(path, network.recipe, scheme)
-    _refuse_contradiction(path, _network_in(network.recipe), published)
-    return Member(network, Normalise.of(own).to(device))
-
-
-def _checked_scheme(path: Path | str, recipe: dict[str, Any], scheme: Scheme) -> Scheme:
-    """The scheme in a recipe, if it speaks of the same classes and bands as the data set's."""
-    _check_recipe(path, recipe)
-    own = scheme_of(recipe)
-    for field in ("task", "classes", "bands", "standardise"):
-        if getattr(own, field) != getattr(scheme, field):
-            raise ValueError(
-                f"{path} was trained for {field} {getattr(own, field)}, the data set or the first "
-                f"checkpoint has {getattr(scheme, field)}; choose another checkpoint "
-                "(--checkpoints), and leave out flags that choose bands and classes if you gave "
-                "any: a checkpoint says them itself"
-            )
-    return own
-
-
 def _description(path: Path | str) -> dict[str, Any]:
     """What a file holds; of an exported network its recipe alone.
 
@@ -297,7 +237,7 @@ def trained_scheme(path: Path | str) -> Scheme | None:
     """The data set scheme of one of our checkpoints, or of one with an args.pkl; else None."""
     content = _description(path)
     if "recipe" in content:
-        _check_recipe(path, content["recipe"])
+        check_recipe(path, content["recipe"])
         return scheme_of(content["recipe"])
     return _description_beside(path, content)[1]
 
@@ -334,7 +274,7 @@ def load_matching(network: nn.Module, path: Path | str) -> str:
     content = read_file(path)
     state = content["ema"]["weights"] if content.get("ema") else state_dict_of(content)
     own = network.state_dict()
-    model = next(name for name, entry in NETWORKS.items() if type(network) is entry.load())
+    model = next(name for name, kind in NETWORKS.items() if type(network) is kind)
     if "recipe" not in content and model in LAYOUTS:
         renamed = to_ours(state, LAYOUTS[model])
         if len(renamed.keys() & own.keys()) > len(state.keys() & own.keys()):  # a published file

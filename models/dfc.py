@@ -111,6 +111,7 @@ class DFCDeepLabV3Plus(LandCoverNetwork):
     Convolution for Semantic Image Segmentation, ECCV 2018.
     """
 
+    usual_backbone = "resnet101"
     dense_output_stride = 16
     multigrid = (1, 2, 4)
     align_corners = True

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import load_network, scheme_of, trained_scheme
+from models.onnx_network import METADATA, OnnxNetwork, require
 from models.recording import output_names, record, without_adaptive_pooling
 from utils.cli import Parser, positive_int, run
 from utils.files import atomic_path
-from utils.inference import to_probs
-from utils.onnx_network import METADATA, OnnxNetwork, require
+from utils.probabilities import to_probs
 from utils.structures import Logits
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}

@@ -59,7 +59,7 @@ def start_network(
     if pretrained is not None and backbone is None:
         raise ValueError(f"--pretrained: --model {model} has no backbone; leave it out")
     if pretrained == "":
-        local = find_pretrained(NETWORKS[model].load().timm_names.get(backbone, backbone))
+        local = find_pretrained(NETWORKS[model].timm_names.get(backbone, backbone))
     download = pretrained == "" and local is None
     network, told = network_of(recipe, pretrained=download), "random weights"
     if local is not None:

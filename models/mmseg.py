@@ -177,6 +177,7 @@ class MMSegNetwork(LandCoverNetwork):
         dropout: of whole channels before the classifiers, 0..1.
     """
 
+    usual_backbone = "resnet101c"
     decode_head_type: ClassVar[type[MMSegHead]]
 
     def __init__(

@@ -85,7 +85,9 @@ class PlainUNet(Network):
     Reference: Ronneberger et al., U-Net, MICCAI 2015; Schmitt et al. 2020 (arXiv 2002.08254).
     """
 
+    usual_backbone = None
     dense_output_stride = None
+    traced = padded = ()  # no backbone
 
     def __init__(
         self,

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from models import NETWORKS, USUAL_BACKBONE
+from models import NETWORKS
+from models.siamese import USUAL_BACKBONE
 from utils.schemes import NAIC2020, SECOND, change_scheme, dfc_scheme
 from utils.structures import Scheme
 
@@ -89,7 +90,7 @@ LAYOUTS: dict[str, Layout] = {
 class Published(NamedTuple):
     """What a bare state dict does not say of itself (--model, --backbone, --lightweight).
 
-    Beside a file that says it, None claims nothing.
+    None: not checked against a file that says it itself.
     """
 
     model: str | None = None
@@ -146,28 +147,28 @@ DFC_OPTIONS = ("model", "out_stride", "use_s1", "use_s2hr", "use_s2mr", "use_s2l
 DFC_MODELS = {"deeplab": "dfc_deeplabv3plus", "unet": "plain_unet"}
 
 
-def described_by_args(args: Mapping[str, Any], source: object) -> tuple[Published, Scheme]:
+def described_by_args(given: Mapping[str, Any], source: object) -> tuple[Published, Scheme]:
     """What the DFC2020 baseline's args.pkl says of the checkpoint beside it.
 
     Raises:
         ValueError: an option is missing, or the network is none of that program's.
     """
-    missing = [name for name in DFC_OPTIONS if name not in args]
+    missing = [name for name in DFC_OPTIONS if name not in given]
     if missing:
         raise ValueError(
             f"{source} lacks {', '.join(missing)}: it does not describe a network of the DFC2020 "
             "baseline. Say what the checkpoint is with --model and --backbone."
         )
-    model = DFC_MODELS.get(args["model"])
+    model = DFC_MODELS.get(given["model"])
     if model is None:
         raise ValueError(
-            f"{source}: model={args['model']!r} is none of the DFC2020 baseline's, which are "
+            f"{source}: model={given['model']!r} is none of the DFC2020 baseline's, which are "
             f"{', '.join(DFC_MODELS)}. Say what the checkpoint is with --model and --backbone."
         )
     backbone = NETWORKS[model].usual_backbone
-    stride = None if backbone is None else args["out_stride"]
-    bands = {name: bool(args[f"use_{name}"]) for name in ("s1", "s2hr", "s2mr", "s2lr")}
-    scheme = dfc_scheme(**bands, savanna=not args["no_savanna"])
+    stride = None if backbone is None else given["out_stride"]
+    bands = {name: bool(given[f"use_{name}"]) for name in ("s1", "s2hr", "s2mr", "s2lr")}
+    scheme = dfc_scheme(**bands, savanna=not given["no_savanna"])
     return Published(model, backbone, output_stride=stride), scheme
 
 

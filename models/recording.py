@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.resampling import spans
-from utils.folding import fold_batch_norm
+from utils.speed import for_prediction
 
 RECORDED_SIZE = (2, 91, 150)  # batch, height, width of the images it is recorded with
 AXES = {0: "batch", 3: "height", 4: "width"}  # of images, those whose sizes stay free
@@ -67,7 +67,8 @@ def record(network: nn.Module, dates: int, bands: int) -> torch.export.ExportedP
         ValueError: torch cannot record it for all of these.
         Exception: of torch, where it cannot record the network at all.
     """
-    form = ExportedForm(fold_batch_norm(network), size_multiple(network, dates, bands)).eval()
+    folded = for_prediction(network, fused=False)
+    form = ExportedForm(folded, size_multiple(network, dates, bands)).eval()
     batch, height, width = RECORDED_SIZE
     images = torch.zeros(batch, dates, bands, height, width)
     free = {axis: torch.export.Dim.AUTO for axis in AXES}

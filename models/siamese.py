@@ -17,10 +17,14 @@ from models.unet import UNetHead
 from models.unetplusplus import UNetPlusPlusHead
 from utils.structures import TASKS, Logits
 
+USUAL_BACKBONE = "hrnet_w18"
+
 
 class Network(nn.Module):
     """Base of all networks: what `build_network` and the scripts ask of their class."""
 
+    # what it is built on unless a user names a backbone; None: it takes none at all
+    usual_backbone: ClassVar[str | None] = USUAL_BACKBONE
     dense_output_stride: ClassVar[int | None] = 8  # what the backbone is asked for by default
     undilated: ClassVar[bool] = False  # the backbone has that stride without dilated convolutions
     multigrid: ClassVar[tuple[int, ...]] = ()  # dilations of its last stage (`dilate_blocks`)
@@ -28,6 +32,16 @@ class Network(nn.Module):
     smallest_batch: ClassVar[int] = 1  # 2 where a 1 x 1 map meets a batch norm
     has_gate: ClassVar[bool] = False  # gives Logits.aux_change, a gate supervised by the change
     options: ClassVar[Mapping[str, tuple]] = MappingProxyType({})  # name: values, default first
+
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """See `utils.speed.Accelerable`."""
+        return ("backbone.body",)
+
+    @property
+    def padded(self) -> tuple[str, ...]:
+        """See `utils.speed.Accelerable`."""
+        return self.traced if self.backbone.can_pad_channels else ()
 
     @classmethod
     def tasks(cls, **options: object) -> tuple[str, ...]:

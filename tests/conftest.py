@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_data import make_second
+
+from helpers.tiny_data import make_second
 
 # The tensors here are tiny: more threads gain nothing, and lose much on a busy machine.
 torch.set_num_threads(1)

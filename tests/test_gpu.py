@@ -6,21 +6,25 @@ from itertools import count
 
 import pytest
 import torch
-from tiny_data import make_second
 from torch import nn
 
 import train
 from datasets.loader import collate, eval_loader
 from datasets.second import SecondDataset
-from models import NETWORKS, build_network
+from helpers.tiny_data import make_second
+from inference.predictor import Member, Predictor
+from models import NETWORKS
+from models.build import build_network
+from models.normalise import Normalise
 from models.resampling import region_means, resize
 from utils import distributed
-from utils.channel_padding import pad_channels
-from utils.cuda_graphs import Graphed
-from utils.folding import fold_batch_norm
-from utils.fusion import fuse
-from utils.inference import Member, Normalise, Predictor, to_device
 from utils.schemes import SECOND
+from utils.speed import for_prediction
+from utils.speed.channel_padding import pad_channels
+from utils.speed.cuda_graphs import Graphed
+from utils.speed.folding import fold_batch_norm
+from utils.speed.fusion import fuse
+from utils.structures import to_device
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,7 +41,7 @@ def test_a_gpu_predicts_what_the_cpu_does():
     probs = []
     for name in ("cpu", "cuda"):
         device = torch.device(name)
-        member = Member.fast(network.to(device), Normalise.of(SECOND).to(device))
+        member = Member(for_prediction(network.to(device)), Normalise.of(SECOND).to(device))
         probs.append(Predictor([member], device, tta="d4")(images))
     for on_cpu, on_gpu in list(zip(*probs, strict=True))[:2]:  # there is no gate
         torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-3)
@@ -82,7 +86,7 @@ def test_means_over_regions_are_those_of_the_cpu(dtype):
 def test_a_fused_network_predicts_what_it_did_before(backbone, amp):
     torch.manual_seed(0)
     network = build_network("pspnet", backbone, num_classes=6, lightweight=True).eval()
-    folded = fold_batch_norm(network.cuda()).to(memory_format=torch.channels_last)
+    folded = fold_batch_norm(network.cuda(), network.traced).to(memory_format=torch.channels_last)
     images = torch.randn(2, 2, 3, 64, 64, device="cuda")
     with torch.no_grad():
         exact = folded(images)
@@ -110,7 +114,7 @@ def test_every_network_gives_replayed_what_it_gives_launched(model, amp):
     torch.manual_seed(0)
     entry = NETWORKS[model]
     backbone = "hrnet_w18_v2" if entry.usual_backbone else None
-    task = entry.load().tasks()[0]
+    task = entry.tasks()[0]
     network = build_network(model, backbone, num_classes=6, task=task, lightweight=True)
     for module in network.modules():
         if isinstance(module, (nn.Dropout, nn.Dropout2d)):

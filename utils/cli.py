@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 TRACEBACK = "TWODATES_TRACEBACK"  # environment variable: show where an error came from
+SWITCH = {"action": argparse.BooleanOptionalAction, "default": False}  # --x, and --no-x for it
 OTHERS_WAIT = 5.0  # seconds that other processes of a run leave rank 0 to tell an error
 
 _told: set[Path] = set()  # configurations of another program that were explained to the user
@@ -26,10 +27,9 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         super().__init__(prog, max_help_position=32, width=100)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        without = action.default is None or action.default is False
-        if without or "default" in (action.help or ""):
-            return action.help
-        return super()._get_help_string(action)
+        if action.default is None or action.default is False:
+            return action.help.removesuffix(" (default: %(default)s)")  # which switches come with
+        return action.help if "default" in action.help else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Parses the config's options, then the command line's."""
-        args, unknown = super().parse_known_args(self._without_switched_off(self._words(argv)))
+        args, unknown = super().parse_known_args(self._words(argv))
         if unknown:
             self.error(self._unknown(unknown[0]))
         return args
@@ -75,37 +75,11 @@ class Parser(argparse.ArgumentParser):
         config = finder.parse_known_args(words)[0].config
         return [*self._config_words(Path(config)), *words] if config else words
 
-    def _switches_off(self) -> dict[str, argparse.Action]:
-        """`--no-X` -> X, of every plain switch X."""
-        return {
-            f"--no-{name}": action
-            for name, action in self.options().items()
-            if isinstance(action, argparse._StoreTrueAction)
-        }
-
-    def _without_switched_off(self, words: list[str]) -> list[str]:
-        """Without every `--no-X` of a plain switch X, and without the `--X` before it."""
-        off = self._switches_off()
-        kept: list[str] = []
-        for word in words:
-            if word in off:
-                kept = [earlier for earlier in kept if earlier not in off[word].option_strings]
-            else:
-                kept.append(word)
-        return kept
-
-    def switched_off(self, argv: Sequence[str] | None = None) -> set[str]:
-        """The plain switches that `--no-X` turns off in the end, by attribute name."""
-        words, off = self._words(argv), self._switches_off()
-        dests = {off[word].dest for word in words if word in off}
-        return dests - self.given(argv)
-
     def given(self, argv: Sequence[str] | None = None) -> set[str]:
         """The options that the command line or the config names, by attribute name."""
         unset = object()
         namespace = argparse.Namespace(**{action.dest: unset for action in self._actions})
-        words = self._without_switched_off(self._words(argv))
-        super().parse_known_args(words, namespace)
+        super().parse_known_args(self._words(argv), namespace)
         return {dest for dest, value in vars(namespace).items() if value is not unset}
 
     def error(self, message: str) -> None:
@@ -113,12 +87,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\nSee {self.prog} --help.\n")
 
     def options(self) -> dict[str, argparse.Action]:
-        """Long option (without dashes) -> its action."""
+        """Long option (without dashes; without the --no-x of a switch) -> its action."""
         return {
             name.removeprefix("--"): action
             for action in self._actions
             for name in action.option_strings
             if name.startswith("--") and action.dest not in ("help", "config")
+            if not (isinstance(action, argparse.BooleanOptionalAction) and name[:5] == "--no-")
         }
 
     def _unknown(self, word: str) -> str:
@@ -178,8 +153,9 @@ def _option_words(name: str, value: Any, action: argparse.Action) -> list[str]:
     if value is None:
         return []
     if isinstance(value, bool):
-        negated = f"--no-{name}" if isinstance(action, argparse.BooleanOptionalAction) else None
-        return [f"--{name}"] if value else [negated] if negated else []
+        if value:
+            return [f"--{name}"]
+        return [f"--no-{name}"] if isinstance(action, argparse.BooleanOptionalAction) else []
     if not isinstance(value, (list, tuple)):
         return [f"--{name}={value}"]  # so that a value may begin with a dash
     return [f"--{name}", *map(str, value)]

@@ -16,7 +16,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from utils.allocator import keep_freed_memory
 from utils.cli import end_script
 
 # one rank may check a large data set, or have the largest scene, while the others wait
@@ -95,9 +94,7 @@ def session(device: str) -> Iterator[torch.device]:
         ValueError: a CUDA device that is not there.
     """
     chosen = pick_device(device)
-    if chosen.type == "cpu":
-        keep_freed_memory()
-    else:
+    if chosen.type == "cuda":
         torch.cuda.set_device(chosen)  # for what is not told a device, such as streams
         torch.backends.cudnn.benchmark = True  # tiles have one size
         torch.backends.cudnn.allow_tf32 = False  # --amp fp32 means it

@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,8 +46,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def told_of_full_disks(folder: Path) -> Iterator[None]:
-    """Says what to do where there is no room left: what is raised for it says that only."""
+def explain_full_disks(folder: Path) -> Iterator[None]:
+    """Adds what to do to the error of a full disk."""
     try:
         yield
     except OSError as error:
@@ -68,3 +69,26 @@ def write_json(path: Path | str, value: object) -> None:
     """Writes `value` as indented JSON; NaN must have become None before (JSON has no NaN)."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def zip_files(zip_path: Path | str, folder: Path | str, files: Iterable[str]) -> int:
+    """Packs masks for submission; the same masks give the same bytes.
+
+    Args:
+        zip_path: the archive to write.
+        folder: where they are.
+        files: relative to it, such as im1/00001.png; called so in the archive.
+
+    Returns:
+        The number of files packed.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+    """
+    files = sorted(files)
+    with atomic_path(zip_path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name in files:
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.external_attr, entry.create_system = 0o644 << 16, 3  # the same on every system
+            archive.writestr(entry, Path(folder, name).read_bytes())
+    return len(files)

@@ -361,6 +361,11 @@ def to_json(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def in_per_cent(metrics: dict[str, float]) -> str:
+    """Metrics in 0..1 as one line in per cent."""
+    return "[%] " + "  ".join(f"{key} {100 * value:.2f}" for key, value in metrics.items())
+
+
 def _change_metrics(binary: Tensor) -> dict[str, float]:
     """(2, 2) counts, rows = truth, unchanged first -> the measures of "changed"."""
     (_, false_alarms), (missed, hits) = binary.tolist()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -44,7 +46,7 @@ class Sample(NamedTuple):
     """One tile, and after collation one batch (a leading B; `name` becomes a list).
 
     On their way from the files to the device, labels are uint8 (same values) to save bytes, see
-    `utils.inference.to_device`.
+    `utils.structures.to_device`.
     """
 
     name: str  # tile id
@@ -73,3 +75,15 @@ class Probs(NamedTuple):
     semantic: Tensor | None = None  # (B, T, K, H, W) in 0..1, sums to 1 over K
     change: Tensor | None = None  # (B, H, W) in 0..1 = P(changed)
     gate: Tensor | None = None  # (B, H, W) in 0..1 = P(changed) as a supervised gate sees it
+
+
+def to_device(batch: Sample, device: torch.device) -> Sample:
+    """The batch's tensors on the device; there its labels become int64, which is what losses take.
+
+    Every batch of a loader goes through here before its labels are used.
+    """
+    return batch._replace(
+        images=batch.images.to(device, non_blocking=True),
+        semantic=batch.semantic.to(device, non_blocking=True).long(),
+        change=batch.change.to(device, non_blocking=True).long(),
+    )

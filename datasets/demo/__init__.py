@@ -24,8 +24,8 @@ from datasets.demo.render import lasting_noise, render, some_sky
 from datasets.demo.scene import draw, evolve, settle
 from utils.cli import Parser, positive_int
 from utils.files import atomic_path, write_json
+from utils.rasters.masks import write_mask
 from utils.schemes import SECOND
-from utils.writers import write_mask
 
 PARTS = ("train", "test")
 MARKER = "demo.json"  # the parameters; written last

@@ -1,0 +1,1 @@
+"""NAIC 2020: lists of files, 16-bit labels."""

@@ -1,0 +1,102 @@
+"""A folder in the SECOND layout, written anew with usual names and codings."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.checks import check_pairs
+from datasets.codecs import read_image, read_label
+from datasets.layout import FIELDS, find_files, list_pairs
+from utils.files import atomic_path
+from utils.rasters.masks import write_mask
+from utils.schemes import SECOND
+
+KEPT = (".png", ".jpg", ".jpeg")  # images that are copied byte for byte
+
+
+class Job(NamedTuple):
+    """One file to write."""
+
+    source: Path
+    target: Path
+    is_label: bool
+
+
+def convert(
+    source: Path | str,
+    target: Path | str,
+    *,
+    folders: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> dict[str, int]:
+    """Writes a SECOND-layout folder anew: usual folder names, labels as palette PNG of indices.
+
+    PNG and JPEG images are copied byte for byte; TIFF images become PNG.
+
+    Args:
+        source: folder with train, val or test in it; labels in any coding `read_label` knows.
+        target: another folder, made if need be.
+        folders: names in `source` in place of the usual ones.
+        overwrite: replace what is in the target folders; else they must be empty.
+        dry_run: check everything, write nothing.
+        progress: show bars.
+
+    Returns:
+        Tiles per part.
+
+    Raises:
+        DataError, FileNotFoundError: the source fails the data check.
+        FileExistsError: there are files in the target, and not `overwrite`.
+        ValueError: the target is the source.
+    """
+    if Path(source).resolve() == Path(target).resolve():
+        raise ValueError(f"SRC and DST are the same folder, {source}; pass another DST")
+    counts = check_pairs(source, SECOND.palette, folders=folders, progress=progress)
+    jobs = [job for part in counts for job in _jobs(source, Path(target), part, folders)]
+    present = {folder: find_files(folder) for folder in {job.target.parent for job in jobs}}
+    full = sorted(str(folder) for folder, files in present.items() if files)
+    if full and not overwrite:
+        raise FileExistsError(
+            f"there are files in {', '.join(full)}; pass another DST, or --overwrite"
+        )
+    if dry_run:
+        return counts
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = pool.map(lambda job: _run(job, present[job.target.parent]), jobs)
+        list(tqdm(done, "converting", len(jobs), unit="file", disable=not progress))
+    return counts
+
+
+def _jobs(
+    source: Path | str, target: Path, part: str, folders: Mapping[str, str] | None
+) -> list[Job]:
+    jobs = []
+    for tile in list_pairs(source, part, folders)[0]:
+        for field, path in zip(FIELDS, (*tile.images, *(tile.labels or ())), strict=False):
+            label = field.startswith("label")
+            keep = not label and path.suffix.lower() in KEPT
+            suffix = path.suffix.lower() if keep else ".png"
+            jobs.append(Job(path, target / part / field / (tile.name + suffix), label))
+    return jobs
+
+
+def _run(job: Job, present: Mapping[str, list[Path]]) -> None:
+    if job.is_label:
+        write_mask(job.target, read_label(job.source, SECOND.palette), SECOND.palette)
+    else:
+        with atomic_path(job.target) as temporary:
+            if job.source.suffix.lower() in KEPT:
+                shutil.copyfile(job.source, temporary)
+            else:
+                Image.fromarray(read_image(job.source)).save(temporary, "PNG")
+    for path in present.get(job.target.stem, ()):  # the same id under another extension
+        if path != job.target:
+            path.unlink()

@@ -1,0 +1,1 @@
+"""Rucode: two dates in one file of 8 bands."""

@@ -1,0 +1,1 @@
+"""Sentinel patches: SEN12MS, DFC2020, folders of TIFFs."""

@@ -1,0 +1,1 @@
+"""From trained networks to probabilities, decisions and files."""

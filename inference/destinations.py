@@ -1,0 +1,129 @@
+"""Where test.py's results go, and what an earlier test has left in the same places."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from inference.label_record import RECORD, TEST_RECORDS
+from models.checkpoints import find_checkpoints
+from utils.files import write_json
+from utils.metrics import in_per_cent, to_json
+from utils.structures import Scheme
+
+
+class Destinations(NamedTuple):
+    """Files and folders of one part; None: not written."""
+
+    outdir: Path
+    part: str
+    probs: Path | None
+    archive: Path | None  # zip
+    table: Path | None  # pkl
+    gates: Path | None
+    figures: Path | None
+    scores: Path | None
+
+    @classmethod
+    def of(
+        cls,
+        outdir: str,
+        part: str,
+        *,
+        save_probs: str | None = None,
+        archive: str | None = None,
+        table: str | None = None,
+        gate: bool = False,
+        figures: int = 0,
+        preview_dir: str | None = None,
+        score: bool = False,
+    ) -> "Destinations":
+        """By the flags of test.py; an empty text stands for the usual place."""
+        usual = cls.usual(Path(outdir), part)
+
+        def place(given: str | None, there: Path) -> Path | None:
+            return None if given is None else Path(given or there)
+
+        return usual._replace(
+            probs=place(save_probs, usual.probs),
+            archive=place(archive, usual.archive),
+            table=place(table, usual.table),
+            gates=usual.gates if gate else None,
+            figures=place("" if figures else None, usual.figures)
+            if preview_dir is None
+            else Path(preview_dir),
+            scores=usual.scores if score else None,
+        )
+
+    @classmethod
+    def usual(cls, outdir: Path, part: str) -> "Destinations":
+        """The places unless a flag names another."""
+        return cls(
+            outdir,
+            part,
+            probs=outdir / "probs" / part,
+            archive=outdir / "masks" / f"{part}.zip",
+            table=outdir / "masks" / f"{part}.pkl",
+            gates=outdir / "gate" / part,
+            figures=outdir / "figures" / part,
+            scores=outdir / "metrics" / f"{part}.json",
+        )
+
+    @property
+    def masks(self) -> Path:
+        """Folder of the masks."""
+        return self.outdir / "masks" / self.part
+
+    def refuse_pseudo_labels(self) -> None:
+        """Raises ValueError if masks of label.py lie where those of a test would go."""
+        if (self.masks / RECORD).exists():
+            raise ValueError(
+                f"{self.masks} holds pseudo labels, which these masks would replace; pass another "
+                "--outdir"
+            )
+
+    def stale_outputs(self) -> list[Path]:
+        """What an earlier test wrote in the usual places, and this one elsewhere or not at all."""
+        usual = self.usual(self.outdir, self.part)
+        fields = ("archive", "table", "probs", "figures", "scores", "gates")
+        pairs = [(getattr(usual, field), getattr(self, field)) for field in fields]
+        return [path for path, now in pairs if path.exists() and path != now]
+
+
+def evenly_spaced(names: Sequence[str], count: int) -> set[str]:
+    """`count` of the names (or all), at equal distances."""
+    count = min(max(count, 0), len(names))
+    return {names[i * len(names) // count] for i in range(count)}
+
+
+def finish_test(
+    where: Destinations, what: str, scheme: Scheme, metrics: dict | None, options: dict[str, Any]
+) -> None:
+    """Writes the scores and what made the masks, and says where everything lies.
+
+    Args:
+        where: of the files.
+        what: was predicted, in words.
+        scheme: of the data set.
+        metrics: the scores, if any.
+        options: of the command line, for the record.
+    """
+    networks = [str(path) for path in options["checkpoints"] or find_checkpoints(where.outdir)]
+    record = where.outdir / TEST_RECORDS / f"{where.part}_options.json"
+    stale = where.stale_outputs() if record.exists() else []
+    write_json(record, {"checkpoints": networks, "options": options})
+    print(f"{what}: masks in {where.masks}")
+    for path in stale:
+        print(f"{path} is of an earlier test, not of these masks")
+    if where.probs is not None:
+        print(f"probabilities in {where.probs}")
+    if where.figures is not None:
+        print(f"figures in {where.figures}")
+    if where.gates is not None:
+        print(f"heat maps of the gate in {where.gates}")
+    if metrics is not None:
+        write_json(where.scores, to_json({**metrics, "classes": scheme.classes}))
+        if "threshold" in metrics:
+            print(f"at threshold {metrics['threshold']:g}:")
+        numbers = {k: v for k, v in metrics.items() if isinstance(v, float) and k != "threshold"}
+        print(in_per_cent(numbers))
+        print(f"scores in {where.scores}")

@@ -1,0 +1,124 @@
+"""The record of a labelling: which tiles are done, with what counts, under which settings.
+
+Kept beside the masks, so that an interrupted labelling goes on and never mixes two settings.
+"""
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from inference.pseudo_labels import statistics
+from utils.files import write_json
+from utils.metrics import to_json
+from utils.rasters.masks import Palette, write_mask
+
+RECORD = "labelling.json"  # the settings, beside the masks
+TEST_RECORDS = "testing"  # folder in --outdir: those of test.py, <part>_options.json
+
+
+class LabelRecord:
+    """Writes the masks of a tile and, after them, a line with its counts.
+
+    Args:
+        folder: masks go to `im1/<id>.png` and `im2/<id>.png` in it.
+        rank: of this process; each has a file of its own.
+        palette: of the masks.
+    """
+
+    def __init__(self, folder: Path, rank: int, palette: Palette):
+        self.folder, self.palette = folder, palette
+        self.lines = folder / f"done_{rank}.jsonl"
+        self._lock = threading.Lock()
+
+    def write_tile(self, path: Path, masks: np.ndarray, counts: list) -> None:
+        """Writes one tile; safe from several threads.
+
+        Args:
+            path: `folder/<id>`, names the tile.
+            masks: (T, H, W) uint8, 0..K.
+            counts: `count_tiles` of the tile, as nested lists.
+        """
+        for date, mask in enumerate(masks, start=1):
+            write_mask(mask_path(self.folder, date, path.name), mask, self.palette)
+        line = json.dumps({"name": path.name, "counts": counts})
+        with self._lock, self.lines.open("a", encoding="utf-8") as file:
+            file.write("\n" + line)  # a line that an interruption cut off stays alone
+
+
+def mask_path(folder: Path, date: int, name: str) -> Path:
+    """Where the mask of a tile's date (1 or 2) lies."""
+    return folder / f"im{date}" / f"{name}.png"
+
+
+def start_or_continue(folder: Path, settings: dict, overwrite: bool) -> None:
+    """Makes the folder ready: new, continued under the same settings, or emptied.
+
+    Raises:
+        ValueError: it holds masks made under other settings, or by something else.
+    """
+    record = folder / RECORD
+    if overwrite:
+        for path in (*folder.glob("done_*.jsonl"), *folder.glob("im[12]/*.png")):
+            path.unlink()
+    elif record.exists():
+        before = json.loads(record.read_text(encoding="utf-8"))
+        differing = [k for k in settings if settings[k] != before.get(k)]
+        if differing:
+            listed = "; ".join(f"{k}: {before.get(k)} -> {settings[k]}" for k in differing)
+            raise ValueError(
+                f"{folder} holds pseudo labels made with other settings ({listed}). Give the same "
+                "again (--checkpoints names the teachers), pass --overwrite to replace the labels, "
+                "or another --outdir to keep both."
+            )
+    elif mask := next(folder.glob("im[12]/*.png"), None):
+        raise ValueError(
+            f"{folder} holds masks that label.py did not record ({mask.name}, ...). Pass "
+            "--overwrite to replace them, or --outdir to keep both."
+        )
+    write_json(record, settings)
+
+
+def done_tiles(folder: Path) -> dict[str, list]:
+    """Counts by tile, of every tile whose masks are there and whole."""
+    there = [{path.stem for path in folder.glob(f"im{date}/[!.]*.png")} for date in (1, 2)]
+    done = {}
+    for path in sorted(folder.glob("done_*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # empty, or cut off by an interruption
+                continue
+            if all(entry["name"] in names for names in there):
+                done[entry["name"]] = entry["counts"]
+    return done
+
+
+def finish_labelling(folder: Path, names: Sequence[str], result_path: Path, rule: dict) -> None:
+    """Sums up the counts of all tiles, writes them as JSON and says the main numbers.
+
+    Args:
+        folder: of the masks.
+        names: of all tiles.
+        result_path: the JSON.
+        rule: by which they were labelled, for the JSON.
+
+    Raises:
+        ValueError: a tile is not labelled: another process failed.
+    """
+    done = done_tiles(folder)
+    missing = [name for name in names if name not in done]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} tile(s) are still without pseudo labels ({', '.join(missing[:10])}); "
+            "another process failed. Run the same command again: it goes on."
+        )
+    result = statistics(torch.tensor([done[name] for name in names]).sum(0))
+    write_json(result_path, to_json({"tiles": len(names), **rule, **result}))
+    line = f"{len(names)} tiles, {result['share_labelled']:.1%} of the unchanged pixels labelled"
+    if result["accuracy"] == result["accuracy"]:
+        line += f", {result['accuracy']:.1%} of those right"
+    print(f"{line}\nmasks in {folder}, numbers in {result_path}")

@@ -1,0 +1,1 @@
+"""Maps of real places from trained networks: predict.py's."""

@@ -1,0 +1,111 @@
+"""What follows from the options of a map: its files, and what would go wrong."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from inference.ensemble import Chosen
+from maps.layers import ALL_LAYERS, layers_of
+from maps.polygons import FORMATS, check_packages
+from maps.progress import fingerprint, image_fingerprints
+from models.args_pkl import find_args
+from utils.rasters.windows import grid
+from utils.structures import Scheme
+
+# of an earlier map in the same folder, that the one which replaces it may not have
+OLDER = (
+    *(f"{layer}{suffix}" for layer in ALL_LAYERS for suffix in (".tif", ".tif.aux.xml", ".qml")),
+    *(f"changes.{kind}" for kind in FORMATS),
+    *("changes.qml", "summary.csv", "summary.json", "report.html"),
+)
+
+
+class MapOptions(NamedTuple):
+    """How maps are made; the fields are flags of predict.py unless said otherwise."""
+
+    out: Path
+    overwrite: bool = False
+    bands: list[str] | None = None
+    strict_grid: bool = False
+    tta: str = "none"
+    threshold: float = 0.5
+    full_semantics: bool = False
+    tile_px: int = 512
+    overlap_px: int = 128
+    test_batch_size: int = 4
+    vector: tuple[str, ...] = ("gpkg",)
+    min_area: float = 0.0  # square metres
+    simplify: float = 0.0  # metres
+    change_only: tuple[str, ...] = ()  # flags that were given and are for change between two dates
+
+
+def check_options(options: MapOptions, scheme: Scheme, report: bool = False) -> None:
+    """Raises ValueError for options that these networks or this machine cannot follow."""
+    grid(1, 1, options.tile_px, options.overlap_px)
+    if options.change_only and scheme.task == "land_cover":
+        flag = options.change_only[0].replace("_", "-")
+        raise ValueError(f"--{flag} is for change between two dates; leave it out for land cover")
+    if options.full_semantics and scheme.task != "semantic_change":
+        raise ValueError(
+            f"--full-semantics: these networks are for {scheme.task}, which has no classes of two "
+            "dates; leave it out"
+        )
+    if scheme.task != "land_cover":
+        check_packages(options.vector)
+    if report and importlib.util.find_spec("jinja2") is None:
+        raise ValueError("--report needs jinja2: pip install jinja2, or leave it out")
+
+
+def file_names(vector: Sequence[str], scheme: Scheme) -> list[str]:
+    """The files that a map will have. `vector`: formats of polygons."""
+    names = [f"{layer.name}.tif" for layer in layers_of(scheme)]
+    names += ["summary.csv", "summary.json", "predict.json"]
+    return [*names, *(f"changes.{kind}" for kind in vector if scheme.task != "land_cover")]
+
+
+def refuse_own_inputs(
+    images: Sequence[Path], checkpoints: Sequence[Path], folder: Path, names: Sequence[str]
+) -> None:
+    """Raises ValueError if files of the map would replace what it is made of, or be of one date."""
+    written = {(folder / name).resolve() for name in (*names, *OLDER)}
+    for path in (*images, *checkpoints):
+        if path.resolve() in written:
+            raise ValueError(
+                f"--out {folder}: the map would replace {path}, of which it is made; choose "
+                "another folder"
+            )
+    if len({path.resolve() for path in images}) < len(images):
+        raise ValueError(f"{images[0]} is given as both dates; pass two images")
+
+
+def settings(
+    options: MapOptions,
+    images: Sequence[Path],
+    chosen: Chosen,
+    networks: Mapping[str, Any],
+    device: torch.device,
+) -> dict[str, Any]:
+    """What an interrupted map only goes on under; of `results` its parts do not depend.
+
+    Args:
+        options: of the map.
+        images: of the map.
+        chosen: the networks.
+        networks: flags that say what these are and how they compute, by name.
+        device: where they compute.
+    """
+    names = ("tta", "threshold", "full_semantics", "bands", "tile_px", "overlap_px")
+    flags = {name: getattr(options, name) for name in (*names, "test_batch_size")} | networks
+    described_by = [file for path in chosen.paths if (file := find_args(path)) is not None]
+    parts = {
+        "images": [image_fingerprints(path) for path in images],
+        "checkpoints": [fingerprint(path) for path in (*chosen.paths, *described_by)],
+        **{f"--{name.replace('_', '-')}": value for name, value in flags.items()},
+        "--device": device.type,
+        "torch": torch.__version__,
+    }
+    results = [list(options.vector), options.min_area, options.simplify]
+    return {"parts": parts, "results": results}

@@ -1,0 +1,184 @@
+"""Whether images can be made a map of: their bands, their type, their places on earth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.bands import GREY, band_names, band_numbers
+from utils.rasters.grids import grid_difference
+from utils.rasters.reading import FileRaster
+from utils.schemes import S1_BANDS, S2_BANDS
+from utils.structures import Scheme
+
+SAMPLES = 200  # a side, of the points that tell how much of an image another covers
+
+
+def refuse_cut(file: Any, path: Path) -> None:
+    """Raises OSError for a TIFF that ends before its pixels do; others say so when they are read.
+
+    `file`: of rasterio.
+    """
+    if file.driver != "GTiff" or not path.is_file():
+        return
+    size = path.stat().st_size
+    apart = file.interleaving is not None and file.interleaving.name == "band"
+    for band in range(1, file.count + 1 if apart else 2):
+        high, wide = file.block_shapes[band - 1]
+        for y in range(-(-file.height // high)):
+            for x in range(-(-file.width // wide)):
+                start, length = (
+                    file.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=band)
+                    for what in ("OFFSET", "SIZE")
+                )
+                if start is not None and int(start) + int(length) > size:
+                    raise OSError(
+                        f"cut off: it has {size} bytes, and pixels from byte {start} on are "
+                        "missing. Copy it again."
+                    )
+
+
+def refuse_other_counts(images: Sequence[Any]) -> None:
+    """Raises ValueError unless all GridImages have the same number of bands."""
+    if len({image.count for image in images}) > 1:
+        counts = " and ".join(f"{image.path} has {image.count - 1} band(s)" for image in images)
+        raise ValueError(f"{counts}; say which to read of both with --bands")
+
+
+def check_type(image: FileRaster, scheme: Scheme) -> None:
+    """Raises ValueError for an image that networks of 8-bit colours cannot read."""
+    if image.dtype.kind == "c":
+        raise ValueError(f"{image.path} holds {image.dtype}; networks read real numbers only")
+    if scheme.standardise == "none" and scheme.scale == 255 and image.dtype != np.uint8:
+        raise ValueError(
+            f"{image.path} holds {image.dtype}, but these networks were trained on 8-bit colours, "
+            "0..255. Scale all dates alike, for example gdal_translate -ot Byte -scale 0 3000 0 "
+            "255 IN OUT, or choose networks of such images (--checkpoints)."
+        )
+
+
+def bands_to_read(
+    image: Any, scheme: Scheme, given: Sequence[str] | None = None
+) -> tuple[int, ...]:
+    """Numbers, from 0, of an image's bands that are the scheme's, in its order.
+
+    Args:
+        image: a GridImage.
+        scheme: of the networks.
+        given: --bands; None = by the scheme's names. Sentinel's bands are taken in the scheme's
+            order if the image has just so many, and by number from a file of all Sentinel-2's.
+
+    Raises:
+        ValueError: too few bands, or another number of them than networks read.
+    """
+    wanted, there = scheme.bands, image.count - 1
+    needed = 3 if wanted == GREY and there > 1 else len(wanted)
+    if given is not None:
+        numbers = band_numbers(band_names(given))
+        if len(numbers) != needed:
+            raise ValueError(
+                f"--bands {' '.join(given)}: {len(numbers)} band(s), but these networks read "
+                f"{needed} ({' '.join(wanted)}); name them in that order"
+            )
+    elif wanted == GREY and there == 1:
+        numbers = (0,)
+    elif wanted[0] in (*S1_BANDS, *S2_BANDS):
+        numbers = _sentinel_numbers(image, wanted)
+    else:
+        numbers = band_numbers(wanted)
+    if there <= max(numbers) < image.bands_of_file:
+        raise ValueError(
+            f"{image.path}: band {max(numbers) + 1} is marked as alpha, which says where there are "
+            "data and is no band to read. If it holds measurements, such as near infrared, say so "
+            f"in the file: gdal_edit.py -colorinterp_{max(numbers) + 1} undefined {image.path}"
+        )
+    if max(numbers) >= there:
+        raise ValueError(
+            f"{image.path} has {there} band(s), but band {max(numbers) + 1} is to be read; these "
+            f"networks read {' '.join(wanted)}. Choose bands with --bands, or other networks "
+            "(--checkpoints)."
+        )
+    return numbers
+
+
+def _sentinel_numbers(image: Any, wanted: Sequence[str]) -> tuple[int, ...]:
+    there = image.count - 1
+    if there == len(wanted):
+        return tuple(range(there))
+    if there == len(S2_BANDS) and set(wanted) <= set(S2_BANDS):
+        return tuple(map(S2_BANDS.index, wanted))
+    raise ValueError(
+        f"{image.path} has {there} bands, these networks read {len(wanted)}: {' '.join(wanted)}. "
+        "Say which they are with --bands."
+    )
+
+
+def describe_grids(first: FileRaster, second: FileRaster, strict: bool = False) -> str | None:
+    """What differs between two images' grids, and how much of the first the second covers.
+
+    Returns:
+        None if date 2 can be read as it is.
+
+    Raises:
+        ValueError: `strict` and something differs; no CRS to warp by; or they do not overlap.
+    """
+    sizes = [(image.height, image.width) for image in (first, second)]
+    faults = [grid_difference(first, second)]
+    if sizes[0] != sizes[1]:
+        faults.insert(0, "size " + " and ".join(f"{w} x {h} px" for h, w in sizes))
+    what = ", ".join(fault for fault in faults if fault)
+    if not what:
+        return None
+    if strict:
+        raise ValueError(
+            f"{first.path} and {second.path} lie on different grids ({what}); leave out "
+            "--strict-grid to have date 2 warped"
+        )
+    lacking = [i.path for i in (first, second) if i.crs is None or i.transform is None]
+    if lacking:
+        raise ValueError(
+            f"{first.path} and {second.path} differ ({what}), and where on earth they lie is "
+            f"missing in {' and '.join(map(str, lacking))}. Add CRS and corners (gdal_edit.py "
+            "-a_srs EPSG:... -a_ullr ...), or pass images of one size, none with a CRS."
+        )
+    share = covered(first, second)
+    if share == 0 and covered(second, first) == 0:
+        places = " and ".join(f"{i.path} spans {_span(i)}" for i in (first, second))
+        raise ValueError(f"the images do not overlap: {places}; check which belong together")
+    return f"{what}; date 2 is warped onto the grid of date 1 and covers about {share:.0%} of it"
+
+
+def covered(first: FileRaster, second: FileRaster) -> float:
+    """Which share of the first image's area the second covers, 0..1, by a grid of points."""
+    from rasterio.warp import transform
+
+    columns, rows = (_samples(size) for size in (first.width, first.height))
+    columns, rows = np.meshgrid(columns, rows)
+    xs, ys = places(first.transform, columns.ravel(), rows.ravel())
+    try:
+        xs, ys = map(np.asarray, transform(first.crs, second.crs, xs, ys))
+    except Exception:  # PROJ: out of the projection's domain
+        return 0.0
+    columns, rows = places(~second.transform, xs, ys)
+    inside = (columns >= 0) & (columns < second.width) & (rows >= 0) & (rows < second.height)
+    return float(inside.mean())
+
+
+def _samples(size: int) -> np.ndarray:
+    """Places along a side of an image in pixels, the outermost pixels among them."""
+    return np.linspace(0.5, size - 0.5, min(size, SAMPLES))
+
+
+def places(transform: Any, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An affine transform of points."""
+    a, b, c, d, e, f = transform[:6]
+    return a * xs + b * ys + c, d * xs + e * ys + f
+
+
+def _span(image: FileRaster) -> str:
+    xs, ys = places(image.transform, np.array([0, image.width]), np.array([0, image.height]))
+    digits = 5 if image.crs.is_geographic else 0
+    corners = zip(xs, ys, strict=True)
+    numbers = " to ".join(f"({x:.{digits}f}, {y:.{digits}f})" for x, y in corners)
+    return f"{numbers} in {image.crs.to_string()[:40]}"

@@ -1,0 +1,263 @@
+"""The files of a map: what each holds, its parts on the way, and the GeoTIFF in the end."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.sax.saxutils import escape
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.decide import most_probable
+from maps import transitions
+from maps.qgis_style import ramp_style, raster_style
+from utils.rasters.gdal import rasterio
+from utils.rasters.writing import open_strips
+from utils.schemes import CHANGE_PALETTE
+from utils.structures import Scheme
+
+NO_DATA = 255  # of maps of classes; 65535 of codes that need 16 bits; NaN of probabilities
+BLOCK_PX = 512  # side of a finished file's tiles
+CHECKED_PX = 1 << 24  # at a time, when a file is compared with its parts
+ALL_LAYERS = (
+    "change",
+    "change_probability",
+    "date1",
+    "date2",
+    "transition",
+    "classes",
+    "confidence",
+)
+GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
+
+
+class Layer(NamedTuple):
+    """One file of a map."""
+
+    name: str  # of the file, without .tif
+    text: str  # what it holds
+    dtype: str = "uint8"
+    values: tuple[str, ...] = ()  # what 0, 1, ... mean; empty for probabilities
+    palette: tuple[tuple[int, int, int], ...] = ()  # RGB of the values
+
+    @property
+    def nodata(self) -> float:
+        """The value of pixels without data."""
+        return {"uint8": NO_DATA, "uint16": 65535, "float32": float("nan")}[self.dtype]
+
+    @property
+    def colour_table(self) -> tuple[tuple[int, int, int], ...]:
+        """The palette where a GeoTIFF can hold it, else nothing."""
+        return self.palette if self.dtype == "uint8" else ()
+
+    def style(self) -> str:
+        """For QGIS, the text of a .qml."""
+        if not self.values:
+            return ramp_style(self.text)
+        return raster_style(self.values, self.palette)
+
+
+def layers_of(scheme: Scheme) -> list[Layer]:
+    """The files of a map of a task."""
+    names = ("unchanged", *scheme.classes)
+    if scheme.task == "land_cover":
+        return [
+            Layer("classes", "land cover", values=("", *scheme.classes), palette=scheme.palette),
+            Layer("confidence", "probability of the class", "float32"),
+        ]
+    changes = [
+        Layer("change", "changed or not", values=("unchanged", "changed"), palette=CHANGE_PALETTE),
+        Layer("change_probability", "probability of change", "float32"),
+    ]
+    if not scheme.classes:
+        return changes
+    return [
+        *changes,
+        Layer("date1", "land cover before", values=names, palette=scheme.palette),
+        Layer("date2", "land cover after", values=names, palette=scheme.palette),
+        _transitions(scheme),
+    ]
+
+
+def _transitions(scheme: Scheme) -> Layer:
+    """From-to codes."""
+    dtype = transitions.code_dtype(scheme.num_classes).name
+    text = "from-to code: 0 = unchanged, else 1 + (from - 1) x K + to - 1"
+    names, palette = transitions.names(scheme), transitions.palette(scheme)
+    return Layer("transition", text, dtype, tuple(names), tuple(palette))
+
+
+def map_values(
+    probs: Tensor,
+    valid: np.ndarray,
+    scheme: Scheme,
+    layers: Sequence[Layer],
+    threshold: float = 0.5,
+    full_semantics: bool = False,
+) -> dict[str, np.ndarray]:
+    """Probabilities of a rectangle -> the values of each layer, by name, (h, w).
+
+    Args:
+        probs: (C, h, w) as `utils.probabilities.stack_probs` orders them.
+        valid: (h, w) bool; elsewhere layers have no data.
+        scheme: task and classes.
+        layers: of the scheme.
+        threshold: changed where P(changed), as stored, is above it.
+        full_semantics: classes also where nothing changed.
+    """
+    if scheme.task == "land_cover":
+        confidence, classes = probs.max(0)
+        found = {"classes": classes + 1, "confidence": stored(confidence)}
+    else:
+        probability = stored(probs[-1])
+        change = probability > threshold
+        found = {"change": change, "change_probability": probability}
+        if scheme.classes:
+            dates = probs[:-1].unflatten(0, (2, scheme.num_classes))
+            first, second = most_probable(dates, dim=1) + 1  # each (h, w)
+            shown = 1 if full_semantics else change
+            found |= {"date1": first * shown, "date2": second * shown}
+            found["transition"] = transitions.encode(first, second, scheme.num_classes, change)
+    values = {}
+    for layer in layers:
+        array = found[layer.name].cpu().numpy().astype(layer.dtype)
+        values[layer.name] = np.where(valid, array, np.array(layer.nodata, layer.dtype))
+    return values
+
+
+def stored(probability: Tensor) -> Tensor:
+    """Rounded to 11 binary digits, which packs well; still float32."""
+    return probability.to(torch.float16).float()
+
+
+class Georeference(NamedTuple):
+    """Where a map lies; None where images do not say."""
+
+    height: int
+    width: int
+    crs: Any
+    transform: Any
+
+
+class MapParts:
+    """The rows of a map as files in a folder, one for each layer and row of windows.
+
+    Args:
+        folder: of the parts.
+        layers: of the map.
+        place: of the map.
+        tops: first row of each part.
+    """
+
+    def __init__(
+        self, folder: Path, layers: Sequence[Layer], place: Georeference, tops: Sequence[int]
+    ):
+        self.folder, self.layers, self.place, self.tops = folder, layers, place, list(tops)
+
+    def path(self, layer: Layer, row: int) -> Path:
+        """The file of one part."""
+        return self.folder / layer.name / f"{self.tops[row]:08d}.tif"
+
+    def missing(self) -> list[int]:
+        """The parts that are not there, by number."""
+        rows = range(len(self.tops))
+        return [r for r in rows if not all(self.path(x, r).is_file() for x in self.layers)]
+
+    def empty(self, row: int) -> dict[str, np.ndarray]:
+        """Arrays for the values of one part, (h, W), by layer."""
+        shape = self._height(row), self.place.width
+        return {layer.name: np.empty(shape, layer.dtype) for layer in self.layers}
+
+    def _height(self, row: int) -> int:
+        return [*self.tops[1:], self.place.height][row] - self.tops[row]
+
+    def write(self, folder: Path, row: int, values: Mapping[str, np.ndarray]) -> None:
+        """Writes one part whole, or not at all. `folder`: for the error of BackgroundWriter."""
+        for layer in self.layers:
+            rows = values[layer.name]
+            path, palette = self.path(layer, row), layer.colour_table or None
+            with open_strips(path, *rows.shape, layer.dtype, palette=palette) as out:
+                out.write(0, rows)
+
+    def join(self, layer: Layer, target: Path) -> None:
+        """Writes a layer as a Cloud-Optimized GeoTIFF, with overviews, and compares it.
+
+        Raises:
+            OSError: it cannot be written, or differs from its parts (a full disk).
+        """
+        source = self.folder / f"{layer.name}.vrt"
+        source.write_text(self._vrt(layer), encoding="utf-8")
+        try:
+            import rasterio.shutil
+
+            rasterio.shutil.copy(
+                source,
+                target,
+                driver="COG",
+                compress="deflate",
+                predictor="no" if layer.values else "yes",
+                blocksize=BLOCK_PX,
+                overview_resampling="mode" if layer.values else "average",
+                bigtiff="if_safer",
+                num_threads=str(os.cpu_count()),
+            )
+            compare(source, target)
+        except Exception as error:
+            raise OSError(
+                f"could not write {target} ({error.__cause__ or error}). Is the disk full? Make "
+                "room and run the same command again: it goes on; or choose another folder (--out)."
+            ) from error
+
+    def _vrt(self, layer: Layer) -> str:
+        """The parts as one raster, in GDAL's XML."""
+        place, kind = self.place, GDAL_TYPES[layer.dtype]
+        lines = [f'<VRTDataset rasterXSize="{place.width}" rasterYSize="{place.height}">']
+        if place.crs is not None:
+            lines.append(f"<SRS>{escape(place.crs.to_wkt())}</SRS>")
+        if place.transform is not None:
+            numbers = ", ".join(repr(float(x)) for x in place.transform.to_gdal())
+            lines.append(f"<GeoTransform>{numbers}</GeoTransform>")
+        lines.append(f'<VRTRasterBand dataType="{kind}" band="1">')
+        lines.append(f"<Description>{escape(layer.text)}</Description>")
+        lines += _legend(layer)
+        for row, top in enumerate(self.tops):
+            size = f'xSize="{place.width}" ySize="{self._height(row)}"'
+            name = escape(str(self.path(layer, row).relative_to(self.folder)))
+            lines.append(
+                f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+                f'<SourceBand>1</SourceBand><SrcRect xOff="0" yOff="0" {size}/>'
+                f'<DstRect xOff="0" yOff="{top}" {size}/></SimpleSource>'
+            )
+        return "\n".join([*lines, "</VRTRasterBand>", "</VRTDataset>"])
+
+
+def _legend(layer: Layer) -> list[str]:
+    """Names and colours of the values, and the value of no data."""
+    keys = [
+        f'<MDI key="CLASS_{value}">{escape(name)}</MDI>'
+        for value, name in enumerate(layer.values)
+        if name
+    ]
+    lines = ["<Metadata>", *keys, "</Metadata>", f"<NoDataValue>{layer.nodata:g}</NoDataValue>"]
+    if layer.colour_table:
+        colours = [
+            '<Entry c1="{}" c2="{}" c3="{}" c4="255"/>'.format(*rgb) for rgb in layer.colour_table
+        ]
+        lines += ["<ColorInterp>Palette</ColorInterp>", "<ColorTable>", *colours, "</ColorTable>"]
+    if layer.values:
+        names = [f"<Category>{escape(name)}</Category>" for name in layer.values]
+        lines += ["<CategoryNames>", *names, "</CategoryNames>"]
+    return lines
+
+
+def compare(source: Path, target: Path) -> None:
+    """Raises OSError unless two rasters hold the same pixels."""
+    with rasterio().open(source) as one, rasterio().open(target) as other:
+        rows = max(BLOCK_PX, CHECKED_PX // one.width // BLOCK_PX * BLOCK_PX)
+        for top in range(0, one.height, rows):
+            window = rasterio().windows.Window(0, top, one.width, min(rows, one.height - top))
+            pixels = [file.read(1, window=window) for file in (one, other)]
+            if not np.array_equal(*pixels, equal_nan=pixels[0].dtype.kind == "f"):
+                raise OSError(f"rows from {top} on differ from what was written")

@@ -1,0 +1,241 @@
+"""One map, from the images to its files, which appear when all are whole."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from inference.blending import Blender
+from inference.predictor import Predictor
+from maps.areas import PixelAreas
+from maps.checks import OLDER, MapOptions, file_names, refuse_own_inputs
+from maps.layers import Georeference, MapParts, layers_of, map_values
+from maps.pairs import MapInput
+from maps.polygons import check_crs, write_vectors
+from maps.progress import FinishedMaps, WorkFolder
+from maps.reader import MapReader
+from maps.strips import MapPredictor
+from maps.summary import write_class_summary, write_summary
+from utils import distributed
+from utils.background import BackgroundWriter
+from utils.files import explain_full_disks, write_json
+from utils.structures import Scheme
+
+
+class MapJob(NamedTuple):
+    """A map to make."""
+
+    images: MapInput
+    settings: dict[str, Any]  # under which an interrupted map goes on, see `maps.checks.settings`
+    options: MapOptions
+
+    @property
+    def folder(self) -> Path:
+        """Where its files go."""
+        return self.options.out / self.images.name
+
+    def open(self, scheme: Scheme) -> MapReader:
+        """Its images."""
+        return MapReader(self.images.images, scheme, self.options.bands, self.options.strict_grid)
+
+
+def say(*words: object, **how: Any) -> None:
+    """Prints, on the first rank."""
+    if distributed.is_main():
+        print(*words, **how)
+
+
+def check_jobs(jobs: Sequence[MapJob], checkpoints: Sequence[Path], scheme: Scheme) -> FinishedMaps:
+    """Raises ValueError or OSError for whatever would go wrong, before any work.
+
+    Args:
+        jobs: at least one.
+        checkpoints: that the command line names.
+        scheme: of the networks.
+
+    Returns:
+        The maps that an interrupted run has finished.
+    """
+    options = jobs[0].options
+    names = file_names(options.vector, scheme)
+    if distributed.is_main():
+        earlier = FinishedMaps(options.out)
+        for job in jobs:
+            WorkFolder(job.folder).finish_publishing(partial(earlier.add, job.images.name))
+    distributed.barrier()
+    finished = FinishedMaps(options.out)
+    for job in jobs:
+        refuse_own_inputs(job.images.images, checkpoints, job.folder, names)
+        if job.folder.exists() and not job.folder.is_dir():
+            raise ValueError(f"--out {job.folder} is a file; name a folder")
+        there = [name for name in names if (job.folder / name).exists()]
+        finished.forget_unless("predict.json" in there, job.images.name)
+        if there and not options.overwrite and not finished.has(job.images.name, job.settings):
+            raise ValueError(
+                f"{job.folder} has {', '.join(there)} already; pass --overwrite to replace the "
+                "map, or another --out"
+            )
+        check_images(job, job.open(scheme))
+    return finished
+
+
+def check_images(job: MapJob, reader: MapReader) -> None:
+    """Says what is special about the images; raises ValueError if results are asked in vain."""
+    image, options = job.images.images[0], job.options
+    for note in reader.notes:
+        say(note)
+    placed = None if reader.transform is None else reader.crs
+    if reader.scheme.task != "land_cover":
+        check_crs(placed, options.vector, options.min_area, options.simplify, image)
+    if placed is None:
+        say(f"{image} does not say where on earth it lies: areas are in pixels only")
+    else:
+        PixelAreas(reader.crs, reader.transform, reader.height, reader.width)  # or raises
+
+
+def make_map(
+    job: MapJob,
+    predictor: Predictor,
+    scheme: Scheme,
+    finished: FinishedMaps,
+    about: Mapping[str, Any],
+) -> None:
+    """One map, from the first window to the last file.
+
+    Args:
+        job: what is mapped.
+        predictor: the networks.
+        scheme: of the networks.
+        finished: is told when the map is.
+        about: of networks and options, for predict.json.
+    """
+    start_s = time.monotonic()
+    reader, work = job.open(scheme), WorkFolder(job.folder)
+    if distributed.is_main():
+        if message := work.start(job.settings["parts"]):
+            print(message)
+        if scheme.standardise != "none":
+            work.keep("moments", lambda: [[x.tolist() for x in pair] for pair in reader.measure()])
+    distributed.barrier()
+    if scheme.standardise != "none":
+        reader.moments = [tuple(map(np.array, pair)) for pair in work.kept("moments")]
+    windows = (job.options.tile_px, job.options.overlap_px)
+    blender = Blender(reader.height, reader.width, *windows)
+    place = Georeference(reader.height, reader.width, reader.crs, reader.transform)
+    parts = MapParts(work.parts, layers_of(scheme), place, blender.tops)
+    missing = parts.missing()
+    distributed.barrier()  # nobody writes before all have looked
+    machine = MapPredictor(predictor, reader, blender, job.options.test_batch_size)
+    predict_parts(job.options, machine, parts, share(missing), scheme)
+    network_s = max(distributed.gather(machine.network_s), default=0.0)
+    distributed.barrier()
+    if distributed.is_main():
+        maps_s = time.monotonic() - start_s
+        with explain_full_disks(work.out):
+            write_results(job.options, work, parts, scheme)
+            seconds = {"maps": maps_s, "network": network_s, "total": time.monotonic() - start_s}
+            found = describe_map(job, reader, scheme, about, seconds)
+            write_json(work.ready / "predict.json", found)
+            older = OLDER if job.options.overwrite else ()
+            done = work.publish(older, job.settings, partial(finished.add, job.images.name))
+        size = f"{reader.width} x {reader.height} px"
+        print(f"{size} in {seconds['total']:.0f} s:", *done, sep="\n  ")
+    distributed.barrier()
+
+
+def share(rows: list[int]) -> list[int]:
+    """This rank's of the rows, one run of them, so that few are computed twice."""
+    rank, world = distributed.rank(), distributed.world()
+    return rows[len(rows) * rank // world : len(rows) * (rank + 1) // world]
+
+
+def predict_parts(
+    options: MapOptions,
+    machine: MapPredictor,
+    parts: MapParts,
+    rows: list[int],
+    scheme: Scheme,
+) -> None:
+    """Predicts rows of windows, and writes each in the background when it is finished."""
+    bar = tqdm(
+        total=machine.count(rows),
+        unit="window",
+        disable=not distributed.is_main() or not rows,
+    )
+    with bar, BackgroundWriter(threads=1, max_waiting=1) as writer:
+        for row, values in finished_rows(options, machine, parts, rows, bar, scheme):
+            writer.submit(parts.write, parts.folder, row, values)
+
+
+def finished_rows(
+    options: MapOptions,
+    machine: MapPredictor,
+    parts: MapParts,
+    rows: Sequence[int],
+    bar: tqdm,
+    scheme: Scheme,
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(row, its maps by name) of each row of windows."""
+    row, values = None, {}
+    for area in machine.predict(rows, bar):
+        if area.row != row:
+            if row is not None:
+                yield row, values
+            row, values = area.row, parts.empty(area.row)
+        rules = options.threshold, options.full_semantics
+        found = map_values(area.piece.values, area.valid, scheme, parts.layers, *rules)
+        columns = slice(area.piece.left, area.piece.left + area.piece.values.shape[2])
+        for name, rectangle in found.items():
+            values[name][:, columns] = rectangle
+    if row is not None:
+        yield row, values
+
+
+def write_results(options: MapOptions, work: WorkFolder, parts: MapParts, scheme: Scheme) -> None:
+    """The parts of a map -> finished files, not yet under their final names."""
+    for layer in tqdm(parts.layers, unit="file", desc="writing maps"):
+        parts.join(layer, work.ready / f"{layer.name}.tif")
+        (work.ready / f"{layer.name}.qml").write_text(layer.style(), encoding="utf-8")
+    if scheme.task == "land_cover":
+        write_class_summary(work.ready, work.ready / "classes.tif", scheme)
+        return
+    dates = [work.ready / f"{name}.tif" for name in ("date1", "date2") if scheme.classes]
+    codes = work.ready / ("transition.tif" if scheme.classes else "change.tif")
+    if options.vector:
+        write_vectors(
+            work.ready,
+            codes,
+            work.ready / "change_probability.tif",
+            scheme,
+            min_area_m2=options.min_area,
+            simplify_m=options.simplify,
+            formats=options.vector,
+        )
+    write_summary(work.ready, codes, scheme, *dates)
+
+
+def describe_map(
+    job: MapJob,
+    reader: MapReader,
+    scheme: Scheme,
+    about: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """The content of predict.json."""
+    return {
+        "images": [str(path.resolve()) for path in job.images.images],
+        **about,
+        "task": scheme.task,
+        "classes": list(scheme.classes),
+        "palette": [list(colour) for colour in scheme.palette],
+        "height": reader.height,
+        "width": reader.width,
+        "bands": list(scheme.bands),
+        "band_numbers": reader.numbers,
+        "warped": reader.note,
+        "seconds": {key: round(value, 3) for key, value in seconds.items()},
+    }

@@ -1,0 +1,198 @@
+"""What an interrupted map has already, kept in a hidden folder until all of it is done."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.files import make_folder, write_json
+from utils.rasters.gdal import rasterio
+
+NAME = ".predict"  # of the folder beside a map's files
+LOCK = "lock"  # of the process that works there
+FINISHED = ".predict-finished.json"  # in --out: the maps of a run that is not over
+
+
+class WorkFolder:
+    """A hidden folder beside the final files: parts, and what is finished but not yet published.
+
+    Args:
+        out: where the final files go.
+
+    Attributes:
+        parts: folder of the rows that are done.
+        ready: folder of finished files.
+    """
+
+    def __init__(self, out: Path):
+        self.out, self.folder = out, out / NAME
+        self.parts, self.ready = self.folder / "parts", self.folder / "ready"
+        self._settings, self._list = self.folder / "settings.json", self.folder / "publish.json"
+
+    def start(self, settings: Mapping[str, Any]) -> str | None:
+        """Makes the folder, or goes on with what lies there if it was made with these settings.
+
+        Returns:
+            What to tell the user of an earlier, interrupted run; None if there was none.
+
+        Raises:
+            ValueError: another run works here just now.
+        """
+        settings = json.loads(json.dumps(settings))
+        make_folder(self.folder)
+        self._lock_out_others()
+        before = self._read()
+        told = None
+        if before is not None and before != settings:
+            keys = sorted(settings.keys() | before.keys())
+            changed = [key for key in keys if settings.get(key) != before.get(key)]
+            told = f"starting anew: {', '.join(changed)} changed since the interrupted run"
+        if before != settings:
+            self._empty()
+        elif any(self.parts.rglob("[!.]*.tif")):
+            told = "going on with an interrupted run"
+        shutil.rmtree(self.ready, ignore_errors=True)
+        make_folder(self.ready)
+        make_folder(self.parts)
+        for half in self.parts.rglob(".*"):  # of a process that was killed while it wrote
+            half.unlink(missing_ok=True)
+        write_json(self._settings, settings)
+        return told
+
+    def _lock_out_others(self) -> None:
+        """Until this process ends, or the folder is removed; no system but Unix has such locks."""
+        try:
+            import fcntl
+        except ImportError:
+            return
+        self._lock = (self.folder / LOCK).open("w")  # which is released when it is closed
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"another run makes a map in {self.out} just now; wait for its end, or choose "
+                "another folder (--out)"
+            ) from None
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._settings.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def keep(self, name: str, compute: Any) -> Any:
+        """`compute()`, plain values; kept, and not computed again by a run that goes on."""
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            write_json(path, compute())
+        return self.kept(name)
+
+    def kept(self, name: str) -> Any:
+        """What `keep` has kept."""
+        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+
+    def publish(
+        self,
+        older: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+        note: Callable[[Mapping[str, Any]], None] = lambda settings: None,
+    ) -> list[Path]:
+        """Moves every finished file to its final name, and removes the folder.
+
+        Args:
+            older: names of files of an earlier map to remove that this one does not have.
+            settings: under which the map was made.
+            note: told of the settings when all files are in place, also if that takes another run.
+        """
+        names = sorted(path.name for path in self.ready.iterdir())
+        remove = sorted(set(older) - set(names))
+        write_json(self._list, {"move": names, "remove": remove, "settings": settings})
+        self.finish_publishing(note)
+        shown = [name for name in names if not name.endswith((".aux.xml", ".qml"))]
+        return [self.out / name for name in shown]
+
+    def finish_publishing(
+        self, note: Callable[[Mapping[str, Any]], None] = lambda settings: None
+    ) -> bool:
+        """Moves what is left, if a run was interrupted while it published; returns whether."""
+        if not self._list.is_file():
+            return False
+        names = json.loads(self._list.read_text(encoding="utf-8"))
+        for name in names["remove"]:
+            (self.out / name).unlink(missing_ok=True)
+        for name in names["move"]:
+            if (self.ready / name).exists():
+                os.replace(self.ready / name, self.out / name)
+        if names["settings"] is not None:
+            note(names["settings"])
+        self.remove()
+        return True
+
+    def _empty(self) -> None:
+        """Removes all but the lock; the list of what to publish first of all."""
+        self._list.unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+
+    def remove(self) -> None:
+        """Removes the folder and all in it; the list of what to publish first of all."""
+        self._list.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class FinishedMaps:
+    """Which maps of a run of several are finished, so that an interrupted run passes them over.
+
+    Args:
+        out: the folder of the run.
+    """
+
+    def __init__(self, out: Path):
+        self.path = out / FINISHED
+        found = self.path.is_file()
+        self.settings = json.loads(self.path.read_text(encoding="utf-8")) if found else {}
+
+    def has(self, name: str, settings: Mapping[str, Any]) -> bool:
+        """Whether the map of this name was finished, with these settings."""
+        return self.settings.get(name) == json.loads(json.dumps(settings))
+
+    def forget_unless(self, there: bool, name: str) -> None:
+        """A map that was noted, but removed since, is not finished."""
+        if not there:
+            self.settings.pop(name, None)
+
+    def add(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Notes a map that is published."""
+        self.settings[name] = settings
+        write_json(self.path, self.settings)
+
+    def remove(self) -> None:
+        """The run is over."""
+        self.path.unlink(missing_ok=True)
+
+
+def fingerprint(path: Path) -> str:
+    """A file as a setting: where it is, its size and when it was written."""
+    stat = path.stat()
+    return f"{path.resolve()} ({stat.st_size} bytes, {stat.st_mtime_ns} ns)"
+
+
+def image_fingerprints(path: Path) -> list[str]:
+    """Those of an image and of all files that belong to it: headers, masks, a VRT's sources."""
+    seen, waiting = {}, [path]
+    while waiting:
+        file = waiting.pop()
+        if file.resolve() in seen or not file.exists():
+            continue
+        seen[file.resolve()] = fingerprint(file)
+        try:
+            with rasterio().open(file) as image:
+                waiting += map(Path, image.files)
+        except rasterio().errors.RasterioError:  # a header, a mask
+            continue
+    return sorted(seen.values())

@@ -1,0 +1,254 @@
+"""One image, or two, as rows of pixels on the grid of date 1, and which of them have data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.bands import GREY
+from datasets.sentinel.reader import scale_s1, scale_s2
+from maps.image_checks import (
+    bands_to_read,
+    check_type,
+    describe_grids,
+    refuse_cut,
+    refuse_other_counts,
+)
+from utils.rasters.gdal import rasterio
+from utils.rasters.reading import FileRaster, Raster, decoding, read_padded
+from utils.rasters.statistics import mean_and_std, to_grey
+from utils.rasters.windows import Window
+from utils.schemes import S1_BANDS, S2_BANDS
+from utils.structures import Scheme
+
+TOLERANCE_PX = 0.01  # of the source, by which a warped pixel may lie beside its place
+Moments = list[tuple[np.ndarray, np.ndarray]]
+
+
+class GridImage(FileRaster):
+    """An image on its own grid or, warped on the fly (bilinear), on another's.
+
+    Its last band, number `count - 1`, tells where there are data: 1, else 0, in the image's type.
+    Alpha and masks count; of a warped image also where it ends. A nodata value, or what is not
+    finite, counts in any band that is read; in 8-bit images, where 0 is also a dark colour, only
+    in all of them.
+
+    Args:
+        path: the image.
+        grid: on whose grid; None = its own.
+
+    Raises:
+        OSError: no image, or cut off.
+    """
+
+    def __init__(self, path: Path, grid: Raster | None = None):
+        if not Path(path).exists():
+            raise FileNotFoundError(f"there is no {path}; check the path")
+        super().__init__(path)
+        with decoding(path):
+            refuse_cut(self._file, Path(path))
+        self.colours = [i for i, c in enumerate(self._file.colorinterp) if c.name != "alpha"]
+        self.bands_of_file, self.count = self.count, len(self.colours) + 1
+        self._alpha = None  # number of the band, from 1, of a warped image
+        self._nodata = self._file.nodatavals
+        if grid is not None:
+            self._warp(grid)
+
+    def _warp(self, grid: Raster) -> None:
+        from rasterio.enums import Resampling
+        from rasterio.vrt import WarpedVRT
+
+        with decoding(self.path):
+            self._file = WarpedVRT(
+                self._file,
+                crs=grid.crs,
+                transform=grid.transform,
+                height=grid.height,
+                width=grid.width,
+                resampling=Resampling.bilinear,
+                tolerance=TOLERANCE_PX,
+                **self._gaps(),
+            )
+        kinds = [c.name for c in self._file.colorinterp]
+        if "alpha" in kinds:
+            self._alpha = kinds.index("alpha") + 1
+        else:
+            self._nodata = self._file.nodatavals
+        self.height, self.width = grid.height, grid.width
+        self.crs, self.transform = grid.crs, grid.transform
+
+    def _gaps(self) -> dict[str, Any]:
+        """How warping treats pixels without data: band by band, or with an alpha band for all."""
+        flags = {flag.name for flags in self._file.mask_flag_enums for flag in flags}
+        if self.dtype == np.uint8 or flags != {"nodata"}:
+            add_alpha = all(c.name != "alpha" for c in self._file.colorinterp)
+            return {"add_alpha": add_alpha, "UNIFIED_SRC_NODATA": "YES"}
+        return {"nodata": self._nodata[0], "UNIFIED_SRC_NODATA": "NO"}
+
+    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """See Raster."""
+        place = rasterio().windows.Window(window.left, window.top, window.width, window.height)
+        last = self.count - 1
+        chosen = [self.colours[band] + 1 for band in bands if band != last]
+        with decoding(self.path):
+            pixels = self._file.read(chosen, window=place)
+            if last not in bands:
+                return pixels
+            valid = self._valid(pixels, chosen, place)
+        return np.concatenate([pixels, valid[None].astype(pixels.dtype)])
+
+    def _valid(self, pixels: np.ndarray, chosen: Sequence[int], place: Any) -> np.ndarray:
+        """(h, w) bool."""
+        flags = [flag.name for flag in self._file.mask_flag_enums[chosen[0] - 1]]
+        missing = self.missing(pixels, chosen)
+        valid = ~(missing.all(0) if self.dtype == np.uint8 else missing.any(0))
+        if self._alpha is not None:
+            return valid & (self._file.read(self._alpha, window=place) > 0)
+        if "alpha" in flags or "per_dataset" in flags:
+            return valid & (self._file.read_masks(chosen[0], window=place) > 0)
+        return valid
+
+    def missing(self, pixels: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
+        """(C, h, w) bool: what is no measurement, by its value, in bands numbered from 1."""
+        nodata = [self._nodata[band - 1] for band in chosen]
+        pairs = zip(pixels, nodata, strict=True)
+        found = np.array([np.zeros(p.shape, bool) if n is None else p == n for p, n in pairs])
+        return found | ~np.isfinite(pixels) if pixels.dtype.kind == "f" else found
+
+
+class MapReader:
+    """Reads a map's images by rows, date 2 on date 1's grid, as networks want them.
+
+    Args:
+        images: T paths.
+        scheme: of the networks: bands, and how images are standardised: by the statistics of the
+            whole image where it has data, streamed (`measure`).
+        bands: which of the files' bands are the scheme's, in its order; None = as they are called.
+        strict_grid: refuse a date 2 on another grid.
+
+    Attributes:
+        height, width: of date 1, pixels.
+        crs, transform: of date 1, None where it has none.
+        note: in words what is warped, and how much of date 1 it covers; None if nothing is.
+        notes: this and whatever else a user may want to know, each with its file's name.
+        numbers: for each image, the numbers from 1 of the bands of its file that are read.
+
+    Raises:
+        FileNotFoundError, OSError: a file that is not there, no image, or cut off.
+        ValueError: images that do not belong together, or that these networks cannot read.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        scheme: Scheme,
+        bands: Sequence[str] | None = None,
+        strict_grid: bool = False,
+    ):
+        self.scheme = scheme
+        self.images = [GridImage(path) for path in images]
+        first, self.note = self.images[0], None
+        if bands is None:
+            refuse_other_counts(self.images)
+        for image in self.images:
+            check_type(image, scheme)
+        self.bands = [bands_to_read(image, scheme, bands) for image in self.images]
+        if len(self.images) == 2:
+            self.note = describe_grids(*self.images, strict_grid)
+            if self.note is not None:
+                self.images[1] = GridImage(images[1], first)
+        self.height, self.width = first.height, first.width
+        self.crs, self.transform = first.crs, first.transform
+        self.moments: Moments | None = None
+        self.numbers = [
+            [image.colours[band] + 1 for band in bands]
+            for image, bands in zip(self.images, self.bands, strict=True)
+        ]
+        self.notes = [] if self.note is None else [f"{images[1]}: {self.note}"]
+        for image in self.images:
+            alpha = sorted({*range(image.bands_of_file)} - {*image.colours})
+            if alpha:
+                self.notes.append(
+                    f"{image.path}: band {alpha[0] + 1} is marked as alpha, so it says where there "
+                    "are data"
+                )
+
+    def measure(self) -> Moments:
+        """Mean and deviation of each date, (C, 1, 1) float64, where it has data."""
+        joint, grey = self.scheme.standardise == "joint", self._grey
+        pairs = zip(self.images, self.bands, strict=True)
+        return [mean_and_std(_Measured(i), b, joint=joint, grey=grey) for i, b in pairs]
+
+    @property
+    def _grey(self) -> bool:
+        return tuple(self.scheme.bands) == GREY and len(self.bands[0]) == 3
+
+    def rows(self, top: int, height: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows from `top` on, `reach` columns; reflected where they reach beyond the image.
+
+        Where a date has no data both have the mean, so that nothing seems to change.
+
+        Returns:
+            (T, C, h, w), uint8 where files hold that and the scheme does not standardise, else
+            float32; and (h, w) bool, whether all dates have data.
+        """
+        window, pixels, valid = Window(top, 0, height, reach), [], True
+        for image, bands in zip(self.images, self.bands, strict=True):
+            found = read_padded(image, window, [*bands, image.count - 1])
+            pixels.append(found[:-1])
+            valid = valid & (found[-1] > 0)
+        return np.stack([self._prepared(p, date, valid) for date, p in enumerate(pixels)]), valid
+
+    def _prepared(self, pixels: np.ndarray, date: int, valid: np.ndarray) -> np.ndarray:
+        """Pixels (C, h, w) as networks want them before their own normalisation."""
+        pixels = self._scaled(pixels)
+        pixels = to_grey(pixels) if self._grey else pixels
+        if self.scheme.standardise != "none":
+            pixels, fill = self._standardised(pixels, date), np.zeros(len(pixels))
+        else:
+            fill = np.array(self.scheme.mean) * self.scheme.scale
+        if pixels.dtype == np.uint8:
+            fill = fill.round().astype(np.uint8)
+        else:
+            pixels = pixels.astype(np.float32, copy=False)
+            for band, value in zip(pixels, fill, strict=True):
+                band[~np.isfinite(band)] = value
+        if not valid.all():
+            pixels[:, ~valid] = fill[:, None]
+        return pixels
+
+    def _standardised(self, pixels: np.ndarray, date: int) -> np.ndarray:
+        """Band by band, which takes less memory."""
+        result = np.empty(pixels.shape, np.float32)
+        moments = [np.broadcast_to(m, (len(pixels), 1, 1)) for m in self.moments[date]]
+        for out, band, mean, std in zip(result, pixels, *moments, strict=True):
+            out[:] = (band.astype(np.float64) - mean) / std
+        return result
+
+    def _scaled(self, pixels: np.ndarray) -> np.ndarray:
+        """Sentinel's digital numbers and decibel -> 0..1, where the scheme has its bands."""
+        if self.scheme.bands[0] not in (*S1_BANDS, *S2_BANDS):
+            return pixels
+        scaled = [
+            (scale_s1 if name in S1_BANDS else scale_s2)(band.astype(np.float32))
+            for name, band in zip(self.scheme.bands, pixels, strict=True)
+        ]
+        return np.stack(scaled)
+
+
+class _Measured(Raster):
+    """A GridImage as float32, NaN where it has no data."""
+
+    def __init__(self, image: GridImage):
+        super().__init__(image.path, (image.count, image.height, image.width), np.float32)
+        self.image = image
+
+    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """See Raster."""
+        chosen = [self.image.colours[band] + 1 for band in bands]
+        *pixels, valid = self.image.read(window, [*bands, self.image.count - 1])
+        pixels, beyond = np.array(pixels), valid == 0
+        gaps = self.image.missing(pixels, chosen)
+        beyond &= ~gaps.any(0)  # outside, or masked: of the others each band has its own gaps
+        return np.where(gaps | beyond, np.float32(np.nan), pixels)

@@ -1,0 +1,114 @@
+"""A map from networks, rectangle by rectangle: rows read ahead, windows in batches, blended."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.blending import Blender, Piece
+from inference.predictor import Predictor
+from maps.reader import MapReader
+from utils.probabilities import stack_probs
+from utils.rasters.windows import Window
+
+
+class Patch(NamedTuple):
+    """A finished rectangle of a map, and where its images have data."""
+
+    row: int  # of the grid's rows of windows, to which its pixels belong
+    piece: Piece
+    valid: np.ndarray  # (h, w) bool
+
+
+class MapPredictor:
+    """Predicts rows of windows of one map; what they are does not depend on which others are asked.
+
+    Args:
+        predictor: the networks.
+        reader: the images.
+        blender: of the map, see `Blender`; gives the grid.
+        batch_size: windows at a time, all of one row.
+
+    Attributes:
+        network_s: seconds that the networks took so far.
+    """
+
+    def __init__(self, predictor: Predictor, reader: MapReader, blender: Blender, batch_size: int):
+        self.predictor, self.reader, self.blender = predictor, reader, blender
+        self.batch_size, self.network_s = batch_size, 0.0
+
+    def predict(self, rows: Sequence[int], bar: Any) -> Iterator[Patch]:
+        """The rectangles of some rows of windows, in order.
+
+        The row above a wanted one is predicted as well: it has a part in the pixels they share.
+
+        Args:
+            rows: ascending.
+            bar: told of every window, by `update`.
+        """
+        wanted, computed = set(rows), []
+        for row in rows:
+            if row and row - 1 not in wanted:
+                computed.append(row - 1)
+            computed.append(row)
+        for row, images, valid in self._read_ahead(computed):
+            for left, values in self._windows(images, valid):
+                window = Window(self.blender.tops[row], left, *self.blender.side)
+                piece = self.blender.add(window, values)
+                bar.update(1)
+                if row in wanted:
+                    high, wide = piece.values.shape[1:]
+                    yield Patch(row, piece, valid[:high, left : left + wide])
+
+    def count(self, rows: Iterable[int]) -> int:
+        """How many windows `predict` goes through for these rows."""
+        wanted = set(rows)
+        above = {row - 1 for row in wanted if row} - wanted
+        return (len(wanted) + len(above)) * len(self.blender.lefts)
+
+    def _read_ahead(self, rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """The images (T, C, h, reach) of each row of windows, and where they have data."""
+        high, reach = self.blender.side[0], self.blender.reach
+        with ThreadPoolExecutor(1) as pool:
+
+            def start(row: int) -> Any:
+                return pool.submit(self.reader.rows, self.blender.tops[row], high, reach)
+
+            following = start(rows[0]) if rows else None
+            for number, row in enumerate(rows):
+                current = following.result()
+                following = start(rows[number + 1]) if number + 1 < len(rows) else None
+                yield row, *current
+
+    def _windows(self, images: np.ndarray, valid: np.ndarray) -> Iterator[tuple[int, Tensor]]:
+        """Left edge and (C, h, w) of each window; without any data all 0, and no network asked."""
+        lefts, wide = self.blender.lefts, self.blender.side[1]
+        seen = [left for left in lefts if valid[:, left : left + wide].any()]
+        predicted: dict[int, Tensor] = {}
+        batches = iter(
+            [seen[i : i + self.batch_size] for i in range(0, len(seen), self.batch_size)]
+        )
+        for left in lefts:
+            if left in seen and left not in predicted:
+                batch = next(batches)
+                predicted = dict(zip(batch, self._network(images, batch), strict=True))
+            yield left, predicted.pop(left) if left in predicted else self._nothing()
+
+    def _network(self, images: np.ndarray, lefts: Sequence[int]) -> Tensor:
+        """(B, C, h, w) probabilities of windows."""
+        wide = self.blender.side[1]
+        batch = torch.from_numpy(np.stack([images[..., left : left + wide] for left in lefts]))
+        start_s = time.monotonic()
+        values = stack_probs(self.predictor(batch))
+        self.predictor.wait()
+        self.network_s += time.monotonic() - start_s
+        return values
+
+    def _nothing(self) -> Tensor:
+        scheme = self.reader.scheme
+        channels = scheme.num_classes * scheme.num_dates + (scheme.task != "land_cover")
+        return torch.zeros(channels, *self.blender.side, device=self.predictor.device)

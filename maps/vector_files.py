@@ -1,0 +1,286 @@
+"""The files that polygons of change go to: GeoPackage and GeoJSON, both written piece by piece."""
+
+import errno
+import json
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from maps.areas import M2_PER_HA
+from maps.qgis_style import vector_style
+from maps.transitions import names, num_codes, pair, palette
+from utils.files import atomic_path
+from utils.structures import Scheme
+
+LAYER = "changes"  # also the stem of the files
+DECIMALS = 7  # of degrees in GeoJSON: 1 cm
+GRID = 10.0**-DECIMALS
+WAITING = 2**24  # bytes of polygons that go to a GeoPackage at once: each time takes 0.1 s
+STAMP = "2000-01-01T00:00:00.000Z"  # when a GeoPackage says it was written, so that bytes repeat
+NO_TIME = "OGR_CURRENT_DATE"  # GDAL's option: what it takes for the time
+STRAIGHT_PX = 64  # longer edges get points between in GeoJSON: what is straight bends in degrees
+STRAIGHT_M = 500_000  # and so do edges longer than this, so that neighbours are near in longitude
+
+
+class Polygons(NamedTuple):
+    """N polygons and their fields; NaN = not known."""
+
+    geometry: np.ndarray  # (N,) shapely polygons in coordinates of the map
+    code: np.ndarray  # (N,) int32, see maps.transitions
+    area_m2: np.ndarray  # (N,) float64
+    probability: np.ndarray  # (N,) float64 in 0..1, mean P(changed)
+
+
+Append = Callable[[Polygons], None]
+
+
+def style(scheme: Scheme) -> str:
+    """The QGIS style of both formats: a colour for each code."""
+    return vector_style("code", names(scheme)[1:], palette(scheme)[1:], first=1)
+
+
+@contextmanager
+def geopackage(path: Path, crs: object, transform: object, scheme: Scheme) -> Iterator[Append]:
+    """Yields what appends polygons to layer "changes" of a GeoPackage in the map's CRS.
+
+    The file appears when the block ends well.
+
+    Args:
+        path: the file.
+        crs: of the map, as rasterio gives it; None for none.
+        transform: of the map; not used here.
+        scheme: names of classes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    import shapely
+
+    with atomic_path(path) as temporary:
+        temporary.unlink()
+        _append_layer(temporary, _no_polygons(), crs, scheme, append=False)
+        waiting, count = [], 0
+
+        def append(polygons: Polygons) -> None:
+            nonlocal count
+            if sum(len(shape) for part in waiting for shape in part.geometry) > WAITING:
+                flush()
+            waiting.append(polygons._replace(geometry=shapely.to_wkb(polygons.geometry)))
+            count += len(polygons.code)
+
+        def flush() -> None:
+            whole = Polygons(*(np.concatenate(column) for column in zip(*waiting, strict=True)))
+            waiting.clear()
+            _append_layer(temporary, whole, crs, scheme)
+
+        yield append
+        if waiting:
+            flush()
+        _check_count(temporary, count)
+
+
+def _check_count(path: Path, count: int) -> None:
+    """Reads the file back: on a full disk not every loss is an error."""
+    try:
+        with closing(sqlite3.connect(path)) as file:
+            found = file.execute(f"SELECT COUNT(*) FROM {LAYER}").fetchone()[0]
+    except sqlite3.Error as error:
+        raise OSError(_failed(path, str(error))) from error
+    if found != count:
+        raise OSError(_failed(path, f"{found} of {count} polygons arrived"))
+
+
+@contextmanager
+def _told_of_full_disks(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(_failed(path, error.strerror)) from error
+        raise
+
+
+def _failed(path: Path, why: str) -> str:
+    return (
+        f"could not write {LAYER}{path.suffix} to {path.parent} ({why}). Is the disk full? Make "
+        "room, or choose another folder (--out)."
+    )
+
+
+def _append_layer(
+    path: Path, polygons: Polygons, crs: object, scheme: Scheme, append: bool = True
+) -> None:
+    """Appends polygons, whose geometry is well-known binary here."""
+    import pyogrio
+
+    columns = fields(polygons, scheme)
+    with warnings.catch_warnings(), _without_time():
+        warnings.filterwarnings("ignore", "'crs' was not provided")
+        try:
+            pyogrio.raw.write(
+                path,
+                polygons.geometry,
+                list(columns.values()),
+                list(columns),
+                layer=LAYER,
+                driver="GPKG",
+                geometry_type="Polygon",
+                crs=crs.to_wkt() if crs else None,
+                append=append,
+            )
+        except RuntimeError as error:  # of pyogrio
+            raise OSError(_failed(path, str(error))) from error
+
+
+@contextmanager
+def _without_time() -> Iterator[None]:
+    import pyogrio
+
+    before = pyogrio.get_gdal_config_option(NO_TIME)
+    pyogrio.set_gdal_config_options({NO_TIME: STAMP})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({NO_TIME: before})
+
+
+@contextmanager
+def geojson(path: Path, crs: object, transform: object, scheme: Scheme) -> Iterator[Append]:
+    """The same for GeoJSON (RFC 7946): EPSG:4326, longitude first, shells counter-clockwise.
+
+    A polygon across 180 degrees is cut there, into one of several parts.
+    """
+    t = transform
+    longest = STRAIGHT_PX * max(np.hypot(t.a, t.d), np.hypot(t.b, t.e))
+    longest = min(longest, STRAIGHT_M / (crs.units_factor[1] if crs else 1))
+    separator = "\n"
+    with (
+        _told_of_full_disks(path),
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+
+        def append(polygons: Polygons) -> None:
+            nonlocal separator
+            for feature in _features(polygons, crs, longest, scheme):
+                file.write(separator + feature)
+                separator = ",\n"
+
+        file.write(f'{{"type": "FeatureCollection", "name": "{LAYER}", "features": [')
+        yield append
+        file.write("\n]}\n")
+
+
+WRITERS: dict[str, Callable[..., AbstractContextManager[Append]]] = {
+    "gpkg": geopackage,
+    "geojson": geojson,
+}
+
+
+def fields(polygons: Polygons, scheme: Scheme) -> dict[str, np.ndarray]:
+    """Name -> (N,) values; None or NaN where not known."""
+    known = np.array([None, *scheme.classes], object)
+    all_codes = range(num_codes(scheme.num_classes))
+    pairs = np.array([pair(code, scheme.num_classes) for code in all_codes])[polygons.code]
+    return {
+        "from": known[pairs[:, 0]],
+        "to": known[pairs[:, 1]],
+        "code": polygons.code,
+        "area_m2": polygons.area_m2,
+        "area_ha": polygons.area_m2 / M2_PER_HA,
+        "probability": polygons.probability,
+    }
+
+
+def _features(polygons: Polygons, crs: object, longest: float, scheme: Scheme) -> Iterator[str]:
+    """Each polygon as a line of GeoJSON."""
+    columns = fields(polygons, scheme)
+    rows = zip(*(_json_values(column) for column in columns.values()), strict=True)
+    for geometry, row in zip(_in_degrees(polygons.geometry, crs, longest), rows, strict=True):
+        properties = json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False)
+        yield f'{{"type": "Feature", "properties": {properties}, "geometry": {geometry}}}'
+
+
+def _json_values(column: np.ndarray) -> list:
+    values = column.tolist()
+    return [None if value != value else value for value in values]
+
+
+def _in_degrees(geometry: np.ndarray, crs: object, longest: float) -> np.ndarray:
+    """GeoJSON geometries (N,), as texts."""
+    import shapely
+    from rasterio.warp import transform
+
+    def degrees(points: np.ndarray) -> np.ndarray:
+        there = transform(crs, "EPSG:4326", points[:, 0], points[:, 1])
+        return np.stack(there, axis=1).round(DECIMALS)
+
+    if not crs.is_geographic:
+        geometry = shapely.segmentize(geometry, longest)
+    shapes = shapely.transform(geometry, degrees)
+    for number in _across(shapes, jumps=not crs.is_geographic):
+        shapes[number] = _cut(shapes[number], jumps=not crs.is_geographic)
+    return shapely.to_geojson(shapely.reverse(shapely.normalize(shapes)))
+
+
+def _across(shapes: np.ndarray, jumps: bool) -> np.ndarray:
+    """Numbers of the polygons that lie on both sides of 180 degrees, or beyond it.
+
+    Args:
+        shapes: (N,) polygons in degrees.
+        jumps: longitude goes on at -180; else it grows on, and long edges are no jumps.
+    """
+    import shapely
+
+    points, number = shapely.get_coordinates(shapes, return_index=True)
+    across = np.abs(points[:, 0]) > 180
+    if jumps:
+        step = np.abs(np.diff(points[:, 0], prepend=points[:1, 0])) > 180
+        across |= step & (np.diff(number, prepend=-1) == 0)
+    return np.unique(number[across])
+
+
+def _cut(polygon: object, jumps: bool) -> object:
+    """A polygon cut at 180 degrees, its longitudes in -180..180."""
+    import shapely
+
+    shell, *holes = (_cut_ring(ring, jumps) for ring in (polygon.exterior, *polygon.interiors))
+    return _only_polygons(shapely.difference(shell, shapely.union_all(holes), grid_size=GRID))
+
+
+def _cut_ring(ring: object, jumps: bool) -> object:
+    """What a ring encloses: polygons in -180..180; of one around a pole, up to that."""
+    import shapely
+
+    points = shapely.get_coordinates(ring)
+    if jumps:
+        points[:, 0] = np.unwrap(points[:, 0], period=360)
+    if abs(points[-1, 0] - points[0, 0]) > 180:
+        pole = np.copysign(90, points[:, 1].mean())
+        points = np.concatenate([points, [(points[-1, 0], pole), (points[0, 0], pole)]])
+    whole = shapely.make_valid(shapely.Polygon(points))
+    low, high = (points[:, 0].min() + 180) // 360, (points[:, 0].max() + 180) // 360
+    parts = []
+    for turn in range(int(low), int(high) + 1):
+        world = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
+        part = shapely.intersection(whole, world, grid_size=GRID)
+        parts.append(shapely.transform(part, lambda place, turn=turn: place - (360 * turn, 0)))
+    return shapely.union_all([_only_polygons(part) for part in parts], grid_size=GRID)
+
+
+def _only_polygons(shape: object) -> object:
+    """A polygon or several, without the lines and points where another only touches 180 degrees."""
+    import shapely
+
+    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _no_polygons() -> Polygons:
+    none = np.zeros(0)
+    return Polygons(none.astype(object), none.astype(np.int32), none, none)

@@ -1,0 +1,50 @@
+"""The command line of label.py."""
+
+import argparse
+
+from datasets import DATASETS
+from models import BACKBONES, NETWORKS
+from options import shared
+from utils.cli import SWITCH, Parser, fraction, positive_int
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser("Pseudo-label the unchanged pixels of the training tiles.", prog="label.py")
+    data = shared.add_data_options(parser, DATASETS)
+    shared.add_split_option(data)
+    data.add_argument(
+        "--overwrite",
+        **SWITCH,
+        help="replace masks made with other settings",
+    )
+    shared.add_ensemble_options(parser, NETWORKS, BACKBONES)
+    rule = parser.add_argument_group("rule")
+    rule.add_argument(
+        "--rule",
+        choices=("vote", "mean"),
+        default="vote",
+        help="vote: each network votes where its two dates agree, the most votes win, ties stay "
+        "unlabelled; mean: the averaged probabilities must agree on both dates",
+    )
+    rule.add_argument(
+        "--min-confidence",
+        type=fraction,
+        default=0.0,
+        metavar="P",
+        help="with --rule mean: smallest averaged probability at both dates, 0..1 (default: 0)",
+    )
+    shared.add_tta_option(rule, "flip_rot")
+    rule.add_argument("--val-batch-size", type=positive_int, default=16, help="pairs at a time")
+    shared.add_runtime_options(parser)
+    args = parser.parse_args(argv)
+    if args.min_confidence and args.rule != "mean":
+        parser.error("--min-confidence needs --rule mean; votes have no confidence")
+    task = DATASETS[args.dataset].task
+    if task != "semantic_change":
+        parser.error(
+            f"--dataset {args.dataset} is for {task.replace('_', ' ')}: only "
+            "where classes change are there unchanged pixels to label; choose from "
+            + ", ".join(n for n, e in DATASETS.items() if e.task == "semantic_change")
+        )
+    return args

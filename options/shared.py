@@ -1,0 +1,171 @@
+"""Flags that several scripts share; a script adds the groups whose every flag it uses."""
+
+import argparse
+import os
+from collections.abc import Iterable
+
+from inference.views import TTA_VIEWS
+from utils.cli import SWITCH, Parser, one_of
+
+AMP_CHOICES = ("auto", "bf16", "fp16", "fp32")
+OUTPUT_STRIDES = (8, 16, 32)
+
+
+def asked_for(args: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Those of some flags that were given, sorted, but for switches that were turned off."""
+    return sorted(name for name in names if getattr(args, name) is not False)
+
+
+def add_data_options(parser: Parser, datasets: Iterable[str]) -> argparse._ArgumentGroup:
+    """Where the tiles are."""
+    names = list(datasets)
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--dataset", default="second", type=one_of("data set", names), help=", ".join(names)
+    )
+    group.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="folder of the data set (default: its own; second: data/dataset)",
+    )
+    group.add_argument(
+        "--folders",
+        nargs="+",
+        metavar="KEY=NAME",
+        help="other folder names, such as im1=A im2=B train=SECOND_train_set "
+        "(keys: train val test im1 im2 label1 label2; binary: label; rucode: images masks "
+        "sample_submission; folder: images labels classes; naic2020: the lists train val test; "
+        "sen12ms: holdout_scenes)",
+    )
+    return group
+
+
+def add_scene_data_options(group: argparse._ArgumentGroup) -> None:
+    """Of data sets with images of any size and any bands."""
+    group.add_argument(
+        "--bands",
+        nargs="+",
+        metavar="BAND",
+        help="bands to read, by name or number from 1, or grey; binary, folder and rucode "
+        "(default: all there are; red green blue of rucode's; grey with --fusion difference)",
+    )
+    group.add_argument(
+        "--label-coding",
+        choices=("auto", "01", "0255"),
+        help="binary labels: 01 = 0, 1 and 255 for not labelled; 0255 = 0 and 255 for changed; "
+        "auto (default) looks whether any label of the data set has a 1",
+    )
+
+
+def add_split_option(group: argparse._ArgumentGroup) -> None:
+    """Which training tiles validate."""
+    group.add_argument(
+        "--split",
+        metavar="RULE",
+        help="which tiles validate: every10th of train/, hash10 (10 %% by a hash of the id), "
+        "official (a labelled val/), or a text file of ids; binary and rucode also leave_out:ID "
+        "(a scene) and area[:SHARE] (the bottom rows of every scene) (default: every10th; rucode: "
+        "area; naic2020 and sen12ms: official)",
+    )
+
+
+def add_model_options(
+    parser: Parser, networks: Iterable[str], backbones: Iterable[str]
+) -> argparse._ArgumentGroup:
+    """Which network."""
+    group = parser.add_argument_group("model")
+    names = list(networks)
+    group.add_argument(
+        "--model", default="pspnet", type=one_of("network", names), help=", ".join(names)
+    )
+    group.add_argument(
+        "--backbone",
+        help=f"{', '.join(backbones)}, or any timm model with a feature pyramid (default: "
+        "hrnet_w18; resnet101 with dfc_deeplabv3plus, resnet101c with mmseg_*; none with "
+        "plain_unet, which takes none)",
+    )
+    group.add_argument(
+        "--lightweight",
+        **SWITCH,
+        help="depthwise-separable convolutions in the heads",
+    )
+    return group
+
+
+def add_ensemble_options(
+    parser: Parser, networks: Iterable[str], backbones: Iterable[str]
+) -> argparse._ArgumentGroup:
+    """Which trained networks."""
+    group = parser.add_argument_group("networks")
+    group.add_argument(
+        "--checkpoints",
+        nargs="+",
+        metavar="FILE",
+        help="trained networks to average (default: all of OUTDIR/models/*.pth)",
+    )
+    group.add_argument(
+        "--model",
+        nargs="+",
+        type=one_of("network", networks),
+        help="for published state dicts, which do not say: one for all, or one for each",
+    )
+    group.add_argument(
+        "--backbone", nargs="+", help=f"likewise, such as {', '.join(list(backbones)[:3])}"
+    )
+    group.add_argument(
+        "--lightweight",
+        **SWITCH,
+        help="likewise: depthwise heads",
+    )
+    group.add_argument(
+        "--output-stride",
+        "--out-stride",
+        type=int,
+        choices=OUTPUT_STRIDES,
+        help="likewise: of the backbone (default: the network's)",
+    )
+    return group
+
+
+def add_tta_option(group: argparse._ArgumentGroup, default: str) -> None:
+    """Test-time augmentation."""
+    group.add_argument(
+        "--tta",
+        nargs="?",
+        const="flip_rot",
+        default=default,
+        choices=list(TTA_VIEWS),
+        help="average over views: flip_rot = the six published, d4 = all eight; bare: flip_rot",
+    )
+
+
+def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:
+    """How and where it runs."""
+    group = parser.add_argument_group("runtime")
+    group.add_argument("--outdir", default="outdir", metavar="DIR", help="everything goes here")
+    group.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N; auto and cuda use every visible GPU, one process each",
+    )
+    group.add_argument(
+        "--amp", default="auto", choices=AMP_CHOICES, help="arithmetic; auto: bf16 if it is fast"
+    )
+    group.add_argument(
+        "--compile",
+        **SWITCH,
+        help="torch.compile: slow start; pays in training on a GPU",
+    )
+    group.add_argument(
+        "--num-workers",
+        default=default_workers(),
+        type=int,
+        help="processes that read tiles; threads, where a cache has them decoded",
+    )
+    group.add_argument("--seed", default=0, type=int, help="of every random choice")
+    return group
+
+
+def default_workers() -> int:
+    """As many as there are cores, at most 8."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8)

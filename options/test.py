@@ -1,0 +1,180 @@
+"""The command line of test.py."""
+
+import argparse
+
+from datasets import DATASETS
+from datasets.sentinel.data_sets import add_band_flags
+from models import BACKBONES, NETWORKS
+from options import shared
+from options.shared import add_tta_option
+from utils.cli import SWITCH, Parser, fraction, positive_float, positive_int
+
+TILES_ONLY = {"time_limit", "zip", "pkl"}
+SCENES_ONLY = {
+    "label_coding",
+    "tile_px",
+    "overlap_px",
+    "padding",
+    "val_split",
+    "rle",
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser("Predict change (and land cover of both dates).", prog="test.py")
+    data = shared.add_data_options(parser, DATASETS)
+    add_part_option(data)
+    shared.add_scene_data_options(data)
+    add_band_flags(data)
+    shared.add_ensemble_options(parser, NETWORKS, BACKBONES)
+    add_prediction_options(parser)
+    add_scene_options(parser)
+    add_output_options(parser)
+    shared.add_runtime_options(parser)
+    args = parser.parse_args(argv)
+    scenes = DATASETS[args.dataset].scenes
+    if args.gate and scenes:
+        parser.error(
+            "--gate: only tfinet has a gate, and it is for tiles with classes; leave it out"
+        )
+    refused = TILES_ONLY if scenes else SCENES_ONLY
+    for name in parser.given(argv) & refused:
+        parser.error(
+            f"--{name.replace('_', '-')} is for data sets of {'tiles' if scenes else 'scenes'}, "
+            f"--dataset {args.dataset} is none; leave it out"
+        )
+    if args.bands is not None and not DATASETS[args.dataset].chooses_bands:
+        parser.error(f"--dataset {args.dataset} has no --bands to choose from; leave it out")
+    if args.pkl is not None and not has_one_png(args.dataset):
+        parser.error(
+            f"--pkl is for land cover in PNG masks, not --dataset {args.dataset}; leave it out"
+        )
+    if DATASETS[args.dataset].task == "land_cover" and "threshold" in parser.given(argv):
+        parser.error(f"--threshold is for change, --dataset {args.dataset} has none; leave it out")
+    if args.test_batch_size is None:
+        args.test_batch_size = 4 if scenes else 16
+    if args.threshold == "auto" and not scenes:
+        parser.error(
+            f"--threshold auto is for data sets of scenes, --dataset {args.dataset} is none; pass "
+            "a number"
+        )
+    return args
+
+
+def has_one_png(dataset: str) -> bool:
+    """Whether a tile's prediction is one palette PNG."""
+    return DATASETS[dataset].task == "land_cover" and DATASETS[dataset].labels is None
+
+
+def add_scene_options(parser: Parser) -> None:
+    """How scenes of any size are predicted."""
+    group = parser.add_argument_group("scenes (binary, rucode; of any size)")
+    group.add_argument(
+        "--tile-px", type=positive_int, default=512, help="side of the windows of a scene"
+    )
+    group.add_argument(
+        "--overlap-px",
+        type=int,
+        help="what neighbouring windows share and blend (default: a quarter of --tile-px)",
+    )
+    group.add_argument(
+        "--padding",
+        choices=("reflect", "constant"),
+        default="reflect",
+        help="beyond the edges of a scene; constant: its first value, as published for rucode",
+    )
+    group.add_argument(
+        "--threshold",
+        type=_threshold,
+        default=0.5,
+        metavar="P",
+        help="changed where the probability is above P in 0..1; auto (scenes only): the best F1 "
+        "on the validation scenes",
+    )
+    group.add_argument(
+        "--val-split",
+        metavar="RULE",
+        help="validation scenes of --threshold auto, as --split of train.py (default: those of the "
+        "first checkpoint)",
+    )
+    group.add_argument(
+        "--rle",
+        metavar="FILE",
+        help="run lengths of every mask as csv: Id, mask",
+    )
+
+
+def _threshold(text: str) -> float | str:
+    return text if text == "auto" else fraction(text)
+
+
+def add_part_option(group: argparse._ArgumentGroup) -> None:
+    """What is predicted."""
+    group.add_argument(
+        "--split",
+        metavar="NAME",
+        help="folder to predict (default: test/ where there is one, else val/)",
+    )
+
+
+def add_prediction_options(parser: Parser) -> None:
+    """How it is predicted."""
+    group = parser.add_argument_group("prediction")
+    add_tta_option(group, "flip_rot")
+    group.add_argument(
+        "--test-batch-size",
+        type=positive_int,
+        help="tiles, or windows of scenes, at a time; fewer of those larger than 512 px (default: "
+        "16 tiles, 4 windows)",
+    )
+    group.add_argument(
+        "--time-limit",
+        type=positive_float,
+        metavar="S",
+        help="seconds for everything; views are dropped when time runs short",
+    )
+
+
+def add_output_options(parser: Parser) -> None:
+    """What comes of it beside masks."""
+    group = parser.add_argument_group("outputs (masks always go to OUTDIR/masks/SPLIT)")
+    group.add_argument(
+        "--score",
+        **SWITCH,
+        help="score against the labels",
+    )
+    group.add_argument(
+        "--save-probs",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="one ID.npz a tile, or ID.tif a scene, with probabilities (bare: OUTDIR/probs/SPLIT)",
+    )
+    group.add_argument(
+        "--zip",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="pack the masks for submission (bare: OUTDIR/masks/SPLIT.zip); naic2020: as 16-bit "
+        "results/ID.png",
+    )
+    group.add_argument(
+        "--pkl",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="land cover: a pickled list of PNG files, classes from 0, as NAIC 2020's program "
+        "wrote it (bare: OUTDIR/masks/SPLIT.pkl)",
+    )
+    group.add_argument(
+        "--figures", type=int, default=0, metavar="N", help="pictures of N tiles, evenly chosen"
+    )
+    group.add_argument(
+        "--preview-dir", metavar="DIR", help="a picture of every tile, in this folder"
+    )
+    group.add_argument(
+        "--gate",
+        **SWITCH,
+        help="tfinet: the gate as a heat map, OUTDIR/gate/SPLIT",
+    )

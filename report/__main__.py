@@ -1,0 +1,6 @@
+"""`python -m report RUN_OR_MASK_DIR`."""
+
+from report import main
+from utils.cli import run
+
+run(main)

@@ -1,0 +1,107 @@
+"""How much changed, or is what: the numbers, charts and tables of a page."""
+
+from typing import Any
+
+from report.parts import Amounts, Part, Report
+from report.words import area, between, largest, percent, short_number
+from utils.figures import charts
+from utils.structures import Scheme
+
+SHOWN = 5  # of the largest changes
+
+
+def amounts_of(amounts: Amounts, scheme: Scheme, brief: bool = False) -> dict[str, Any]:
+    """The template's numbers, bars, charts and largest changes; brief: numbers alone."""
+    found = {"numbers": _numbers(amounts), "bars": [], "top": []}
+    if not amounts.total or brief:
+        return found
+    if amounts.transitions is None:
+        return {**found, "bars": _bars(amounts, scheme)}
+    return (
+        {**found, **_transitions(amounts, scheme)} if scheme.classes and amounts.changed else found
+    )
+
+
+def _numbers(amounts: Amounts) -> list[tuple[str, str, str]]:
+    """Name, value and remark."""
+    total = area(amounts.total, amounts.unit)
+    if amounts.transitions is None:
+        numbers = [("Looked at", total, "with data")]
+    else:
+        numbers = [("Looked at", total, "with data at both dates")]
+        if amounts.total:
+            share = percent(amounts.changed / amounts.total)
+            numbers.insert(0, ("Changed", share, area(amounts.changed, amounts.unit)))
+    if amounts.no_data:
+        share = percent(amounts.no_data / (amounts.total + amounts.no_data))
+        numbers.append(("No data", area(amounts.no_data, amounts.unit), f"{share} of all"))
+    return numbers
+
+
+def _bars(amounts: Amounts, scheme: Scheme) -> list[tuple[str, float, str, str]]:
+    """Name, share, per cent and area of each class."""
+    rows = zip(scheme.classes, amounts.classes / amounts.total, amounts.classes, strict=True)
+    return [(n, float(s), percent(s), area(a, amounts.unit)) for n, s, a in rows]
+
+
+def _transitions(amounts: Amounts, scheme: Scheme) -> dict[str, Any]:
+    """Heat map, flows and table of what changed into what."""
+    flow, names = amounts.transitions, scheme.classes
+    shares = flow / amounts.changed
+
+    def describe(amount: float) -> str:
+        share = percent(amount / amounts.changed)
+        return f"{area(amount, amounts.unit)}, {share} of the change"
+
+    hints = [
+        [f"{between(a, b)}: {describe(flow[i, j])}" for j, b in enumerate(names)]
+        for i, a in enumerate(names)
+    ]
+    texts = [[short_number(100 * share) for share in row] for row in shares.tolist()]
+    shades = (shares / max(shares.max(), 1e-9)).tolist()
+    table = charts.Matrix(names, names, shades, texts, hints, "from", "to")
+    within = flow.diagonal()
+    return {
+        "matrix": charts.matrix(table, "What changed into what, per cent of the change"),
+        "flows": charts.flows(names, flow.tolist(), "Flow from class to class", describe),
+        "top": [_row(amounts, names, i, j) for i, j in largest(flow, SHOWN)],
+        "within": names[int(within.argmax())] if within.any() else "",
+    }
+
+
+def _row(amounts: Amounts, names: tuple[str, ...], i: int, j: int) -> dict[str, Any]:
+    """One of the largest changes; classes from 0."""
+    amount = amounts.transitions[i, j]
+    return {
+        "from": names[i],
+        "to": names[j],
+        "i": i + 1,
+        "j": j + 1,
+        "amount": area(amount, amounts.unit),
+        "share": percent(amount / amounts.changed),
+    }
+
+
+def overview(report: Report) -> dict[str, Any] | None:
+    """The sum of several maps, and a row for each; None for one map, and for tiles."""
+    if report.total is None:
+        return None
+    return {
+        "rows": [_map_row(part, number, report) for number, part in enumerate(report.parts)],
+        "amounts": amounts_of(report.total, report.scheme),
+        "shown": sum(not part.brief for part in report.parts),
+        "mixed": len({part.amounts.unit for part in report.parts}) > 1,
+    }
+
+
+def _map_row(part: Part, number: int, report: Report) -> dict[str, Any]:
+    amounts = part.amounts
+    row = {"name": part.title, "number": number, "total": area(amounts.total, amounts.unit)}
+    if not amounts.total:
+        return {**row, "amount": "–", "share": "–"}
+    if amounts.transitions is not None:
+        share = percent(amounts.changed / amounts.total)
+        return {**row, "amount": area(amounts.changed, amounts.unit), "share": share}
+    most = int(amounts.classes.argmax())
+    share = percent(amounts.classes[most] / amounts.total)
+    return {**row, "amount": report.scheme.classes[most], "share": share}

@@ -1,0 +1,34 @@
+"""Networks with weights that matter."""
+
+import torch
+from torch import nn
+
+from models.checkpoints import make_recipe, network_of
+from utils.schemes import SECOND
+from utils.state_files import save_checkpoint
+
+
+def make_teachers(outdir, count: int = 2) -> list:
+    """Untrained networks as checkpoints in OUTDIR/models."""
+    paths = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        recipe = make_recipe(SECOND, model="fcn", backbone="hrnet_w18_v1", lightweight=True)
+        network = network_of(recipe)
+        # an untrained network sees one class everywhere; this one sees several
+        network.semantic_head.head[-1].weight.data.mul_(500)
+        paths.append(outdir / "models" / f"fcn_hrnet_w18_v1_{seed}.00.pth")
+        save_checkpoint(paths[-1], network.state_dict(), recipe)
+    return paths
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """Batch norms whose statistics and weights matter."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            size = module.running_mean.shape
+            module.running_mean.copy_(0.1 * torch.randn(size, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(size, generator=generator))
+            module.weight.data.copy_(0.3 + 0.2 * torch.rand(size, generator=generator))
+    return network.eval()

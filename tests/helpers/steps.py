@@ -1,0 +1,33 @@
+"""The inner loop of train.py, for tests of what it is made of."""
+
+import torch
+from torch import nn
+
+from models.normalise import Normalise
+from training.losses import Loss, LossTerms
+from training.steps import parts_of
+from utils import distributed
+from utils.distributed import gradients_synced
+from utils.precision import autocast
+from utils.structures import Sample
+
+
+def forward_backward(
+    network: nn.Module,
+    normalise: Normalise,
+    batch: Sample,
+    loss: Loss,
+    parts: int = 1,
+    scaler: torch.amp.GradScaler | None = None,
+    amp: torch.dtype | None = None,
+) -> LossTerms:
+    """Gradients of one batch, worked through in parts; this rank's share of the losses."""
+    scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
+    pixels, each = loss.count_pixels(batch, parts), []
+    for part, is_last in parts_of(batch, parts):
+        with gradients_synced(network, is_last):
+            with autocast(part.images.device, amp):
+                logits = network(normalise(part.images))
+            each.append(loss(logits, part, pixels))
+            scaler.scale(each[-1].total * distributed.world()).backward()
+    return LossTerms(*(None if v[0] is None else sum(v).detach() for v in zip(*each, strict=True)))

@@ -1,0 +1,160 @@
+"""Windows cover a scene, and what is predicted in them is joined without a trace."""
+
+import pytest
+import torch
+from torch import nn
+
+from inference.blending import Blender, join_rows, ramp
+from inference.predictor import Member, Predictor
+from inference.strips import predict_scenes
+from models.normalise import Normalise
+from utils.rasters.windows import Window, grid, starts
+from utils.structures import Logits, Sample
+
+SIZES = [(1, 1), (31, 64), (64, 64), (65, 64), (100, 237), (256, 40)]
+
+
+def blend(height, width, tile_px, overlap_px, value_of, full=False) -> torch.Tensor:
+    """A whole scene out of windows whose values `value_of(window)` gives."""
+    blender = Blender(height, width, tile_px, overlap_px, full)
+    windows = grid(height, width, tile_px, overlap_px, full)
+    strips = list(join_rows((blender.add(w, value_of(w)) for w in windows), width))
+    tops = [s.top for s in strips]
+    assert tops == sorted(tops) and tops[0] == 0
+    assert sum(s.values.shape[1] for s in strips) == height
+    return torch.cat([s.values for s in strips], dim=1)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize(("tile_px", "overlap_px"), [(64, 0), (64, 16), (64, 32), (33, 7)])
+def test_windows_cover_every_pixel_and_begin_inside(height, width, tile_px, overlap_px):
+    seen = torch.zeros(height, width)
+    for w in grid(height, width, tile_px, overlap_px):
+        assert 0 <= w.top < height and 0 <= w.left < width
+        seen[w.top : w.top + w.height, w.left : w.left + w.width] += 1
+    assert seen.min() >= 1
+    assert seen.max() == 1 or overlap_px
+
+
+def test_a_short_side_makes_windows_shorter_in_steps_of_32():
+    assert grid(20, 200, 64, 16)[0] == Window(0, 0, 32, 64)
+    assert grid(20, 20, 512, 0) == [Window(0, 0, 32, 32)]
+    assert grid(40, 40, 50, 0) == [Window(0, 0, 50, 50)]  # never above the tile
+
+
+def test_full_windows_never_shrink():
+    assert grid(20, 200, 64, 16, full=True)[0] == Window(0, 0, 64, 64)
+    scene = blend(20, 100, 64, 0, lambda w: torch.full((1, w.height, w.width), 0.5), full=True)
+    assert scene.shape == (1, 20, 100) and (scene == 0.5).all()
+
+
+def test_windows_begin_at_equal_steps_until_one_reaches_the_end():
+    # 100 px, tiles of 64 that share 16: the second, from 48 to 112, reaches the end
+    assert starts(100, 64, 16) == [0, 48]
+    assert starts(113, 64, 16) == [0, 48, 96]
+    assert starts(64, 64, 16) == [0]
+
+
+@pytest.mark.parametrize("overlap_px", [1, 2, 7, 16])
+def test_neighbours_weights_add_up_to_one_where_they_overlap(overlap_px):
+    weights = ramp(40, overlap_px)
+    assert weights.min() > 0 and weights.max() <= 1
+    assert (weights[1 : 1 + overlap_px] >= weights[:overlap_px]).all()
+    torch.testing.assert_close(
+        weights[-overlap_px:] + weights[:overlap_px], torch.ones(overlap_px), rtol=0, atol=1e-6
+    )
+    assert (weights[overlap_px : 40 - overlap_px] == 1).all()
+
+
+@pytest.mark.parametrize("overlap_px", [-1, 33, 64])
+def test_an_overlap_beyond_half_a_window_is_refused(overlap_px):
+    with pytest.raises(ValueError, match=r"--overlap-px .* must lie in 0\.\.32"):
+        grid(100, 100, 64, overlap_px)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("overlap_px", [0, 16, 32])
+def test_a_constant_stays_constant(height, width, overlap_px):
+    scene = blend(height, width, 64, overlap_px, lambda w: torch.full((2, w.height, w.width), 0.3))
+    torch.testing.assert_close(scene, torch.full((2, height, width), 0.3), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_without_overlap_every_pixel_is_exactly_its_windows_value(height, width):
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.zeros(1, height + 64, width + 64)
+    parts = {}
+    for w in grid(height, width, 64):
+        parts[w] = torch.rand((1, w.height, w.width), generator=generator)
+        scene[:, w.top : w.top + w.height, w.left : w.left + w.width] = parts[w]
+    assert torch.equal(blend(height, width, 64, 0, parts.get), scene[:, :height, :width])
+
+
+def test_where_windows_agree_their_overlap_changes_nothing():
+    truth = torch.rand((3, 400, 300), generator=torch.Generator().manual_seed(0))
+    scene = blend(
+        200, 100, 64, 24, lambda w: truth[:, w.top : w.top + w.height, w.left : w.left + w.width]
+    )
+    torch.testing.assert_close(scene, truth[:, :200, :100], rtol=0, atol=1e-6)
+
+
+def test_windows_that_disagree_leave_no_seam():
+    # neighbouring windows are off by 0.05: with 128 px of overlap no step exceeds 0.05 / 64
+    def level(w: Window) -> torch.Tensor:
+        return torch.full((1, w.height, w.width), 0.4 + 0.05 * ((w.top // 128 + w.left // 128) % 2))
+
+    scene = blend(600, 600, 256, 128, level)[0]
+    steps = max((scene[1:] - scene[:-1]).abs().max(), (scene[:, 1:] - scene[:, :-1]).abs().max())
+    assert steps <= 1e-3
+    hard = blend(600, 600, 256, 0, lambda w: torch.full_like(level(w), float(w.top > 0)))[0]
+    assert (hard[1:] - hard[:-1]).abs().max() == 1  # what it would be without overlap
+
+
+class Smoothed(nn.Module):
+    """P(changed) by a wide mean of date 1, zeros beyond the edges, as convolutions pad."""
+
+    def forward(self, images: torch.Tensor) -> Logits:
+        mean = nn.functional.avg_pool2d(images[:, 0], 31, 1, 15, count_include_pad=True)
+        return Logits(None, 4 * mean[:, 0] - 2)
+
+
+def whole_scenes(images, tile_px, overlap_px, batch_size=3):
+    """Scenes (H, W) predicted by Smoothed through `predict_scenes`, their edges repeated."""
+    network = Member(Smoothed(), Normalise(1.0, (0.0,), (1.0,)))
+    places, tiles = [], []
+    for i, image in enumerate(images):
+        padded = nn.functional.pad(image[None, None], (0, 128, 0, 128), mode="replicate")[0]
+        for w in grid(*image.shape, tile_px, overlap_px):
+            places.append((i, w))
+            tile = padded[:, w.top : w.top + w.height, w.left : w.left + w.width]
+            tiles.append(torch.stack([tile, tile]))
+    unlabelled = torch.zeros(0)
+    batches = [
+        Sample(["x"], torch.stack(tiles[k : k + batch_size]), unlabelled, unlabelled)
+        for k in range(0, len(tiles), batch_size)
+    ]
+    shapes = [tuple(image.shape) for image in images]
+    predictor = Predictor([network], torch.device("cpu"))
+    scenes = predict_scenes(predictor, batches, places, shapes, (tile_px, overlap_px, False))
+    return {i: torch.cat([s.values[-1] for s in strips]) for i, strips in scenes}
+
+
+def test_a_smooth_scene_has_no_seam_at_the_borders_of_its_windows():
+    y, x = torch.meshgrid(torch.arange(300.0), torch.arange(260.0), indexing="ij")
+    image = 0.5 + 0.4 * torch.sin(y / 50) * torch.cos(x / 50)
+    (whole,) = whole_scenes([image], 512, 0).values()
+    (scene,) = whole_scenes([image], 128, 64).values()
+    assert (scene - whole)[:200, :200].abs().max() < 1e-3  # far from where the padding differs
+    (hard,) = whole_scenes([image], 128, 0).values()
+    assert (hard - whole)[:200, :200].abs().max() > 0.1  # plain tiling shows every border
+
+
+def test_scenes_of_several_sizes_share_batches_and_come_out_whole():
+    sizes = [(64, 64), (64, 200), (130, 64)]
+    images = [
+        torch.rand(size, generator=torch.Generator().manual_seed(i)) for i, size in enumerate(sizes)
+    ]
+    together = whole_scenes(images, 64, 0, batch_size=4)
+    assert {i: tuple(s.shape) for i, s in together.items()} == dict(enumerate(sizes))
+    for i, image in enumerate(images):
+        assert torch.equal(whole_scenes([image], 64, 0)[0], together[i])

@@ -1,0 +1,121 @@
+"""Predicting a whole data set, counting as it goes."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from inference.decide import to_masks, true_masks
+from inference.outputs import submit_masks
+from inference.overlap import HostCopy, overlap_transfers
+from inference.predictor import Predictor
+from training.log import RunLog
+from utils import distributed
+from utils.background import BackgroundWriter
+from utils.figures.panels import for_tensorboard
+from utils.figures.tiles import tile_images
+from utils.files import write_json
+from utils.metrics import ConfusionMatrix, confusion_for, in_per_cent, metrics_for, to_json
+from utils.structures import Sample, Scheme, label_size, to_device
+
+NUM_PICTURES = 4  # validation tiles drawn for TensorBoard
+BEST_BY = {"semantic_change": "score", "binary_change": "iou_change", "land_cover": "miou"}
+
+OnBatch = Callable[[Sample, HostCopy], None]  # the batch and its `masks` (B, T, H, W)
+
+
+def evaluate(
+    predictor: Predictor,
+    batches: Iterable[Sample],
+    scheme: Scheme,
+    on_batch: OnBatch,
+    absent_is_zero: bool = False,
+) -> dict:
+    """Predicts this rank's batches and scores all ranks' together.
+
+    Args:
+        predictor: called with each batch's images.
+        batches: labelled; each rank its own share.
+        scheme: the data set's.
+        on_batch: sees each batch with its masks, to write them, say.
+        absent_is_zero: see `utils.metrics.land_cover_metrics`.
+
+    Returns:
+        The task's metrics (see utils.metrics), the same on every rank.
+    """
+    confusion = confusion_for(scheme.task, scheme.num_classes, predictor.device)
+    for batch, copy in overlap_transfers(_predict(predictor, batches, confusion)):
+        on_batch(batch, copy)
+    counts = distributed.sum_over_ranks(confusion.counts)
+    if not counts.any():
+        raise ValueError(
+            "no pixel of the validation labels has a class, so nothing can be scored; look at the "
+            "values of the labels, and at what is said to be not labelled (255, --folders)"
+        )
+    return metrics_for(scheme.task, counts, scheme.num_classes, absent_is_zero)
+
+
+def _predict(
+    predictor: Predictor, batches: Iterable[Sample], confusion: ConfusionMatrix
+) -> Iterator[tuple[Sample, HostCopy]]:
+    """Each batch with its masks, counted."""
+    for batch in batches:
+        batch = to_device(batch, predictor.device)
+        masks = to_masks(predictor(batch.images, size=label_size(batch)))
+        confusion.update(masks, true_masks(batch))
+        yield batch, HostCopy(masks=masks)
+
+
+def validate(
+    predictor: Predictor,
+    batches: Iterable[Sample],
+    scheme: Scheme,
+    log: RunLog,
+    step: int,
+    outdir: Path | str,
+    save_mask: bool = False,
+    absent_is_zero: bool = False,
+) -> dict:
+    """Scores the validation tiles; logs, draws some, writes metrics/val.json; returns the metrics.
+
+    Args:
+        predictor: the network.
+        batches: labelled tiles; each rank its own share.
+        scheme: the data set's.
+        log: where numbers and pictures go.
+        step: of the training.
+        outdir: for `metrics/val.json`.
+        save_mask: write masks to `masks/val` too.
+        absent_is_zero: see `utils.metrics.land_cover_metrics`.
+    """
+    pictures = 0 if log.folder else NUM_PICTURES  # drawn so far
+    with BackgroundWriter() as writer:
+
+        def on_batch(batch: Sample, copy: HostCopy) -> None:
+            nonlocal pictures
+            if not save_mask and pictures == NUM_PICTURES:
+                return
+            masks = copy.arrays()["masks"]
+            if save_mask:
+                submit_masks(writer, Path(outdir, "masks", "val"), batch.name, masks, scheme)
+            for i in range(min(len(masks), NUM_PICTURES - pictures)):
+                pictures += 1
+                log.picture(batch.name[i], step, example_picture(batch, masks, i, scheme))
+
+        metrics = evaluate(predictor, batches, scheme, on_batch, absent_is_zero)
+    numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
+    log.write("val", step, **to_json(numbers))
+    if distributed.is_main():
+        write_json(
+            Path(outdir, "metrics", "val.json"), to_json({**metrics, "classes": scheme.classes})
+        )
+        tqdm.write(f"step {step}: {in_per_cent(numbers)}")
+    return metrics
+
+
+def example_picture(batch: Sample, masks: np.ndarray, i: int, scheme: Scheme) -> np.ndarray:
+    """Images, prediction and truth of tile i as one picture (3, H, W) uint8."""
+    truth = true_masks(batch)[i].cpu().numpy()
+    images = tile_images(batch.images[i], scheme.bands, masks.shape[-2:])
+    return for_tensorboard(images, masks[i], truth, scheme, batch.name[i])

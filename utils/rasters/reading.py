@@ -1,0 +1,222 @@
+"""Image files of any format: their size, bands and place on earth, and windows of their pixels.
+
+PNG, JPEG and BMP are decoded whole, once; everything else (GeoTIFF, ENVI, VRT, ...) is read window
+by window.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from utils.rasters.gdal import rasterio
+from utils.rasters.windows import Window
+
+PIL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+STRIP_PX = 1 << 20  # in memory at a time while a whole image is streamed
+# PIL mode -> (what it is converted to, bands, dtype); alpha is dropped, palettes become colours
+_MODES = {
+    "1": ("L", 1, "uint8"),
+    "L": ("L", 1, "uint8"),
+    "LA": ("L", 1, "uint8"),
+    "I;16": ("I;16", 1, "uint16"),
+    "I;16B": ("I", 1, "int32"),
+    "I": ("I", 1, "int32"),
+    "F": ("F", 1, "float32"),
+}
+
+
+class Raster:
+    """An image file, or its pixels in memory.
+
+    Attributes:
+        path: the file.
+        height, width: in pixels.
+        count: number of bands.
+        dtype: numpy's.
+        crs, transform: of rasterio; None where the file has none.
+        nodata: the value that stands for no measurement, None where none is named.
+    """
+
+    crs: Any = None
+    transform: Any = None
+    nodata: float | None = None
+
+    def __init__(self, path: Path | str, shape: Sequence[int], dtype: Any):
+        """`shape`: (bands, height, width)."""
+        self.path = Path(path)
+        self.count, self.height, self.width = shape
+        self.dtype = np.dtype(dtype)
+
+    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """Pixels (C, h, w) of a window inside the image; bands are numbered from 0.
+
+        Raises:
+            OSError: the file cannot be decoded.
+        """
+        raise NotImplementedError
+
+
+class MemoryRaster(Raster):
+    """Pixels in memory, decoded when they are first asked for."""
+
+    def __init__(self, path: Path | str, shape: Sequence[int], dtype: Any, decode: Callable):
+        """`decode` gives (bands, height, width)."""
+        super().__init__(path, shape, dtype)
+        self._decode, self._pixels = decode, None
+
+    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """See Raster."""
+        if self._pixels is None:
+            self._pixels = self._decode()
+        rows = slice(window.top, window.top + window.height)
+        columns = slice(window.left, window.left + window.width)
+        return self._pixels[list(bands), rows, columns]
+
+
+class FileRaster(Raster):
+    """A file that rasterio reads, open as long as this object lives."""
+
+    def __init__(self, path: Path | str):
+        with decoding(path):
+            self._file = rasterio().open(path)
+            _refuse_short(self._file, Path(path))
+        file = self._file
+        super().__init__(path, (file.count, *file.shape), np.result_type(*file.dtypes))
+        self.crs, self.nodata = file.crs, file.nodata
+        self.transform = None if file.transform.is_identity else file.transform
+
+    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """See Raster."""
+        place = rasterio().windows.Window(window.left, window.top, window.width, window.height)
+        with decoding(self.path):
+            return self._file.read([band + 1 for band in bands], window=place)
+
+
+def open_raster(path: Path | str, indices: bool = False) -> Raster:
+    """Opens an image file; its pixels are read later.
+
+    Args:
+        path: any format that PIL or GDAL knows; of an ENVI pair the file without .hdr.
+        indices: of a palette file the indices, not the colours: it is a label. (A palette of
+            greys only is taken for those greys.)
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: no image, or cut off.
+    """
+    if Path(path).suffix.lower() in PIL_SUFFIXES:
+        return _open_pil(path, indices)
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no {path}")
+    return FileRaster(path)
+
+
+def read_padded(
+    raster: Raster,
+    window: Window,
+    bands: Sequence[int],
+    fill: float | None = None,
+    rows: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Pixels (C, h, w) of a window that may reach beyond the edges.
+
+    Args:
+        raster: the image.
+        window: where, in pixels of the image.
+        bands: numbered from 0.
+        fill: value of pixels outside; None reflects the image there, again and again where the
+            window is larger than the image.
+        rows: (start, stop): these rows are taken for the whole image; None = all.
+    """
+    start, stop = rows or (0, raster.height)
+    ys = start + _reflected(window.top - start, window.height, stop - start)
+    xs = _reflected(window.left, window.width, raster.width)
+    inner = Window(int(ys.min()), int(xs.min()), int(np.ptp(ys)) + 1, int(np.ptp(xs)) + 1)
+    pixels = raster.read(inner, bands)
+    if inner != window:
+        pixels = pixels[:, ys - inner.top][:, :, xs - inner.left]
+        if fill is not None:
+            pixels[:, beyond(window, (start, stop), raster.width)] = fill
+    return pixels
+
+
+def beyond(window: Window, rows: tuple[int, int], width: int) -> np.ndarray:
+    """(h, w) bool: which pixels of a window lie outside an image of these rows and this width."""
+    ys = np.arange(window.top, window.top + window.height)
+    xs = np.arange(window.left, window.left + window.width)
+    outside = (ys < rows[0]) | (ys >= rows[1])
+    return outside[:, None] | ((xs < 0) | (xs >= width))[None]
+
+
+def strips(raster: Raster) -> Iterator[Window]:
+    """Windows of whole rows that make up an image, from the top."""
+    rows = max(1, STRIP_PX // raster.width)
+    for top in range(0, raster.height, rows):
+        yield Window(top, 0, min(rows, raster.height - top), raster.width)
+
+
+@contextmanager
+def decoding(path: Path | str) -> Iterator[None]:
+    """Names the file in whatever a decoder raises: they differ, and few do it themselves."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        told = error.__cause__ or error  # rasterio's own only points at its cause
+        raise OSError(f"{path}: {told}") from error
+
+
+def _open_pil(path: Path | str, indices: bool) -> Raster:
+    with decoding(path):
+        try:
+            image = Image.open(path)
+        except Image.UnidentifiedImageError:
+            raise ValueError("not an image, or cut off at its head") from None
+    with image:
+        if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA") and _is_deep(image):
+            return FileRaster(path)  # PIL would cut it to 8 bits
+        mode, count, dtype = _MODES.get(image.mode, ("RGB", 3, "uint8"))
+        if image.mode == "P" and indices:
+            mode, count = ("L" if _all_grey(image) else "P"), 1
+        shape = (count, image.height, image.width)
+
+    def decode() -> np.ndarray:
+        with decoding(path), Image.open(path) as image:
+            pixels = np.array(image if image.mode == "1" else image.convert(mode), dtype)
+        return pixels[None] if count == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    return MemoryRaster(path, shape, dtype, decode)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a PNG has 16 bits a band."""
+    return bool(image.tile) and "16" in str(image.tile[0][3])
+
+
+def _all_grey(image: Image.Image) -> bool:
+    colours = np.array(image.getpalette("RGB") or ()).reshape(-1, 3)
+    return bool(len(colours)) and bool((colours == colours[:, :1]).all())
+
+
+def _refuse_short(file: Any, path: Path) -> None:
+    """Raises OSError for a raw file that is too short, which GDAL would fill up with zeros."""
+    if file.driver != "ENVI":
+        return
+    tags = {key.replace(" ", "_"): value for key, value in file.tags(ns="ENVI").items()}
+    packed = tags.get("file_compression", "0").strip() not in ("", "0")
+    offset = int(tags.get("header_offset", "0"))
+    needed = offset + file.count * file.height * file.width * np.dtype(file.dtypes[0]).itemsize
+    if not packed and path.stat().st_size < needed:
+        raise OSError(f"cut off: {path.stat().st_size} bytes where its header asks for {needed}")
+
+
+def _reflected(start: int, length: int, size: int) -> np.ndarray:
+    """(length,) indices in 0..size - 1, as numpy's "reflect" would pad."""
+    period = max(1, 2 * (size - 1))
+    steps = np.arange(start, start + length) % period
+    return np.minimum(steps, period - steps) if size > 1 else np.zeros(length, int)

@@ -1,0 +1,57 @@
+"""Mean and deviation of whole images, streamed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from utils.rasters.reading import Raster, strips
+
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue
+
+
+def to_grey(pixels: np.ndarray) -> np.ndarray:
+    """(3, h, w) red, green, blue -> (1, h, w) float64."""
+    return np.tensordot(np.array(GREY), pixels.astype(np.float64), 1)[None]
+
+
+def measured(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
+    """The pixels as float64, NaN where they hold the nodata value."""
+    values = pixels.astype(np.float64)
+    if nodata is not None:
+        values[pixels == nodata] = np.nan
+    return values
+
+
+def mean_and_std(
+    raster: Raster, bands: Sequence[int], *, joint: bool = False, grey: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population deviation of a whole image, streamed.
+
+    Pixels that are not finite, or that hold the file's nodata value, do not count.
+
+    Args:
+        raster: the image.
+        bands: C bands, numbered from 0.
+        joint: over all bands at once, else each by itself.
+        grey: of the grey value of the three bands.
+
+    Returns:
+        Two arrays float64, (C or 1, 1, 1). Where an image is constant (up to rounding) the
+        deviation is given as 1, so that one may divide by it.
+    """
+    groups = 1 if joint or grey else len(bands)
+    count, mean, squares = np.zeros((3, groups))
+    for window in strips(raster):
+        pixels = measured(raster.read(window, bands), raster.nodata)
+        pixels = to_grey(pixels) if grey else pixels
+        for group, values in enumerate(pixels.reshape(groups, -1)):
+            values = values[np.isfinite(values)]
+            if values.size:  # the moments of two sets from those of each
+                total, shift = count[group] + values.size, values.mean() - mean[group]
+                squares[group] += ((values - values.mean()) ** 2).sum()
+                squares[group] += shift**2 * count[group] * values.size / total
+                mean[group] += shift * values.size / total
+                count[group] = total
+    std = np.sqrt(squares / np.maximum(count, 1))
+    std[std <= 1e-7 * np.abs(mean)] = 1
+    return mean[:, None, None], std[:, None, None]

@@ -1,0 +1,271 @@
+"""Results of whole scenes, written strip by strip: GeoTIFF, or PNG and npz without georeference.
+
+    with open_strips("a.tif", height, width, "uint8", crs=crs, transform=transform) as out:
+        out.write(top, strip)
+
+The file appears at its name when the block ends well, and not at all when it does not.
+"""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from utils.files import atomic_path
+from utils.rasters.gdal import rasterio
+from utils.rasters.masks import Palette, write_mask, write_probs
+
+BLOCK_PX = 256  # side of a GeoTIFF's tiles; strips of a multiple of it are written fastest
+
+
+class StripWriter:
+    """A raster that arrives in strips of rows, in any order; this one is a GeoTIFF.
+
+    Tiled and deflated; BigTIFF where it may outgrow 4 GB. Strips wait in GDAL's bounded cache.
+
+    Args:
+        path: the file; parent folders are made.
+        height: rows of the whole.
+        width: columns of the whole.
+        dtype: of the file; float16 is stored as float32 and bool as uint8, which every reader has.
+        crs: as rasterio gives it, None for none.
+        transform: likewise.
+        palette: RGB colours in 0..255 of the values, for uint8 and one band.
+        nodata: the value that means "nothing known".
+        bands: of the file.
+        descriptions: what each band holds, in words.
+    """
+
+    suffixes: tuple[str, ...] = (".tif", ".tiff")
+
+    def __init__(
+        self,
+        path: Path | str,
+        height: int,
+        width: int,
+        dtype: np.dtype | type | str,
+        *,
+        crs: object = None,
+        transform: object = None,
+        palette: Palette | None = None,
+        nodata: float | None = None,
+        bands: int = 1,
+        descriptions: Sequence[str] = (),
+    ):
+        self.path, self.height, self.width, self.bands = Path(path), height, width, bands
+        self.dtype = _stored(np.dtype(dtype))
+        self.crs, self.transform, self.nodata = crs, transform, nodata
+        self.palette, self.descriptions = palette, tuple(descriptions)
+        self._arrived = np.zeros(height, bool)
+        if palette is not None and (bands != 1 or self.dtype != np.uint8):
+            raise ValueError(f"{path}: a palette needs 1 band of uint8, not {bands} of {dtype}")
+        if self.descriptions and len(self.descriptions) != bands:
+            raise ValueError(f"{path}: {bands} bands, but {len(self.descriptions)} descriptions")
+
+    def write(self, top: int, strip: np.ndarray) -> None:
+        """Writes rows `top` and on.
+
+        Args:
+            top: first row, from 0.
+            strip: (h, W) or (bands, h, W), of a type that fits into the file's.
+
+        Raises:
+            ValueError: the strip does not lie in the raster, or its type could lose values.
+        """
+        strip = np.asarray(strip)
+        strip = strip[None] if strip.ndim == 2 else strip
+        expected = (self.bands, strip.shape[-2] if strip.ndim > 1 else 0, self.width)
+        if strip.shape != expected or not 0 <= top <= self.height - strip.shape[1]:
+            raise ValueError(
+                f"{self.path}: a strip {strip.shape} at row {top} does not lie in a raster of "
+                f"({self.bands}, {self.height}, {self.width})"
+            )
+        if not np.can_cast(strip.dtype, self.dtype, "same_kind"):
+            raise ValueError(
+                f"{self.path} holds {self.dtype}; a strip of {strip.dtype} could lose values. "
+                "Convert it before."
+            )
+        self._put(top, strip.astype(self.dtype, copy=False))
+        self._arrived[top : top + strip.shape[1]] = True
+
+    def __enter__(self) -> "StripWriter":
+        with ExitStack() as stack:
+            self._open(stack)
+            stack.push(self._end)  # before what _open entered: an error here removes the file
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def _open(self, stack: ExitStack) -> None:
+        temporary = stack.enter_context(atomic_path(self.path))
+        self._checksums = np.zeros((self.bands, self.height), np.uint32)
+        stack.push(lambda kind, *_: None if kind else self._verify(temporary))  # after closing
+        self._file = stack.enter_context(_created(temporary, self))
+
+    def _put(self, top: int, strip: np.ndarray) -> None:
+        """Keeps rows (bands, h, W) of the file's type."""
+        self._file.write(strip, window=self._window(top, strip.shape[1]))
+        self._checksums[:, top : top + strip.shape[1]] = _checksums(strip)
+
+    def _window(self, top: int, height: int) -> object:
+        """Whole rows, as rasterio names them."""
+        return rasterio().windows.Window(0, top, self.width, height)
+
+    def _verify(self, path: Path) -> None:
+        """Reads the file back: closing it on a full disk loses rows and raises nothing."""
+        try:
+            with rasterio().open(path) as file:
+                for top in range(0, self.height, BLOCK_PX):
+                    window = self._window(top, min(BLOCK_PX, self.height - top))
+                    written = self._checksums[:, top : top + BLOCK_PX]
+                    whole = np.array_equal(_checksums(file.read(window=window)), written)
+                    if not whole:
+                        raise OSError(f"rows from {top} on differ from what was written")
+        except OSError as error:
+            raise OSError(
+                f"could not write {self.path} ({error}). Is the disk full? Make room, or choose "
+                "another output folder."
+            ) from error
+
+    def _finish(self) -> None:
+        """Writes what is not yet on the disk."""
+
+    def _end(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            return
+        if not self._arrived.all():
+            missing = np.flatnonzero(~self._arrived)
+            raise ValueError(
+                f"{self.path}: {len(missing)} of {self.height} rows were never written, the first "
+                f"is {missing[0]}"
+            )
+        self._finish()
+
+
+class PngStripWriter(StripWriter):
+    """The same for a palette PNG, which is held in memory; it has no place for a georeference."""
+
+    suffixes = (".png",)
+
+    def _open(self, stack: ExitStack) -> None:
+        if self.palette is None:
+            raise ValueError(f"{self.path}: a PNG of classes needs a palette; give one, or a .tif")
+        self._raster = np.zeros((self.height, self.width), self.dtype)
+
+    def _put(self, top: int, strip: np.ndarray) -> None:
+        self._raster[top : top + strip.shape[1]] = strip[0]
+
+    def _finish(self) -> None:
+        write_mask(self.path, self._raster, self.palette)
+
+
+class NpzStripWriter(PngStripWriter):
+    """The same for probabilities of change: key `change`, (H, W) float16 in 0..1."""
+
+    suffixes = (".npz",)
+
+    def _open(self, stack: ExitStack) -> None:
+        if self.bands != 1 or self.dtype.kind != "f":
+            raise ValueError(
+                f"{self.path}: an .npz holds 1 band of floats, not {self.bands} of {self.dtype}; "
+                "choose a .tif"
+            )
+        self._raster = np.zeros((self.height, self.width), np.float16)
+
+    def _finish(self) -> None:
+        write_probs(self.path, change=self._raster)
+
+
+def write_in_place_of(
+    path: Path | str, values: np.ndarray, palette: Palette, image: Path | str
+) -> None:
+    """Writes a mask as a GeoTIFF with the CRS and transform of an image.
+
+    Args:
+        path: the file, .tif.
+        values: (H, W) uint8, below len(palette).
+        palette: RGB colours in 0..255.
+        image: a file that GDAL knows, of the same size.
+    """
+    with rasterio().open(image) as file:
+        place = {"crs": file.crs, "transform": file.transform}
+    with StripWriter(path, *values.shape, "uint8", palette=palette, **place) as out:
+        out.write(0, values)
+
+
+STRIP_WRITERS = (StripWriter, PngStripWriter, NpzStripWriter)
+
+
+def open_strips(
+    path: Path | str, height: int, width: int, dtype: np.dtype | type | str, **options: object
+) -> StripWriter:
+    """The writer for the suffix of `path`: .tif, .png or .npz. `options` as of StripWriter.
+
+    Only a GeoTIFF keeps `crs`, `transform`, `nodata` and `descriptions`.
+
+    Raises:
+        ValueError: another suffix, or something that the format cannot hold.
+    """
+    suffix = Path(path).suffix.lower()
+    for kind in STRIP_WRITERS:
+        if suffix in kind.suffixes:
+            return kind(path, height, width, dtype, **options)
+    known = ", ".join(suffix for kind in STRIP_WRITERS for suffix in kind.suffixes)
+    raise ValueError(f"{path}: rasters are not written as {suffix!r}; choose from {known}")
+
+
+@contextmanager
+def _created(path: Path, raster: StripWriter) -> Iterator[object]:
+    """An empty GeoTIFF, open for writing."""
+    file = rasterio().open(
+        path,
+        "w",
+        driver="GTiff",
+        height=raster.height,
+        width=raster.width,
+        count=raster.bands,
+        dtype=raster.dtype.name,
+        crs=raster.crs,
+        transform=raster.transform,
+        nodata=raster.nodata,
+        tiled=True,
+        blockxsize=BLOCK_PX,
+        blockysize=BLOCK_PX,
+        compress="deflate",
+        predictor=_predictor(raster),
+        BIGTIFF="IF_SAFER",
+    )
+    with file:
+        if raster.palette is not None:
+            colours = {value: (*rgb, 255) for value, rgb in enumerate(raster.palette)}
+            file.write_colormap(1, colours)
+        for band, text in enumerate(raster.descriptions, start=1):
+            file.set_band_description(band, text)
+        yield file
+
+
+def _checksums(strip: np.ndarray) -> list[list[int]]:
+    """One of each row of (bands, h, W)."""
+    return [[zlib.crc32(row) for row in band] for band in np.ascontiguousarray(strip)]
+
+
+def _predictor(raster: StripWriter) -> int:
+    """What deflate does better with: differences of neighbours, but not of class numbers."""
+    if raster.palette is not None:
+        return 1
+    return 3 if raster.dtype.kind == "f" else 2
+
+
+def _stored(dtype: np.dtype) -> np.dtype:
+    """The type in which a file holds `dtype`."""
+    return {"float16": np.dtype("float32"), "bool": np.dtype("uint8")}.get(dtype.name, dtype)
