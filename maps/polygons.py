@@ -1,17 +1,16 @@
 """Polygons of what changed from what to what: a GeoPackage, and GeoJSON.
 
-One polygon is one 4-connected region of one from-to code (see utils.regions). The map is read in
-strips and polygons are written as they are finished. Area and mean probability are sums over a
-polygon's pixels, so they agree with the summary; where outlines are simplified, or cut at 180
-degrees, the area that a program measures on the geometry differs from them.
+One polygon is one 4-connected region of one from-to code, as GDAL outlines it
+(`rasterio.features.shapes`): pixels that touch at a corner only are two. Area and mean probability
+are sums over a polygon's pixels, so they agree with the summary; where outlines are simplified, or
+cut at 180 degrees, the area that a program measures on the geometry differs from them.
 """
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -20,16 +19,14 @@ from maps.transitions import read_codes
 from maps.vector_files import LAYER, WRITERS, Polygons, style
 from utils.files import atomic_path, make_folder
 from utils.rasters.gdal import rasterio
-from utils.regions import RegionMaker, Regions, outlines
 from utils.structures import Scheme
 
 FORMATS = tuple(WRITERS)
-PACKAGES = {"gpkg": ("shapely", "pyogrio"), "geojson": ("shapely",)}
-STRIP_PIXELS = 2**20  # read at a time
-BATCH_CORNERS = 2**18  # made into polygons at a time
+PACKAGES = {"gpkg": ("shapely", "pyogrio"), "geojson": ("shapely", "antimeridian")}
+STRIP_PIXELS = 2**24  # whose sums are taken at a time
+BATCH = 2**14  # polygons written at a time
 FIRST_SHARE = 0.7  # of a tolerance; shapely bounds areas, not distances: less where it goes too far
 SMALLEST_TOLERANCE = 0.5**0.5  # pixels: the smallest triangle between their corners is half of one
-WAITING_CORNERS = 2**19  # of touching polygons that wait for each other to be simplified
 
 
 def write_vectors(
@@ -42,15 +39,14 @@ def write_vectors(
     simplify_m: float = 0,
     formats: Sequence[str] = ("gpkg",),
     overwrite: bool = False,
-    rows: int | None = None,
 ) -> dict:
     """Writes `changes.gpkg` and `changes.geojson` into `folder`, and `changes.qml` beside them.
 
     Fields: `from`, `to` (names of classes; empty for a binary change), `code` (see
-    maps.transitions), `area_m2`, `area_ha`, `probability` (mean P(changed) of the pixels).
-    Unknown areas (no CRS) and probabilities are empty. Areas are those of the pixels, also of
-    simplified polygons. GeoJSON is in EPSG:4326, longitude first, shells counter-clockwise, cut
-    at 180 degrees. The same maps give the same bytes.
+    maps.transitions), `area_m2` and `area_ha` (of the pixels, also of simplified polygons),
+    `probability` (mean P(changed) of the pixels); empty where not known. GeoJSON is in EPSG:4326,
+    longitude first, shells counter-clockwise, cut at 180 degrees. Polygons come in the order of
+    their first pixels, row by row; the same maps give the same bytes.
 
     Args:
         folder: made if need be.
@@ -59,11 +55,9 @@ def write_vectors(
         scheme: classes and colours.
         min_area_m2: polygons whose pixels have less are left out, square metres on the ground.
         simplify_m: outlines leave those of the pixels by at most this, metres on the ground, and
-            less where pixels are not square; shared borders stay shared (shapely 2.1 and later;
-            before, each polygon is simplified by itself).
+            less where pixels are not square; shared borders stay shared.
         formats: of FORMATS.
         overwrite: replace files that exist.
-        rows: read at a time; None: as many as fit into a bounded memory.
 
     Returns:
         `polygons` and `area_m2` (None without a CRS), of those written; `dropped`, how many were
@@ -83,24 +77,172 @@ def write_vectors(
             check_grids(codes, probs)
         areas = PixelAreas(codes.crs, codes.transform, codes.height, codes.width)
         check_crs(codes.crs, formats, min_area_m2, simplify_m, codes.name)
-        writers = [
-            stack.enter_context(WRITERS[name](path, codes.crs, codes.transform, scheme))
-            for name, path in paths.items()
-        ]
+        found = find_polygons(codes, probs, areas, scheme)
+        kept = _take(found, found.area_m2 >= min_area_m2) if min_area_m2 else found
         tolerance_px = simplify_m / _largest_side(areas) if simplify_m else 0.0
-        totals = {"polygons": 0, "area_m2": 0.0, "dropped": 0}
-        for regions in _regions(codes, probs, areas, scheme, rows, bool(simplify_m)):
-            keep = regions.sums[0] >= min_area_m2 if min_area_m2 else regions.value > 0
-            totals["polygons"] += int(keep.sum())
-            totals["area_m2"] += float(regions.sums[0, keep].sum())
-            totals["dropped"] += int((~keep).sum())
-            _write(regions.take(keep), codes.transform, tolerance_px, writers)
-            del regions  # its corners, before the writers finish
-        if areas.method is None:
-            totals["area_m2"] = None
+        kept = kept._replace(geometry=_placed(kept.geometry, codes.transform, tolerance_px))
+        _write(kept, paths, codes, scheme)
     with atomic_path(folder / f"{LAYER}.qml") as temporary:
         temporary.write_text(style(scheme), encoding="utf-8")
-    return {**totals, "files": [*(path.name for path in paths.values()), f"{LAYER}.qml"]}
+    return {
+        "polygons": len(kept.code),
+        "area_m2": None if areas.method is None else float(kept.area_m2.sum()),
+        "dropped": len(found.code) - len(kept.code),
+        "files": [*(path.name for path in paths.values()), f"{LAYER}.qml"],
+    }
+
+
+def find_polygons(
+    codes: object, probs: object | None, areas: PixelAreas, scheme: Scheme
+) -> Polygons:
+    """The polygons of a map, in columns and rows of its pixels, in the order of their first pixels.
+
+    Args:
+        codes: an open raster of codes.
+        probs: one of P(changed), NaN where not known; None: not known anywhere.
+        areas: of the pixels.
+        scheme: of the codes.
+
+    Raises:
+        ValueError: a value that is no code.
+    """
+    import shapely
+    from rasterio.features import shapes
+
+    whole, _ = read_codes(codes, None, scheme)
+    geometry, values = [], []
+    for outline, value in shapes(whole, mask=whole > 0, connectivity=4):
+        shell, *holes = outline["coordinates"]
+        geometry.append(shapely.Polygon(shell, holes))
+        values.append(value)
+    del whole
+    geometry = np.array(geometry, object)
+    if not len(geometry):
+        return Polygons(geometry, np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
+    first = shapely.get_coordinates(shapely.get_point(shapely.get_exterior_ring(geometry), 0))
+    order = np.lexsort((first[:, 0], first[:, 1]))
+    geometry = geometry[order]
+    area, known, total = _sums(geometry, probs, areas)
+    with np.errstate(invalid="ignore"):
+        return Polygons(geometry, np.array(values, np.int32)[order], area, total / known)
+
+
+def _sums(geometry: np.ndarray, probs: object | None, areas: PixelAreas) -> np.ndarray:
+    """(3, N) float64: square metres, pixels with a probability, and the sum of these."""
+    import shapely
+    from rasterio.features import rasterize
+
+    sums, count = np.zeros((3, len(geometry))), len(geometry)
+    _, tops, _, bottoms = shapely.bounds(geometry).T
+    rows = max(1, STRIP_PIXELS // areas.width)
+    for top in range(0, areas.height, rows):
+        shape = min(rows, areas.height - top), areas.width
+        there = np.flatnonzero((tops < top + shape[0]) & (bottoms > top))
+        if not len(there):
+            continue
+        marked = zip(geometry[there], there + 1, strict=True)
+        place = rasterio().Affine.translation(0, top)
+        labels = rasterize(marked, out_shape=shape, transform=place, dtype=np.int32)
+        inside = labels > 0
+        numbers = labels[inside] - 1
+        weights = np.broadcast_to(areas.strip(top, shape[0]), shape)[inside]
+        sums[0] += np.bincount(numbers, weights, count)
+        if probs:
+            window = rasterio().windows.Window(0, top, shape[1], shape[0])
+            values = probs.read(1, window=window)[inside]
+            known = np.isfinite(values)
+            sums[1] += np.bincount(numbers, known, count)
+            sums[2] += np.bincount(numbers, np.where(known, values, 0), count)
+    return sums
+
+
+def _take(polygons: Polygons, which: np.ndarray | slice) -> Polygons:
+    return Polygons(*(column[which] for column in polygons))
+
+
+def _write(polygons: Polygons, paths: Mapping[str, Path], codes: object, scheme: Scheme) -> None:
+    """Writes a file of each format, in batches."""
+    for name, path in paths.items():
+        with WRITERS[name](path, codes.crs, codes.transform, scheme) as append:
+            for start in range(0, len(polygons.code), BATCH):
+                append(_take(polygons, slice(start, start + BATCH)))
+
+
+def _placed(geometry: np.ndarray, transform: object, tolerance_px: float) -> np.ndarray:
+    """In coordinates of the map, simplified if there is a tolerance."""
+    import shapely
+
+    t = transform
+    axes = np.array([[t.a, t.d], [t.b, t.e]])
+    if tolerance_px:
+        geometry = simplified(geometry, tolerance_px)
+    return shapely.transform(geometry, lambda points: points @ axes + (t.c, t.f))
+
+
+def simplified(geometry: np.ndarray, tolerance_px: float) -> np.ndarray:
+    """Polygons with fewer points, of which none left out is farther away than the tolerance.
+
+    Neighbours go on sharing their borders. Where shapely's tolerance, which bounds areas, moves an
+    outline too far, it and all that touch it, directly or by others, get a smaller one.
+
+    Args:
+        geometry: (N,) polygons along pixels.
+        tolerance_px: in pixels.
+    """
+    import shapely
+
+    # neighbours must have all points of a shared border in common: those of the pixels
+    pixels = shapely.transform(shapely.segmentize(geometry, 1.0), np.rint)
+    groups, simple = touching(pixels), geometry.copy()
+    todo, share = np.arange(len(geometry)), FIRST_SHARE
+    while len(todo) and share * tolerance_px >= SMALLEST_TOLERANCE:
+        simple[todo] = shapely.coverage_simplify(pixels[todo], share * tolerance_px)
+        far = _leaves(pixels[todo], simple[todo], tolerance_px)
+        again = np.isin(groups[todo], groups[todo[far]])
+        todo, share = todo[again], share * FIRST_SHARE
+    simple[todo] = geometry[todo]
+    return simple
+
+
+def touching(pixels: np.ndarray) -> np.ndarray:
+    """(N,) int: equal for polygons that touch, also at a corner, directly or by others.
+
+    Args:
+        pixels: (N,) polygons with a point at every corner of a pixel along their outlines.
+    """
+    import shapely
+
+    points, number = shapely.get_coordinates(pixels, return_index=True)
+    _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
+    return components(len(pixels), number[first][place.ravel()], number)
+
+
+def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(count,) int: of nodes 0..count-1 those that pairs of nodes join have equal numbers."""
+    parent = np.arange(count)
+    while len(first):
+        low, high = np.minimum(first, second), np.maximum(first, second)
+        parent[high] = low  # all of them are roots; of several that want one, any may win
+        while True:
+            above = parent[parent]
+            if np.array_equal(above, parent):
+                break
+            parent = above
+        first, second = parent[first], parent[second]
+        apart = first != second
+        first, second = first[apart], second[apart]
+    return parent
+
+
+def _leaves(pixels: np.ndarray, simple: np.ndarray, tolerance_px: float) -> np.ndarray:
+    """(N,) bool: a point of the first polygon lies farther than that from the second's outline."""
+    import shapely
+
+    points, number = shapely.get_coordinates(pixels, return_index=True)
+    borders = shapely.boundary(simple)
+    shapely.prepare(borders)
+    near = shapely.dwithin(borders[number], shapely.points(points), tolerance_px)
+    return np.bincount(number[~near], minlength=len(pixels)) > 0
 
 
 def check_packages(formats: Sequence[str]) -> None:
@@ -206,110 +348,3 @@ def _radians(areas: PixelAreas, column: np.ndarray, row: np.ndarray) -> np.ndarr
     x, y = t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
     there = transform(areas.crs, "EPSG:4326", x, y)
     return np.radians(np.array(there)).reshape(2, *shape)
-
-
-def _regions(
-    codes: object,
-    probs: object | None,
-    areas: PixelAreas,
-    scheme: Scheme,
-    rows: int | None,
-    together: bool,
-) -> Iterator[Regions]:
-    """Changed regions; sums: square metres, pixels with a probability, and their sum."""
-    rows = rows or max(16, STRIP_PIXELS // codes.width)
-    maker = RegionMaker(codes.width, 3, WAITING_CORNERS if together else 0)
-    for top in range(0, codes.height, rows):
-        height = min(rows, codes.height - top)
-        window = rasterio().windows.Window(0, top, codes.width, height)
-        strip, _ = read_codes(codes, window, scheme)
-        layers = [areas.strip(top, height), np.zeros((1, 1)), np.zeros((1, 1))]
-        if probs:
-            values = probs.read(1, window=window)
-            known = np.isfinite(values)
-            layers[1:] = [known, np.where(known, values, 0)]
-        yield maker.add(strip, layers)
-    yield maker.finish()
-
-
-def _batches(regions: Regions) -> Iterator[Regions]:
-    """Parts of about BATCH_CORNERS corners; groups stay whole, but for those that are too large."""
-    own = np.bincount(regions.corners.region, minlength=len(regions.value))
-    too_large = np.bincount(regions.group, own) > WAITING_CORNERS
-    regions = regions._replace(split=regions.split | too_large[regions.group])
-    alone = len(too_large) + np.arange(len(own))
-    _, unit = np.unique(np.where(regions.split, alone, regions.group), return_inverse=True)
-    batch = (np.cumsum(np.bincount(unit, own)) // BATCH_CORNERS)[unit]
-    for number in np.unique(batch):
-        yield regions.take(batch == number)
-
-
-def _write(
-    regions: Regions,
-    transform: object,
-    tolerance_px: float,
-    writers: Sequence[Callable[[Polygons], None]],
-) -> None:
-    for batch in _batches(regions):
-        polygons = _polygons(batch, transform, tolerance_px)
-        for write in writers:
-            write(polygons)
-
-
-def _polygons(regions: Regions, transform: object, tolerance_px: float) -> Polygons:
-    import shapely
-
-    t = transform
-
-    def placed(points: np.ndarray) -> np.ndarray:
-        there = points @ np.array([[t.a, t.d], [t.b, t.e]])
-        there += (t.c, t.f)
-        return there
-
-    points, *offsets = outlines(regions.corners)
-    points = points if tolerance_px else placed(points)
-    geometry = shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, offsets)
-    del points
-    if tolerance_px:
-        geometry = _simplified(shapely, geometry, regions, tolerance_px)
-        geometry = shapely.transform(geometry, placed)
-    area, known, total = regions.sums
-    with np.errstate(invalid="ignore"):
-        return Polygons(geometry, regions.value, area, total / known)
-
-
-def _simplified(
-    shapely: ModuleType, geometry: np.ndarray, regions: Regions, tolerance_px: float
-) -> np.ndarray:
-    """With fewer points, none of those left out farther than `tolerance_px` from the new outline.
-
-    Outer borders too, unless a group is split: then a polygon of another batch may share them.
-    """
-    if not hasattr(shapely, "coverage_simplify"):
-        return shapely.simplify(geometry, tolerance_px)
-    # neighbours must have all points of a shared border in common: those of the pixels
-    pixels = shapely.transform(shapely.segmentize(geometry, 1.0), np.rint)
-    simple = geometry.copy()
-    for split in (False, True):
-        todo = np.flatnonzero(regions.split == split)
-        share = FIRST_SHARE
-        while len(todo) and share * tolerance_px >= SMALLEST_TOLERANCE:
-            simple[todo] = shapely.coverage_simplify(
-                pixels[todo], share * tolerance_px, simplify_boundary=not split
-            )
-            far = _leaves(shapely, pixels[todo], simple[todo], tolerance_px)
-            again = np.isin(regions.group[todo], regions.group[todo[far]])
-            todo, share = todo[again], share * FIRST_SHARE
-        simple[todo] = geometry[todo]
-    return simple
-
-
-def _leaves(
-    shapely: ModuleType, pixels: np.ndarray, simple: np.ndarray, tolerance_px: float
-) -> np.ndarray:
-    """(N,) bool: a point of the first polygon lies farther than that from the second's outline."""
-    points, number = shapely.get_coordinates(pixels, return_index=True)
-    borders = shapely.boundary(simple)
-    shapely.prepare(borders)
-    near = shapely.dwithin(borders[number], shapely.points(points), tolerance_px)
-    return np.bincount(number[~near], minlength=len(pixels)) > 0

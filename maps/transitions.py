@@ -144,8 +144,10 @@ def _families(num_classes: int) -> tuple[Rgb, ...]:
     return tuple(columns[to][origin] for origin in range(size) for to in range(size))
 
 
-def read_codes(file: object, window: object, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
-    """A window of a map of codes, an open rasterio file.
+def read_codes(
+    file: object, window: object | None, scheme: Scheme
+) -> tuple[np.ndarray, np.ndarray]:
+    """A window of a map of codes, an open rasterio file; None: all of it.
 
     Returns:
         Codes (h, w), 0 where there are no data, and (h, w) bool, where there are.

@@ -19,7 +19,6 @@ from utils.structures import Scheme
 
 LAYER = "changes"  # also the stem of the files
 DECIMALS = 7  # of degrees in GeoJSON: 1 cm
-GRID = 10.0**-DECIMALS
 WAITING = 2**24  # bytes of polygons that go to a GeoPackage at once: each time takes 0.1 s
 STAMP = "2000-01-01T00:00:00.000Z"  # when a GeoPackage says it was written, so that bytes repeat
 NO_TIME = "OGR_CURRENT_DATE"  # GDAL's option: what it takes for the time
@@ -96,7 +95,7 @@ def _check_count(path: Path, count: int) -> None:
 
 
 @contextmanager
-def _told_of_full_disks(path: Path) -> Iterator[None]:
+def _explain_full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -160,7 +159,7 @@ def geojson(path: Path, crs: object, transform: object, scheme: Scheme) -> Itera
     longest = min(longest, STRAIGHT_M / (crs.units_factor[1] if crs else 1))
     separator = "\n"
     with (
-        _told_of_full_disks(path),
+        _explain_full_disk(path),
         atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8") as file,
     ):
@@ -246,39 +245,21 @@ def _across(shapes: np.ndarray, jumps: bool) -> np.ndarray:
 
 
 def _cut(polygon: object, jumps: bool) -> object:
-    """A polygon cut at 180 degrees, its longitudes in -180..180."""
+    """A polygon cut at 180 degrees, its longitudes in -180..180.
+
+    `jumps`: longitude goes on at -180, see `_across`; the package knows such polygons.
+    """
+    import antimeridian
     import shapely
 
-    shell, *holes = (_cut_ring(ring, jumps) for ring in (polygon.exterior, *polygon.interiors))
-    return _only_polygons(shapely.difference(shell, shapely.union_all(holes), grid_size=GRID))
+    if not jumps:
+        polygon = shapely.transform(polygon, _wrapped)
+    return antimeridian.fix_polygon(polygon, fix_winding=True, great_circle=False)
 
 
-def _cut_ring(ring: object, jumps: bool) -> object:
-    """What a ring encloses: polygons in -180..180; of one around a pole, up to that."""
-    import shapely
-
-    points = shapely.get_coordinates(ring)
-    if jumps:
-        points[:, 0] = np.unwrap(points[:, 0], period=360)
-    if abs(points[-1, 0] - points[0, 0]) > 180:
-        pole = np.copysign(90, points[:, 1].mean())
-        points = np.concatenate([points, [(points[-1, 0], pole), (points[0, 0], pole)]])
-    whole = shapely.make_valid(shapely.Polygon(points))
-    low, high = (points[:, 0].min() + 180) // 360, (points[:, 0].max() + 180) // 360
-    parts = []
-    for turn in range(int(low), int(high) + 1):
-        world = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
-        part = shapely.intersection(whole, world, grid_size=GRID)
-        parts.append(shapely.transform(part, lambda place, turn=turn: place - (360 * turn, 0)))
-    return shapely.union_all([_only_polygons(part) for part in parts], grid_size=GRID)
-
-
-def _only_polygons(shape: object) -> object:
-    """A polygon or several, without the lines and points where another only touches 180 degrees."""
-    import shapely
-
-    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+def _wrapped(points: np.ndarray) -> np.ndarray:
+    """Longitudes that grow beyond 180 degrees, in -180..180."""
+    return np.stack([(points[:, 0] + 180) % 360 - 180, points[:, 1]], axis=1)
 
 
 def _no_polygons() -> Polygons:

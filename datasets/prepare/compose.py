@@ -1,7 +1,7 @@
 """Both dates of a scene in one GeoTIFF of 8 bands, as the data set `rucode` reads it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,17 +87,26 @@ def compose(
         problems += _check(pair, paths)
     if problems:
         raise DataError(f"{date1_dir} and {date2_dir}", problems)
-    if Path(out).resolve() in [folder.resolve() for folder in folders]:
-        raise ValueError(f"OUT {out} holds images to be composed; pass another folder")
     targets = {pair: Path(out) / f"{pair.name}.tif" for pair in files}
-    if not targets:
-        raise ValueError(f"no pairs in {date1_dir} and {date2_dir}; name them by --table or --ids")
-    if not overwrite:
-        refuse_existing(targets.values())
+    _check_targets(Path(out), folders, targets.values(), overwrite)
     if not dry_run:
         for pair, paths in tqdm(files.items(), "composing", unit="pair", disable=not progress):
             _write(targets[pair], [open_raster(path) for path in paths])
     return len(targets)
+
+
+def _check_targets(
+    out: Path, folders: Sequence[Path], targets: Collection[Path], overwrite: bool
+) -> None:
+    """Raises ValueError or FileExistsError if the files cannot be written, or there are none."""
+    if out.resolve() in [folder.resolve() for folder in folders]:
+        raise ValueError(f"OUT {out} holds images to be composed; pass another folder")
+    if not targets:
+        raise ValueError(
+            f"no pairs in {' and '.join(map(str, folders))}; name them by --table or --ids"
+        )
+    if not overwrite:
+        refuse_existing(targets)
 
 
 def _find_pairs(

@@ -112,11 +112,13 @@ def test_holes_are_kept_and_diagonal_neighbours_are_two(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [1, 7])
-def test_strips_give_the_same_as_one_block(tmp_path, rows):
+def test_sums_over_strips_are_those_of_one_block(tmp_path, monkeypatch, rows):
     paths = maps(tmp_path, random_codes(), np.random.default_rng(1).random((40, 40)))
-    write_vectors(tmp_path, *paths, SECOND, rows=1000)
+    write_vectors(tmp_path, *paths, SECOND)
     whole = comparable(read(tmp_path))
-    write_vectors(tmp_path, *paths, SECOND, rows=rows, overwrite=True)
+    monkeypatch.setattr(polygons, "STRIP_PIXELS", rows * 40)
+    monkeypatch.setattr(polygons, "BATCH", 10)
+    write_vectors(tmp_path, *paths, SECOND, overwrite=True)
     strips = comparable(read(tmp_path))
     assert len(whole) > 100
     geopandas.pd.testing.assert_frame_equal(strips, whole, check_exact=False, rtol=1e-12)
@@ -126,7 +128,7 @@ def test_strips_give_the_same_as_one_block(tmp_path, rows):
 @pytest.mark.parametrize("where", [UTM, DEGREES, (2263, from_origin(1e6, 2e5, 30, 30))])
 def test_areas_add_up_to_the_summary(tmp_path, where):
     paths = maps(tmp_path, random_codes(), where=where)
-    found = write_vectors(tmp_path, *paths, SECOND, rows=7)
+    found = write_vectors(tmp_path, *paths, SECOND)
     hectares = np.array(write_summary(tmp_path, paths[0], SECOND)["matrix"]["hectares"])
     frame = read(tmp_path)
     assert frame["area_ha"].sum() == pytest.approx(hectares[1:, 1:].sum(), rel=1e-9)
@@ -180,14 +182,11 @@ def test_small_ones_are_left_out_and_counted(tmp_path):
     assert sorted(read(tmp_path)["area_m2"]) == [200, 300]
 
 
-@pytest.mark.parametrize("rows", [5, 100])
-@pytest.mark.parametrize("waiting", [2**24, 200])
-def test_simplified_neighbours_share_their_borders(tmp_path, monkeypatch, rows, waiting):
-    monkeypatch.setattr(polygons, "WAITING_CORNERS", waiting)
+def test_simplified_neighbours_share_their_borders(tmp_path):
     paths = maps(tmp_path, random_codes(3, side=60, block=5))
-    write_vectors(tmp_path, *paths, SECOND, rows=rows)
+    write_vectors(tmp_path, *paths, SECOND)
     plain = read(tmp_path)
-    write_vectors(tmp_path, *paths, SECOND, rows=rows, simplify_m=12, overwrite=True)
+    write_vectors(tmp_path, *paths, SECOND, simplify_m=12, overwrite=True)
     simple = read(tmp_path)
     assert simple.is_valid.all() and len(simple) == len(plain)
     assert simple.union_all().area == pytest.approx(simple.area.sum(), rel=1e-9)  # no overlap
@@ -196,11 +195,63 @@ def test_simplified_neighbours_share_their_borders(tmp_path, monkeypatch, rows, 
     assert simple.length.sum() < plain.length.sum()
 
 
-def test_simplified_without_coverages_each_polygon_is_by_itself(tmp_path, monkeypatch):
-    monkeypatch.delattr(shapely, "coverage_simplify")
+@pytest.mark.parametrize("tolerance_m", [8, 12, 40])
+def test_no_corner_of_a_pixel_is_farther_from_a_simplified_outline_than_asked(
+    tmp_path, tolerance_m
+):
     paths = maps(tmp_path, random_codes(3, side=60, block=5))
-    write_vectors(tmp_path, *paths, SECOND, simplify_m=12)
-    assert read(tmp_path).is_valid.all()
+    write_vectors(tmp_path, *paths, SECOND)
+    plain = read(tmp_path)
+    write_vectors(tmp_path, *paths, SECOND, simplify_m=tolerance_m, overwrite=True)
+    for before, after in zip(plain.geometry, read(tmp_path).geometry, strict=True):
+        corners = shapely.points(shapely.get_coordinates(before))
+        assert shapely.distance(corners, after.boundary).max() <= tolerance_m * (1 + 1e-9)
+
+
+def test_polygons_that_touch_at_an_edge_or_a_corner_are_of_one_group():
+    boxes = [shapely.box(x, y, x + 2, y + 2) for x, y in ((0, 0), (2, 0), (4, 2), (7, 0), (0, 9))]
+    groups = polygons.touching(shapely.segmentize(np.array(boxes), 1.0)).tolist()
+    assert groups[0] == groups[1] == groups[2]
+    assert len(set(groups)) == 3
+
+
+def test_polygons_come_in_the_order_of_their_first_pixels(tmp_path):
+    codes = [[0, 0, 0, 5], [3, 3, 0, 5], [0, 3, 0, 0], [7, 0, 0, 9]]
+    write_vectors(tmp_path, *maps(tmp_path, codes), SECOND)
+    assert list(read(tmp_path)["code"]) == [5, 3, 7, 9]
+
+
+def regions_by_flooding(codes: np.ndarray) -> list[tuple[int, frozenset]]:
+    """Code and pixels of every 4-connected region, by the definition."""
+    left = {(int(y), int(x)) for y, x in zip(*np.nonzero((codes > 0) & (codes < 255)), strict=True)}
+    found = []
+    while left:
+        stack, region = [next(iter(left))], set()
+        while stack:
+            y, x = stack.pop()
+            if (y, x) not in left:
+                continue
+            left.remove((y, x))
+            region.add((y, x))
+            around = ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+            stack += [p for p in around if p in left and codes[p] == codes[y, x]]
+        found.append((int(codes[y, x]), frozenset(region)))
+    return found
+
+
+def test_every_polygon_is_one_region_by_the_definition(tmp_path):
+    codes = random_codes(5)
+    write_vectors(tmp_path, *maps(tmp_path, codes), SECOND)
+    frame = read(tmp_path)
+    assert frame.is_valid.all()
+    found = []
+    for code, shape in zip(frame["code"], frame.geometry, strict=True):
+        rows, columns = np.mgrid[0:40, 0:40]
+        inside = shapely.contains_xy(shape, 500_005 + 10 * columns, 4_999_995 - 10 * rows)
+        pixels = zip(*np.nonzero(inside), strict=True)
+        found.append((code, frozenset((int(y), int(x)) for y, x in pixels)))
+    expected = regions_by_flooding(codes)
+    assert len(found) == len(expected) and set(found) == set(expected)
 
 
 def test_a_map_without_change_makes_an_empty_layer(tmp_path):

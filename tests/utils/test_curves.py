@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from utils.figures.curves import BEST, CURVE, SIDE_PX, precision_recall_picture
-from utils.figures.panels import PAPER
 from utils.metrics import to_json
 from utils.thresholds import result
+
+PAPER = (255, 255, 255)
 
 
 def outcome(precision: float, recall: float) -> dict:
