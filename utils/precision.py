@@ -11,9 +11,11 @@ def pick_amp(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices itself."""
+    """Whether the hardware multiplies bfloat16 matrices itself, and PyTorch uses that."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # all there is, or all that is allowed
+        return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helpers.arithmetic import needs_bf16
 from inference.decide import to_masks
 from inference.predictor import Member, Predictor
 from inference.views import TTA_VIEWS, View
@@ -206,6 +207,7 @@ def test_predicting_leaves_no_gradients_and_the_images_alone():
     assert not probs.change.requires_grad and torch.equal(images, before)
 
 
+@needs_bf16
 def test_bf16_inference_is_close_and_adds_up_in_float32():
     images = make_images()
     network = Slanted()

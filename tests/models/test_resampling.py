@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helpers.arithmetic import needs_bf16
 from models.resampling import (
     Upsample,
     region_means,
@@ -62,6 +63,7 @@ def test_the_layer_is_torchs_own_on_a_cpu():
     assert torch.equal(layer(x), want)
 
 
+@needs_bf16
 @pytest.mark.parametrize("size", [(6, 6), (1, 1), (30, 40)])
 def test_half_precision_is_resized_alike_on_either_way(size):
     x = torch.randn(2, 3, *size).bfloat16()

@@ -16,6 +16,7 @@ from PIL import Image
 
 import train
 from datasets import DATASETS
+from helpers.arithmetic import needs_bf16
 from helpers.steps import forward_backward
 from helpers.tiny_data import make_second, write_label
 from models.build import build_network
@@ -386,6 +387,7 @@ def test_max_steps_val_every_and_tta(data, tmp_path):
     )
 
 
+@needs_bf16
 def test_bf16_trains(data, tmp_path):
     folder = train_on(data, tmp_path, "--amp", "bf16", "--max-steps", 2)
     assert all(math.isfinite(line["total"]) for line in log_of(folder, "train"))

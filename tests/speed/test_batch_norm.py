@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.arithmetic import needs_bf16
 from models.build import build_network
 from utils.speed.batch_norm import WideBatchNorm2d, pays, widen_batch_norms
 from utils.speed.folding import fold_batch_norm
@@ -46,6 +47,7 @@ def test_everything_is_as_torch_computes_it(channels, momentum):
     assert plain.num_batches_tracked == wide.num_batches_tracked == 2
 
 
+@needs_bf16
 def test_half_precision_is_as_near_as_torchs_own():
     exact = torch.randn(2, 18, 16, 16).to(memory_format=torch.channels_last) * 3 + 2
     gradient = torch.randn_like(exact)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.arithmetic import needs_bf16
 from models.build import build_network
 from utils.speed import channel_padding, fusion
 from utils.speed.channel_padding import PaddedBatchNorm2d, PaddedConv2d, pad_channels
@@ -57,6 +58,7 @@ def test_training_is_the_same(always):
         torch.testing.assert_close(padded.state_dict()[name], value, msg=name)
 
 
+@needs_bf16
 def test_what_is_added_is_zero():
     network, seen = padded_hrnet().train(), []
     for module in network.modules():

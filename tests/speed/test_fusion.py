@@ -7,6 +7,7 @@ import torch
 import torch.fx
 from torch import nn
 
+from helpers.arithmetic import BF16
 from helpers.networks import lively
 from models import NETWORKS
 from models.build import build_network
@@ -51,7 +52,7 @@ def test_fusing_changes_no_prediction(model, lightweight):
 
 
 @pytest.mark.parametrize("backbone", ["hrnet_w18", "resnet18", "resnet50", "seresnext50"])
-@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+@pytest.mark.parametrize("amp", [None, BF16])
 def test_fusing_keeps_the_features_of_a_backbone(backbone, amp):
     network = built("fcn", backbone)
     fused, images = fused_copy(network), torch.randn(2, 3, 64, 96)
@@ -171,7 +172,7 @@ def test_a_convolution_that_pads_otherwise_stays():
     assert not any(isinstance(m, FusedConv) for m in fuse(Holder(body), ["body"]).modules())
 
 
-@pytest.mark.parametrize("amp", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("amp", [torch.float16, BF16])
 def test_types_that_the_processor_may_lack_run_all_the_same(amp):
     network = built("pspnet", "resnet18")
     fused, images = fused_copy(network), torch.randn(2, 2, 3, 64, 64)

@@ -7,6 +7,7 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
+from helpers.arithmetic import BF16
 from models.build import build_network
 from utils.precision import autocast
 from utils.speed.batch_norm import widen_batch_norms
@@ -48,7 +49,7 @@ def bytes_kept(network: nn.Module, images: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "hrnet_w18_v1"])
-@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+@pytest.mark.parametrize("amp", [None, BF16])
 def test_gradients_and_statistics_are_the_same(backbone, amp):
     plain, recomputed = networks(backbone)
     for seed in range(2):
