@@ -54,8 +54,8 @@ def write_vectors(
         probability_tif: P(changed) on the same grid, NaN where not known; None leaves it empty.
         scheme: classes and colours.
         min_area_m2: polygons whose pixels have less are left out, square metres on the ground.
-        simplify_m: outlines leave those of the pixels by at most this, metres on the ground, and
-            less where pixels are not square; shared borders stay shared.
+        simplify_m: outlines leave those of the pixels by at most this, metres on the ground, less
+            where pixels are not square.
         formats: of FORMATS.
         overwrite: replace files that exist.
 

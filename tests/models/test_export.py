@@ -360,9 +360,15 @@ def test_help_is_that_of_the_other_programs(capsys):
 
 def test_a_network_recorded_for_one_size_only_is_refused():
     class OneSize(torch.nn.Module):
+        traced = padded = ()
+
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
         def forward(self, images):
             assert images.shape[-2] == recording.RECORDED_SIZE[1]
-            return Logits(change=images.mean((1, 2)))
+            return Logits(change=self.scale * images.mean((1, 2)))
 
     with pytest.raises(ValueError, match="for one height only"):
         recording.record(OneSize(), 2, 3)
