@@ -68,8 +68,7 @@ def write_vectors(
             of two grids, a value that is no code, or a wish that needs a CRS where there is none.
         OSError: a file cannot be written.
     """
-    folder = Path(folder)
-    paths = _checked_paths(folder, formats, overwrite)
+    paths = _checked_paths(Path(folder), formats, overwrite)
     with ExitStack() as stack:
         codes = stack.enter_context(rasterio().open(transition_tif))
         probs = probability_tif and stack.enter_context(rasterio().open(probability_tif))
@@ -82,7 +81,7 @@ def write_vectors(
         tolerance_px = simplify_m / _largest_side(areas) if simplify_m else 0.0
         kept = kept._replace(geometry=_placed(kept.geometry, codes.transform, tolerance_px))
         _write(kept, paths, codes, scheme)
-    with atomic_path(folder / f"{LAYER}.qml") as temporary:
+    with atomic_path(Path(folder, f"{LAYER}.qml")) as temporary:
         temporary.write_text(style(scheme), encoding="utf-8")
     return {
         "polygons": len(kept.code),
