@@ -12,7 +12,7 @@ from maps.checks import MapOptions, check_options, settings
 from maps.making import MapJob, check_jobs, make_map, say
 from maps.pairs import find_maps
 from models.checkpoints import trained_scheme
-from models.published import LAYOUTS, Published
+from models.published import PUBLISHED_FORMATS, Published
 from options.predict import parse_args
 from report import write_report
 from utils import distributed
@@ -28,7 +28,10 @@ def main(argv: list[str] | None = None) -> None:
     with distributed.session(args.device) as device:
         described = {name: getattr(args, name) for name in DESCRIPTION}
         chosen = Chosen.of(args.checkpoints, args.outdir, **described)
-        scheme, amp = find_scheme(chosen.paths[0], chosen.hints[0]), pick_amp(args.amp, device)
+        scheme, amp = (
+            scheme_of_networks(chosen.paths[0], chosen.hints[0]),
+            pick_amp(args.amp, device),
+        )
         options = MapOptions(**{name: getattr(args, name) for name in MapOptions._fields})
         options = options._replace(out=Path(args.out), vector=tuple(args.vector))
         computed = {**described, "amp": str(amp), "compile": args.compile}
@@ -57,11 +60,11 @@ def main(argv: list[str] | None = None) -> None:
 DESCRIPTION = ("model", "backbone", "lightweight", "output_stride")
 
 
-def find_scheme(path: Path, hint: Published | None) -> Scheme:
+def scheme_of_networks(path: Path, hint: Published | None) -> Scheme:
     """What the networks read and find: as the first of them was trained."""
     scheme = trained_scheme(path)
-    if scheme is None and hint is not None and hint.model in LAYOUTS:
-        scheme = LAYOUTS[hint.model].scheme
+    if scheme is None and hint is not None and hint.model in PUBLISHED_FORMATS:
+        scheme = PUBLISHED_FORMATS[hint.model].scheme
     if scheme is None:
         raise ValueError(
             f"{path} does not say what it was trained on: say what it is with --model and "

@@ -17,7 +17,7 @@ from datasets.layout import parse_folders
 from datasets.loader import eval_loader
 from datasets.rucode.run_lengths import write_submission
 from inference.decide import to_masks, true_masks
-from inference.destinations import Destinations, evenly_spaced, finish_test
+from inference.destinations import Destinations, finish_test, names_to_draw
 from inference.ensemble import Chosen, load_predictors, refuse_several
 from inference.outputs import SceneOutputs, TileOutputs, write_submissions
 from inference.overlap import HostCopy, overlap_transfers
@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> None:
             compiled=args.compile,
         )
         if data.entry.scenes:
-            split = args.val_split or trained_split(chosen.paths[0]) or data.entry.split
-            test_scenes(args, data, groups, split)
+            rule = args.val_split or trained_split(chosen.paths[0]) or data.entry.split
+            test_scenes(args, data, groups, rule)
         else:
             refuse_several(chosen.paths, groups)
             test_tiles(args, data, *groups[0])
@@ -78,13 +78,12 @@ def test_tiles(
     tiles = open_images(args, data, scheme)
     shares = {"rank": distributed.rank(), "world": distributed.world()}
     batches = eval_loader(tiles, args.test_batch_size, num_workers=args.num_workers, **shares)
-    if distributed.is_main() and any(where.masks.rglob("*.*")):
-        print(f"replacing masks of an earlier test in {where.masks}")
+    where.report_replaced()
     confusion = confusion_for(scheme.task, scheme.num_classes, predictor.device)
     unit = "pair" if scheme.num_dates == 2 else "tile"
     bar = tqdm(total=len(tiles), unit=unit, disable=not distributed.is_main())
     with BackgroundWriter() as writer:
-        drawn = names_to_draw(args, tiles.names)
+        drawn = names_to_draw(tiles.names, args.figures, args.preview_dir)
         outputs = TileOutputs(writer, tiles, scheme, where, data.entry.labels, drawn)
         predicted = predict_tiles(args, predictor, batches, confusion, outputs)
         # a time limit measures whole batches
@@ -96,12 +95,8 @@ def test_tiles(
     distributed.barrier()
     if distributed.is_main():
         metrics = None
-        if args.score and not counts.any():
-            raise ValueError(
-                f"--score: no pixel of the labels of {tiles.path} has a class, so there is nothing "
-                f"to score; the masks are in {where.masks}"
-            )
         if args.score:
+            where.refuse_empty_labels(counts, tiles.path)
             zeros = data.entry.absent_is_zero
             metrics = metrics_for(scheme.task, counts, scheme.num_classes, zeros)
         write_submissions(data.entry, where, tiles)
@@ -125,17 +120,17 @@ def predict_tiles(
 
 
 def test_scenes(
-    args: argparse.Namespace, data: Source, groups: Sequence[Group], val_split: str
+    args: argparse.Namespace, data: Source, groups: Sequence[Group], val_rule: str
 ) -> None:
     """Scenes of any size: in blended windows, written strip by strip."""
     where, (scheme, predictor), threshold = destinations(args), groups[0], args.threshold
     reading = {"batch_size": args.test_batch_size, "num_workers": args.num_workers}
     if threshold == "auto":
-        views = [(p, data.build("val", s, split=val_split, **windows(args))) for s, p in groups]
-        threshold = choose_threshold(views, val_split, Path(args.outdir), **reading)
+        views = [(p, data.build("val", s, split=val_rule, **windows(args))) for s, p in groups]
+        threshold = choose_threshold(views, val_rule, Path(args.outdir), **reading)
     views = [(p, open_images(args, data, s)) for s, p in groups]
     scenes = views[0][1]
-    drawn = names_to_draw(args, scenes.names)
+    drawn = names_to_draw(scenes.names, args.figures, args.preview_dir)
     confusion = confusion_for(scheme.task, 0, predictor.device)
     outputs = SceneOutputs(scenes, scheme, where, drawn, rle=args.rle is not None)
     for i, strips in predict_together(views, **reading):
@@ -161,13 +156,18 @@ def test_scenes(
 def open_images(args: argparse.Namespace, data: Source, scheme: Scheme) -> Dataset:
     """The tiles, or the scenes in windows, to predict."""
     cut = windows(args) if data.entry.scenes else {}
-    images = open_part(data, args.split or "test", scheme, args.score, **cut)
+    images = open_part(data, part_of(args), scheme, args.score, **cut)
     if distributed.is_main():
         if args.score and may_have_trained(data, args.split):
             print(f"note: {args.data_root} has no test/; these images may have trained the network")
         kind = "scenes" if data.entry.scenes else "tiles"
         print(f"{len(images.names)} {kind} of {images.path}")
     return images
+
+
+def part_of(args: argparse.Namespace) -> str:
+    """The part of the data set that is predicted. --split names a part here, a rule in train.py."""
+    return args.split or "test"
 
 
 def windows(args: argparse.Namespace) -> dict:
@@ -180,7 +180,7 @@ def destinations(args: argparse.Namespace) -> Destinations:
     """Where results go."""
     return Destinations.of(
         args.outdir,
-        args.split or "test",
+        part_of(args),
         save_probs=args.save_probs,
         archive=args.zip,
         table=args.pkl,
@@ -189,11 +189,6 @@ def destinations(args: argparse.Namespace) -> Destinations:
         preview_dir=args.preview_dir,
         score=args.score,
     )
-
-
-def names_to_draw(args: argparse.Namespace, names: Sequence[str]) -> set[str]:
-    """The tiles or scenes that get a figure."""
-    return set(names) if args.preview_dir is not None else evenly_spaced(names, args.figures)
 
 
 if __name__ == "__main__":

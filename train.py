@@ -42,7 +42,7 @@ from training.progress import Progress
 from training.run import Run
 from training.run_folders import resume_hint
 from training.schedule import learning_rate
-from training.steps import Calendar, endless, parts_of
+from training.steps import Calendar, endless, micro_batches
 from training.validation import BEST_BY, validate
 from utils import distributed
 from utils.cli import run
@@ -73,7 +73,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     loss = build_loss(args, scheme, device)
     check_training_data(*sources(args), split_rule(args), scheme)
     train_batches, val_batches = training_batches(args, scheme), validation_batches(args, scheme)
-    network, recipe = build_network(args, scheme, device)
+    network, recipe = network_to_train(args, scheme, device)
     normalise, amp = Normalise.of(scheme).to(device), pick_amp(args.amp, device)
     parallel = launch(args, network, train_batches, normalise, amp)
     optimizer = build_optimizer(
@@ -92,7 +92,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         set_lr(optimizer, lr := schedule(step))
         batch = to_device(batch, device)
         pixels = loss.count_pixels(batch, args.accumulate)
-        for part, is_last in parts_of(batch, args.accumulate):
+        for part, is_last in micro_batches(batch, args.accumulate):
             with gradients_synced(parallel, is_last):
                 with autocast(device, amp):
                     logits = parallel(normalise(part.images))
@@ -211,7 +211,7 @@ def build_loss(args: argparse.Namespace, scheme: Scheme, device: torch.device) -
     )
 
 
-def build_network(
+def network_to_train(
     args: argparse.Namespace, scheme: Scheme, device: torch.device
 ) -> tuple[Network, dict]:
     """The network with its starting weights on the device, and its recipe.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.bands import RGB, band_names, band_numbers
-from datasets.checks import Part, check_scenes
+from datasets.checks import FoundFiles, check_scenes
 from datasets.codecs import find_coding
 from datasets.entry import DatasetEntry
 from datasets.layout import PARTS, DataError, Problem, find_files, match_files, part_path
@@ -142,7 +142,7 @@ def check_binary(
     found, sources = {}, set(find_sources(root, folders).values())
     for part in parts or find_sources(root, folders):
         source, scenes, problems = list_binary(root, part, scheme, folders)
-        found[part] = Part(f"{source.path.resolve()} {part}", scenes, problems)
+        found[part] = FoundFiles(f"{source.path.resolve()} {part}", scenes, problems)
         sources.add(source)
     coding = _coding(sources, folders, label_coding)
     return check_scenes(root, found, scheme, coding, **options)

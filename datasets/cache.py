@@ -33,7 +33,7 @@ class Cache(Protocol):
         """Read-only arrays of a tile; from `read` where they are not here yet."""
 
 
-class Layout:
+class BlockLayout:
     """Where the arrays of each tile lie in a block of bytes.
 
     Args:
@@ -100,7 +100,7 @@ class RamCache:
         MemoryError: it would not fit into the memory that is free now.
     """
 
-    def __init__(self, layout: Layout):
+    def __init__(self, layout: BlockLayout):
         self.layout = layout
         self.nbytes = len(layout) + layout.nbytes  # the marks come first
         _require_memory(self.nbytes)
@@ -150,7 +150,7 @@ class DiskCache:
     def __init__(
         self,
         path: Path,
-        layout: Layout,
+        layout: BlockLayout,
         read: Callable[[int], Arrays],
         threads: int | None = None,
     ):
@@ -170,7 +170,7 @@ class DiskCache:
 
 def make_cache(
     kind: str | None,
-    layout: Callable[[], Layout],
+    layout: Callable[[], BlockLayout],
     read: Callable[[int], Arrays],
     files: Callable[[], Iterable[Path]],
     *,
@@ -205,21 +205,23 @@ def make_cache(
 
 
 def disk_path(
-    folder: Path | str, layout: Layout, files: Iterable[Path], rules: object = None
+    folder: Path | str, layout: BlockLayout, files: Iterable[Path], rules: object = None
 ) -> Path:
     """The file of a disk cache: by name, size and time of all files, and by what is made of them.
 
     Raises:
         OSError: a file is gone.
     """
-    told = hashlib.sha256(f"{VERSION} {layout.shapes} {layout.dtypes} {rules!r}".encode())
+    digest = hashlib.sha256(f"{VERSION} {layout.shapes} {layout.dtypes} {rules!r}".encode())
     for path in files:
         stat = path.stat()
-        told.update(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode())
-    return Path(folder) / f"{told.hexdigest()[:24]}.tiles"
+        digest.update(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode())
+    return Path(folder) / f"{digest.hexdigest()[:24]}.tiles"
 
 
-def _build(path: Path, layout: Layout, read: Callable[[int], Arrays], threads: int | None) -> None:
+def _build(
+    path: Path, layout: BlockLayout, read: Callable[[int], Arrays], threads: int | None
+) -> None:
     """Decodes all tiles into the file."""
     try:
         with atomic_path(path) as temporary:
@@ -264,7 +266,7 @@ def _is_whole(path: Path, nbytes: int) -> bool:
     return path.is_file() and path.stat().st_size == nbytes
 
 
-def _reopen(path: Path, layout: Layout) -> DiskCache:
+def _reopen(path: Path, layout: BlockLayout) -> DiskCache:
     """For workers that are not forked."""
     cache = object.__new__(DiskCache)
     cache.path, cache.layout = path, layout
@@ -288,7 +290,7 @@ def _require_memory(needed: int) -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be had without swapping, a container's limit included; None if not told."""
+    """Bytes that can be had without swapping, a container's limit included; None if unknown."""
     meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if not meminfo.is_file():
         return None

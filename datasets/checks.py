@@ -30,7 +30,7 @@ from utils.structures import Scheme
 VERSION = 1  # of the rules; a change makes old fingerprints void
 
 
-class Part(NamedTuple):
+class FoundFiles(NamedTuple):
     """What a part of a data set has, found without opening a file."""
 
     key: str  # what its fingerprint is kept under
@@ -72,7 +72,7 @@ def check_pairs(
     found = {}
     for part in parts:
         key = str(part_path(root, part, folders).resolve())
-        found[part] = Part(key, *list_pairs(root, part, folders))
+        found[part] = FoundFiles(key, *list_pairs(root, part, folders))
     return check_parts(
         root,
         found,
@@ -86,7 +86,7 @@ def check_pairs(
 
 def check_scenes(
     root: Path | str,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, FoundFiles],
     scheme: Scheme,
     coding: str,
     *,
@@ -232,7 +232,7 @@ def _no_change(labels: Sequence[Path], coding: str) -> list[Problem]:
 
 def check_parts(
     root: Path | str,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, FoundFiles],
     check: Callable[[Any], list[Problem]],
     *,
     rules: object,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.bands import RGB, band_names, band_numbers
-from datasets.checks import Part, check_parts
+from datasets.checks import FoundFiles, check_parts
 from datasets.class_file import ClassFile, read_class_file, read_classes
 from datasets.entry import DatasetEntry, LabelFiles
 from datasets.image_files import FileReader, check_files
@@ -161,7 +161,7 @@ def check_folder(
     found = {}
     for part in parts or find_parts(root, folders):
         path, *listed = list_folder(root, _named(root, part, None, folders), folders)
-        found[part] = Part(f"{path.resolve()} {part}", *listed)
+        found[part] = FoundFiles(f"{path.resolve()} {part}", *listed)
     reader = FileReader([], scheme, partial(read_classes, classes=classes))
     return check_parts(
         root,

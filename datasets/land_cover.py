@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from datasets.cache import Layout, make_cache
+from datasets.cache import BlockLayout, make_cache
 from datasets.samples import SampleDataset
 from datasets.splits import split_names
 from datasets.transforms import Augment
@@ -132,8 +132,10 @@ class LandCoverDataset(SampleDataset):
             return sample
         return self.augment(sample, np.random.default_rng((self.seed, epoch, index)))
 
-    def _layout(self) -> Layout:
-        return Layout(*zip(*(self.reader.kind(i) for i in range(len(self.names))), strict=True))
+    def _layout(self) -> BlockLayout:
+        return BlockLayout(
+            *zip(*(self.reader.kind(i) for i in range(len(self.names))), strict=True)
+        )
 
     def _files(self) -> Iterator[Path]:
         """All files that patches are read from."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.bands import GREY
-from datasets.cache import Layout, make_cache
+from datasets.cache import BlockLayout, make_cache
 from datasets.codecs import find_coding, read_change
 from utils.rasters.grids import shifted
 from utils.rasters.reading import MemoryRaster, Raster, open_raster, read_padded
@@ -69,7 +69,7 @@ class SceneReader:
         self.sizes = [shapes[0][1:] for shapes, _ in kinds]
         self.cache = make_cache(
             cache,
-            lambda: Layout(*zip(*kinds, strict=True)),
+            lambda: BlockLayout(*zip(*kinds, strict=True)),
             lambda index: self._decode(scenes[index]),
             lambda: (p for s in scenes for p in (*s.images, s.label) if p is not None),
             rules=(self.label_coding, [scene.bands for scene in scenes]),

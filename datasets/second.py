@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.cache import Layout, make_cache
+from datasets.cache import BlockLayout, make_cache
 from datasets.checks import check_pairs
 from datasets.codecs import decode, image_size, read_image, read_label
 from datasets.entry import DatasetEntry
@@ -109,9 +109,9 @@ class SecondDataset(SampleDataset):
             return self._decode(index)
         return self.cache.fetch(index, lambda: self._decode(index))
 
-    def _layout(self) -> Layout:
+    def _layout(self) -> BlockLayout:
         sizes = [image_size(tile.images[0]) for tile in self.tiles]
-        return Layout([((2, 3, *size), (2, *size), size) for size in sizes])
+        return BlockLayout([((2, 3, *size), (2, *size), size) for size in sizes])
 
     def _files(self) -> Iterator[Path]:
         """All files that `_decode` reads."""

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from inference.label_record import RECORD, TEST_RECORDS
 from models.checkpoints import find_checkpoints
+from utils import distributed
 from utils.files import write_json
 from utils.metrics import in_per_cent, to_json
 from utils.structures import Scheme
@@ -81,6 +84,19 @@ class Destinations(NamedTuple):
                 "--outdir"
             )
 
+    def refuse_empty_labels(self, counts: torch.Tensor, labels: Path) -> None:
+        """Raises ValueError if a confusion matrix counted no pixel of the labels in a folder."""
+        if not counts.any():
+            raise ValueError(
+                f"--score: no pixel of the labels of {labels} has a class, so there is nothing "
+                f"to score; the masks are in {self.masks}"
+            )
+
+    def report_replaced(self) -> None:
+        """Prints, on the first rank, that masks of an earlier test are replaced."""
+        if distributed.is_main() and any(self.masks.rglob("*.*")):
+            print(f"replacing masks of an earlier test in {self.masks}")
+
     def stale_outputs(self) -> list[Path]:
         """What an earlier test wrote in the usual places, and this one elsewhere or not at all."""
         usual = self.usual(self.outdir, self.part)
@@ -89,8 +105,10 @@ class Destinations(NamedTuple):
         return [path for path, now in pairs if path.exists() and path != now]
 
 
-def evenly_spaced(names: Sequence[str], count: int) -> set[str]:
-    """`count` of the names (or all), at equal distances."""
+def names_to_draw(names: Sequence[str], count: int, preview_dir: str | None = None) -> set[str]:
+    """The tiles or scenes that get a figure: `count` at equal distances; with a folder, all."""
+    if preview_dir is not None:
+        return set(names)
     count = min(max(count, 0), len(names))
     return {names[i * len(names) // count] for i in range(count)}
 

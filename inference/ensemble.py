@@ -20,7 +20,7 @@ from models.checkpoints import (
 )
 from models.normalise import Normalise
 from models.onnx_network import OnnxNetwork, is_onnx
-from models.published import LAYOUTS, Published, described
+from models.published import PUBLISHED_FORMATS, Published, described
 from utils.schemes import S1_BANDS, S2_BANDS
 from utils.speed import for_prediction
 from utils.structures import Scheme
@@ -178,8 +178,13 @@ def _scheme_to_read(
     if not reads_as_trained(source.dataset, bands, flags):
         return source.scheme(bands, flags)
     own = trained_scheme(path)
-    if own is None and source.dataset == "rucode" and hint is not None and hint.model in LAYOUTS:
-        own = LAYOUTS[hint.model].scheme
+    if (
+        own is None
+        and source.dataset == "rucode"
+        and hint is not None
+        and hint.model in PUBLISHED_FORMATS
+    ):
+        own = PUBLISHED_FORMATS[hint.model].scheme
     if own is None and entry.scheme_options:
         raise ValueError(
             f"{path} does not say which bands and classes it has, and no args.pkl lies beside it; "

@@ -123,10 +123,10 @@ def predict_in_time(
         yield batch, probs
         budget.end(k)
     if distributed.is_main():
-        told = f"{augmented} of {len(batches)} batches with TTA"
+        share = f"{augmented} of {len(batches)} batches with TTA"
         took_s = time.monotonic() - budget.start_s
         over = "; too short even without views" if took_s > limit_s else ""
-        tqdm.write(f"--time-limit {limit_s:g} s: {told}, {took_s:.0f} s so far{over}")
+        tqdm.write(f"--time-limit {limit_s:g} s: {share}, {took_s:.0f} s so far{over}")
 
 
 def _timed(predictor: Predictor, batch: Sample, tta: str) -> tuple[float, Probs]:

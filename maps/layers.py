@@ -141,7 +141,7 @@ class Georeference(NamedTuple):
     transform: Any
 
 
-class MapParts:
+class MapRows:
     """The rows of a map as files in a folder, one for each layer and row of windows.
 
     Args:

@@ -13,7 +13,7 @@ from inference.blending import Blender
 from inference.predictor import Predictor
 from maps.areas import PixelAreas
 from maps.checks import OLDER, MapOptions, file_names, refuse_own_inputs
-from maps.layers import Georeference, MapParts, layers_of, map_values
+from maps.layers import Georeference, MapRows, layers_of, map_values
 from maps.pairs import MapInput
 from maps.polygons import check_crs, write_vectors
 from maps.progress import FinishedMaps, WorkFolder
@@ -126,7 +126,7 @@ def make_map(
     windows = (job.options.tile_px, job.options.overlap_px)
     blender = Blender(reader.height, reader.width, *windows)
     place = Georeference(reader.height, reader.width, reader.crs, reader.transform)
-    parts = MapParts(work.parts, layers_of(scheme), place, blender.tops)
+    parts = MapRows(work.parts, layers_of(scheme), place, blender.tops)
     missing = parts.missing()
     distributed.barrier()  # nobody writes before all have looked
     machine = MapPredictor(predictor, reader, blender, job.options.test_batch_size)
@@ -156,7 +156,7 @@ def share(rows: list[int]) -> list[int]:
 def predict_parts(
     options: MapOptions,
     machine: MapPredictor,
-    parts: MapParts,
+    parts: MapRows,
     rows: list[int],
     scheme: Scheme,
 ) -> None:
@@ -174,7 +174,7 @@ def predict_parts(
 def finished_rows(
     options: MapOptions,
     machine: MapPredictor,
-    parts: MapParts,
+    parts: MapRows,
     rows: Sequence[int],
     bar: tqdm,
     scheme: Scheme,
@@ -195,7 +195,7 @@ def finished_rows(
         yield row, values
 
 
-def write_results(options: MapOptions, work: WorkFolder, parts: MapParts, scheme: Scheme) -> None:
+def write_results(options: MapOptions, work: WorkFolder, parts: MapRows, scheme: Scheme) -> None:
     """The parts of a map -> finished files, not yet under their final names."""
     for layer in tqdm(parts.layers, unit="file", desc="writing maps"):
         parts.join(layer, work.ready / f"{layer.name}.tif")

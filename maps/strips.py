@@ -16,7 +16,7 @@ from utils.probabilities import stack_probs
 from utils.rasters.windows import Window
 
 
-class Patch(NamedTuple):
+class FinishedArea(NamedTuple):
     """A finished rectangle of a map, and where its images have data."""
 
     row: int  # of the grid's rows of windows, to which its pixels belong
@@ -41,7 +41,7 @@ class MapPredictor:
         self.predictor, self.reader, self.blender = predictor, reader, blender
         self.batch_size, self.network_s = batch_size, 0.0
 
-    def predict(self, rows: Sequence[int], bar: Any) -> Iterator[Patch]:
+    def predict(self, rows: Sequence[int], bar: Any) -> Iterator[FinishedArea]:
         """The rectangles of some rows of windows, in order.
 
         The row above a wanted one is predicted as well: it has a part in the pixels they share.
@@ -62,7 +62,7 @@ class MapPredictor:
                 bar.update(1)
                 if row in wanted:
                     high, wide = piece.values.shape[1:]
-                    yield Patch(row, piece, valid[:high, left : left + wide])
+                    yield FinishedArea(row, piece, valid[:high, left : left + wide])
 
     def count(self, rows: Iterable[int]) -> int:
         """How many windows `predict` goes through for these rows."""

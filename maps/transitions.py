@@ -48,7 +48,7 @@ def nodata_code(num_classes: int) -> int:
     return int(np.iinfo(code_dtype(num_classes)).max)
 
 
-def encode(date1: Array, date2: Array, num_classes: int, change: Array | None = None) -> Array:
+def to_codes(date1: Array, date2: Array, num_classes: int, change: Array | None = None) -> Array:
     """Classes of two dates -> codes.
 
     Args:
@@ -82,8 +82,8 @@ def encode(date1: Array, date2: Array, num_classes: int, change: Array | None = 
     return codes.astype(code_dtype(num_classes)) if isinstance(codes, np.ndarray) else codes
 
 
-def decode(codes: Array, num_classes: int) -> tuple[Array, Array]:
-    """Codes -> classes of date 1 and date 2: the inverse of `encode`.
+def from_codes(codes: Array, num_classes: int) -> tuple[Array, Array]:
+    """Codes -> classes of date 1 and date 2: the inverse of `to_codes`.
 
     Args:
         codes: integers of any shape; numpy or torch.

@@ -21,7 +21,7 @@ from models.args_pkl import find_args, read_args
 from models.build import backbone_of, build_network, default_output_stride
 from models.onnx_network import is_onnx, read_recipe
 from models.published import (
-    LAYOUTS,
+    PUBLISHED_FORMATS,
     Published,
     check_one_score,
     described_by_args,
@@ -144,12 +144,12 @@ def load_network(
                 f"{path} is a bare state dict: say what it is with --model, --backbone and, for "
                 "depthwise-separable heads, --lightweight, or put its args.pkl beside it"
             )
-        if published.model not in LAYOUTS:
+        if published.model not in PUBLISHED_FORMATS:
             raise ValueError(
                 f"{path}: there are no published weights for --model={published.model!r}; "
-                f"choose from {', '.join(LAYOUTS)}"
+                f"choose from {', '.join(PUBLISHED_FORMATS)}"
             )
-        layout = LAYOUTS[published.model]
+        layout = PUBLISHED_FORMATS[published.model]
         recipe = make_recipe(scheme, **published._asdict(), options=layout.options)
         state = to_ours(state_dict_of(content), layout)
         check_one_score(state, layout, path)
@@ -206,19 +206,19 @@ def refuse_contradiction(
     if given is None:
         return
     name = f"{own.model} on {own.backbone or 'no backbone'}"
-    told = f"{source} says that {path}" if source else f"{path}"
+    origin = f"{source} says that {path}" if source else f"{path}"
     remedy = "leave it out, or, where other checkpoints need it, give one for each"
     for option in ("model", "backbone"):
         value = getattr(given, option)
         if value not in (None, getattr(own, option)):
-            raise ValueError(f"--{option} {value}: {told} is {name}; {remedy}")
+            raise ValueError(f"--{option} {value}: {origin} is {name}; {remedy}")
     if given.output_stride not in (None, own.output_stride):
         raise ValueError(
-            f"--output-stride {given.output_stride}: {told} is {name} with "
+            f"--output-stride {given.output_stride}: {origin} is {name} with "
             f"{own.output_stride or 'none to choose'}; leave it out"
         )
     if given.lightweight and not own.lightweight:
-        raise ValueError(f"--lightweight: {told} is {name} that is not; leave it out")
+        raise ValueError(f"--lightweight: {origin} is {name} that is not; leave it out")
 
 
 def _description(path: Path | str) -> dict[str, Any]:
@@ -275,8 +275,8 @@ def load_matching(network: nn.Module, path: Path | str) -> str:
     state = content["ema"]["weights"] if content.get("ema") else state_dict_of(content)
     own = network.state_dict()
     model = next(name for name, kind in NETWORKS.items() if type(network) is kind)
-    if "recipe" not in content and model in LAYOUTS:
-        renamed = to_ours(state, LAYOUTS[model])
+    if "recipe" not in content and model in PUBLISHED_FORMATS:
+        renamed = to_ours(state, PUBLISHED_FORMATS[model])
         if len(renamed.keys() & own.keys()) > len(state.keys() & own.keys()):  # a published file
             state = renamed
     fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
@@ -287,8 +287,8 @@ def load_matching(network: nn.Module, path: Path | str) -> str:
         )
     network.load_state_dict(fits, strict=False)
     fresh = [k for k in own if k not in fits]
-    told = f"{path}: loaded {len(fits)} of {len(own)} entries"
-    return f"{told}; fresh: {', '.join(fresh[:SHOWN_KEYS])}" if fresh else told
+    report_line = f"{path}: loaded {len(fits)} of {len(own)} entries"
+    return f"{report_line}; fresh: {', '.join(fresh[:SHOWN_KEYS])}" if fresh else report_line
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -301,7 +301,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     convert.add_argument("source", metavar="IN", type=Path, help="published state dict (.pth)")
     convert.add_argument("target", metavar="OUT", type=Path, help="file to write (.pth)")
     convert.add_argument(
-        "--model", choices=sorted(LAYOUTS), help="may be left out if args.pkl lies beside IN"
+        "--model",
+        choices=sorted(PUBLISHED_FORMATS),
+        help="may be left out if args.pkl lies beside IN",
     )
     convert.add_argument(
         "--backbone", help="such as hrnet_w18 (default: the one usual with --model)"
@@ -322,7 +324,7 @@ def main(argv: list[str] | None = None) -> None:
     published = scheme = None
     if args.model is not None:
         published = Published(args.model, args.backbone, args.lightweight, args.output_stride)
-        scheme = LAYOUTS[args.model].scheme
+        scheme = PUBLISHED_FORMATS[args.model].scheme
         if scheme is None:
             raise ValueError(
                 f"--model {args.model}: which bands and classes {args.source} has is in its "

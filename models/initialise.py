@@ -61,15 +61,15 @@ def start_network(
     if pretrained == "":
         local = find_pretrained(NETWORKS[model].timm_names.get(backbone, backbone))
     download = pretrained == "" and local is None
-    network, told = network_of(recipe, pretrained=download), "random weights"
+    network, source = network_of(recipe, pretrained=download), "random weights"
     if local is not None:
         load_pretrained(network.backbone, local)
-        told = f"ImageNet weights from {local}"
+        source = f"ImageNet weights from {local}"
     elif download:
-        told = "ImageNet weights downloaded by timm"
+        source = "ImageNet weights downloaded by timm"
     if model == "tfinet":
         init_tfinet(network, keep_backbone=init != "released")
-        told += ", then all drawn anew (--init released)" if init == "released" else ""
+        source += ", then all drawn anew (--init released)" if init == "released" else ""
     if pretrain_from:
-        told = load_matching(network, pretrain_from)
-    return network, told
+        source = load_matching(network, pretrain_from)
+    return network, source

@@ -12,7 +12,7 @@ from utils.schemes import NAIC2020, SECOND, change_scheme, dfc_scheme
 from utils.structures import Scheme
 
 
-class Layout(NamedTuple):
+class StateDictFormat(NamedTuple):
     """How a published state dict names the entries of one of our networks."""
 
     prefixes: Mapping[str, str]  # beginnings of keys, theirs -> ours; the rest of a key stays
@@ -49,10 +49,10 @@ _MMSEG = {  # the stem's last batch norm is timm's bn1
     "backbone.": "backbone.body.",
 }
 # --model: its published layout
-LAYOUTS: dict[str, Layout] = {
-    "fcn": Layout(_SENSEEARTH, "change_head.head.4", says_unchanged=True),
-    "pspnet": Layout(_SENSEEARTH, "change_head.conv5.5", says_unchanged=True),
-    "deeplabv3plus": Layout(
+PUBLISHED_FORMATS: dict[str, StateDictFormat] = {
+    "fcn": StateDictFormat(_SENSEEARTH, "change_head.head.4", says_unchanged=True),
+    "pspnet": StateDictFormat(_SENSEEARTH, "change_head.conv5.5", says_unchanged=True),
+    "deeplabv3plus": StateDictFormat(
         {
             **_SENSEEARTH,
             "head_bin.": "change_head.aspp.",
@@ -63,27 +63,27 @@ LAYOUTS: dict[str, Layout] = {
         "change_head.classifier",
         says_unchanged=True,
     ),
-    "unetplusplus": Layout(
+    "unetplusplus": StateDictFormat(
         _SMP,
         "change_head.classifier",
         says_unchanged=False,
         options={"fusion": "difference"},
         scheme=change_scheme(("grey",), "joint"),
     ),
-    "tfinet": Layout(
+    "tfinet": StateDictFormat(
         _TFINET, "aggregation.head.0", says_unchanged=True, unused=("resnet.fc.", "neck.alpha")
     ),
-    "siamese_unet": Layout(
+    "siamese_unet": StateDictFormat(
         _XVIEW2,
         "final.0",
         says_unchanged=False,
         options={"symmetric": False},
         scheme=change_scheme(("red", "green", "blue"), "joint"),
     ),
-    "dfc_deeplabv3plus": Layout(_DFC, scheme=None),
-    "plain_unet": Layout({}, scheme=None),
-    "mmseg_pspnet": Layout(_MMSEG, scheme=NAIC2020),
-    "mmseg_deeplabv3plus": Layout(_MMSEG, scheme=NAIC2020),
+    "dfc_deeplabv3plus": StateDictFormat(_DFC, scheme=None),
+    "plain_unet": StateDictFormat({}, scheme=None),
+    "mmseg_pspnet": StateDictFormat(_MMSEG, scheme=NAIC2020),
+    "mmseg_deeplabv3plus": StateDictFormat(_MMSEG, scheme=NAIC2020),
 }
 
 
@@ -183,7 +183,7 @@ def state_dict_of(content: dict[str, Any]) -> dict[str, Tensor]:
     return state
 
 
-def to_ours(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+def to_ours(state: dict[str, Tensor], layout: StateDictFormat) -> dict[str, Tensor]:
     """A published state dict in our names and our polarity (change > 0 is changed).
 
     Keys that the layout does not know stay as they are, for the loader to complain of.
@@ -200,13 +200,13 @@ def to_ours(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     return renamed
 
 
-def their_key(key: str, layout: Layout) -> str:
+def their_key(key: str, layout: StateDictFormat) -> str:
     """Our name of an entry -> its published name; the inverse of `to_ours`' names."""
     theirs = next((p for p, ours in layout.prefixes.items() if key.startswith(ours)), "")
     return theirs + key.removeprefix(layout.prefixes.get(theirs, ""))
 
 
-def check_one_score(state: Mapping[str, Tensor], layout: Layout, source: object) -> None:
+def check_one_score(state: Mapping[str, Tensor], layout: StateDictFormat, source: object) -> None:
     """Refuses weights, in our names, whose change classifier gives other than one score a pixel.
 
     Raises:
@@ -216,9 +216,9 @@ def check_one_score(state: Mapping[str, Tensor], layout: Layout, source: object)
         return
     weight = state.get(f"{layout.change_classifier}.weight")
     if weight is not None and len(weight) != 1:
-        told = ", as xView2's models do (four levels of damage and the buildings)"
+        note = ", as xView2's models do (four levels of damage and the buildings)"
         raise ValueError(
-            f"{source} gives {len(weight)} scores a pixel{told if len(weight) == 5 else ''}; a "
+            f"{source} gives {len(weight)} scores a pixel{note if len(weight) == 5 else ''}; a "
             "change network gives one, so it can only be trained on from there: "
             f"train.py --pretrain-from {source}"
         )

@@ -60,9 +60,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if "cache_dir" in given and args.cache != "disk":
         parser.error("--cache-dir is for --cache disk; leave it out, or pass --cache disk")
     if args.grad_checkpointing and args.compile:
-        told = "or pass --no-grad-checkpointing or --no-compile beside --resume"
+        remedy = "or pass --no-grad-checkpointing or --no-compile beside --resume"
         parser.error(
-            f"--grad-checkpointing and --compile exclude each other; leave one out, {told}"
+            f"--grad-checkpointing and --compile exclude each other; leave one out, {remedy}"
         )
     return args
 

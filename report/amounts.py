@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from report.parts import Amounts, Part, Report
+from report.parts import Amounts, Report, Section
 from report.words import area, between, largest, percent, short_number
 from utils.figures import charts
 from utils.structures import Scheme
@@ -94,7 +94,7 @@ def overview(report: Report) -> dict[str, Any] | None:
     }
 
 
-def _map_row(part: Part, number: int, report: Report) -> dict[str, Any]:
+def _map_row(part: Section, number: int, report: Report) -> dict[str, Any]:
     amounts = part.amounts
     row = {"name": part.title, "number": number, "total": area(amounts.total, amounts.unit)}
     if not amounts.total:

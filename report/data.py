@@ -19,7 +19,7 @@ from report.files import (
     scheme_of_checkpoint,
     scheme_of_masks,
 )
-from report.parts import Amounts, Part, Report, TrainingRun
+from report.parts import Amounts, Report, Section, TrainingRun
 from report.pictures import picture_data
 from report.tiles import (
     RANK_NAMES,
@@ -172,7 +172,7 @@ def _part(
     folders: Mapping[str, str] | list[str] | None,
     images: int,
     longest: int,
-) -> Part:
+) -> Section:
     """Counts, scores and pictures of a folder of masks."""
     sources = find_sources(tiles.part, tiles.names, roots, _renamed(folders))
     if sources and scheme.task == "binary_change" and not tiles.pseudo:
@@ -190,7 +190,7 @@ def _part(
     amounts = Amounts(
         counts.transitions, counts.classes, float(changed.sum() + counts.unchanged), "px"
     )
-    return Part(
+    return Section(
         tiles.part,
         _title(tiles),
         len(tiles.names),
@@ -233,7 +233,7 @@ def _metrics_files(outdir: Path) -> list[Path]:
     return [path for path in found if path.stem not in ("pseudo_labels", "threshold")]
 
 
-def _unseen_parts(outdir: Path, runs: list[TrainingRun] | None, shown: set[str]) -> list[Part]:
+def _unseen_parts(outdir: Path, runs: list[TrainingRun] | None, shown: set[str]) -> list[Section]:
     """Scores without masks: of a validation, say. Of one run only those that it wrote."""
     parts = []
     for path in _metrics_files(outdir):
@@ -243,7 +243,7 @@ def _unseen_parts(outdir: Path, runs: list[TrainingRun] | None, shown: set[str])
         if runs is not None and not any(_is_of(metrics, run) for run in runs):
             continue
         title = {"val": "Validation"}.get(path.stem, f"Scores of {path.stem}")
-        parts.append(Part(path.stem, title, 0, [], [], None, metrics))
+        parts.append(Section(path.stem, title, 0, [], [], None, metrics))
     return parts
 
 

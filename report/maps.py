@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from report.files import bounded, read_bounded, read_json, scheme_of_checkpoint
 from report.images import Grid, read_dates
-from report.parts import Amounts, Part, Report, add_up
+from report.parts import Amounts, Report, Section, add_up
 from report.pictures import picture_data
 from report.sums import read_amounts
 from report.tiles import Picture
@@ -61,7 +61,7 @@ def report_of_maps(folder: Path, maps: Sequence[Path], images: int, longest: int
         pictures = [picture_data(picture, scheme)] if picture else []
         title = "Map" if path == folder else path.name
         brief = number not in shown
-        part = Part(path.name, title, 1, pictures, [], amounts[number], None, note=note)
+        part = Section(path.name, title, 1, pictures, [], amounts[number], None, note=note)
         parts.append(part._replace(brief=brief))
     used = dict.fromkeys(str(p) for record in records for p in record.get("checkpoints", ()))
     heading = "Prediction" if len(maps) == 1 else f"Prediction of {maps[0].name}"

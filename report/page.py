@@ -8,7 +8,7 @@ from PIL import Image
 
 from report.amounts import amounts_of, overview
 from report.files import finite
-from report.parts import Part, Report, TrainingRun
+from report.parts import Report, Section, TrainingRun
 from report.pictures import jpeg_uri, png_uri
 from report.scores import METRICS, scores
 from report.words import lead, percent
@@ -68,12 +68,12 @@ def _own(scheme: Scheme) -> list[tuple[str, tuple[int, int, int]]]:
     return entries[-max(scheme.num_classes, 1) :]
 
 
-def _lacks_data(part: Part) -> bool:
+def _lacks_data(part: Section) -> bool:
     lacking = any(picture["no_data"] for picture in part.pictures)
     return lacking or bool(part.amounts and part.amounts.no_data)
 
 
-def _section(part: Part, number: int, scheme: Scheme) -> dict[str, Any]:
+def _section(part: Section, number: int, scheme: Scheme) -> dict[str, Any]:
     return {
         "number": number,
         "title": part.title,

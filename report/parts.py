@@ -24,7 +24,7 @@ class Amounts(NamedTuple):
         return 0.0 if self.transitions is None else float(self.transitions.sum())
 
 
-class Part(NamedTuple):
+class Section(NamedTuple):
     """Tiles of one part, or the map of one scene."""
 
     name: str
@@ -53,7 +53,7 @@ class Report(NamedTuple):
 
     folder: Path
     scheme: Scheme
-    parts: list[Part]
+    parts: list[Section]
     runs: list[TrainingRun]
     pseudo: dict[str, Any] | None  # metrics/pseudo_labels.json
     teachers: list[str]

@@ -18,7 +18,7 @@ def endless(batches: DataLoader, start_step: int) -> Iterator[Sample]:
         epoch, skip = epoch + 1, 0
 
 
-def parts_of(batch: Sample, count: int) -> Iterator[tuple[Sample, bool]]:
+def micro_batches(batch: Sample, count: int) -> Iterator[tuple[Sample, bool]]:
     """A batch cut into `count` parts (--accumulate), each with whether it is the last.
 
     In a row, so that the i-th parts of all ranks are together the i-th part of one process.

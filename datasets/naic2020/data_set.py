@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.checks import Part, check_parts
+from datasets.checks import FoundFiles, check_parts
 from datasets.codecs import LabelError, read_stored, refuse_unknown
 from datasets.entry import DatasetEntry
 from datasets.image_files import FileReader, Fit, check_files
@@ -120,7 +120,8 @@ def check_naic2020(
         there = {part: path for part, path in paths.items() if path.is_file()}
         paths = there or {"train": paths["train"]}
     found = {
-        part: Part(str(path.resolve()), read_annotations(path), []) for part, path in paths.items()
+        part: FoundFiles(str(path.resolve()), read_annotations(path), [])
+        for part, path in paths.items()
     }
     reader = FileReader([], scheme, read_naic_label)
     return check_parts(

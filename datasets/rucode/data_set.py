@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets.bands import NAMED, RGB, band_names, band_numbers
-from datasets.checks import Part, check_scenes
+from datasets.checks import FoundFiles, check_scenes
 from datasets.codecs import find_coding
 from datasets.entry import DatasetEntry
 from datasets.layout import DataError, Problem, find_files
@@ -129,7 +129,7 @@ def check_rucode(
     found = {}
     for part in parts or _parts(root, folders):
         key = f"{_place(root, 'images', folders).resolve()} {part}"
-        found[part] = Part(key, *list_rucode(root, part, scheme, folders))
+        found[part] = FoundFiles(key, *list_rucode(root, part, scheme, folders))
     coding = _coding(root, folders, label_coding)
     return check_scenes(root, found, scheme, coding, num_bands=NUM_BANDS, **options)
 

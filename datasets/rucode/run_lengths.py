@@ -20,7 +20,7 @@ SHOWN_IDS = 5  # in an error
 MAX_TEXT = 2**31 - 1  # characters of one mask; csv's own limit is 131072
 
 
-def encode(mask: np.ndarray) -> str:
+def to_run_lengths(mask: np.ndarray) -> str:
     """The runs of a mask (H, W) of 0 and 1 = changed, or bool."""
     mask = np.asarray(mask)
     if mask.ndim != 2:
@@ -30,8 +30,8 @@ def encode(mask: np.ndarray) -> str:
     return encoder.text()
 
 
-def decode(text: str, height: int, width: int) -> np.ndarray:
-    """The mask (H, W) uint8, 1 = changed, of the runs that `encode` gives.
+def from_run_lengths(text: str, height: int, width: int) -> np.ndarray:
+    """The mask (H, W) uint8, 1 = changed, of the runs that `to_run_lengths` gives.
 
     Raises:
         ValueError: not pairs of whole numbers, runs outside the mask, not in order or overlapping.

@@ -243,7 +243,7 @@ def _check_patch(reader: SentinelReader, index: int) -> list[Problem]:
             with open_tiff(path) as file:
                 refuse_bands(path, kind, file.count)
         except FileNotFoundError:
-            return []  # told already
+            return []  # a missing file is reported when the folder is listed
         except OSError as error:
             problems.append(Problem("unreadable", str(error)))
         except ValueError as error:
@@ -255,7 +255,7 @@ def _read_problems(reader: SentinelReader, index: int) -> list[Problem]:
     try:
         reader.read(index)
     except FileNotFoundError:
-        return []  # told already
+        return []  # a missing file is reported when the folder is listed
     except LabelError as error:
         return [Problem("label values", str(error))]
     except OSError as error:

@@ -6,10 +6,10 @@ import pytest
 from datasets.rucode.run_lengths import (
     COLUMNS_AT_ONCE,
     StripEncoder,
-    decode,
-    encode,
+    from_run_lengths,
     read_sample_ids,
     read_submission,
+    to_run_lengths,
     write_submission,
 )
 
@@ -43,23 +43,26 @@ def write_csv(path, *lines: str):
 
 
 def test_the_published_example():
-    assert encode(np.array([[0, 1, 1], [1, 1, 0]])) == "2 4"
-    assert decode("2 4", 2, 3).tolist() == [[0, 1, 1], [1, 1, 0]]
+    assert to_run_lengths(np.array([[0, 1, 1], [1, 1, 0]])) == "2 4"
+    assert from_run_lengths("2 4", 2, 3).tolist() == [[0, 1, 1], [1, 1, 0]]
 
 
 def test_full_and_empty_masks():
-    assert encode(np.zeros((4, 5))) == "" and encode(np.ones((4, 5))) == "1 20"
-    assert decode("", 2, 2).tolist() == [[0, 0], [0, 0]] and decode("1 4", 2, 2).all()
-    assert encode(np.zeros((0, 3))) == ""
+    assert to_run_lengths(np.zeros((4, 5))) == "" and to_run_lengths(np.ones((4, 5))) == "1 20"
+    assert (
+        from_run_lengths("", 2, 2).tolist() == [[0, 0], [0, 0]]
+        and from_run_lengths("1 4", 2, 2).all()
+    )
+    assert to_run_lengths(np.zeros((0, 3))) == ""
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_random_masks_match_a_plain_loop_and_read_back(shape):
     for seed in range(30):
         mask = random_mask(seed, shape)
-        text = encode(mask)
-        assert text == slow_encode(mask) == encode(mask.astype(bool)), seed
-        back = decode(text, *shape)
+        text = to_run_lengths(mask)
+        assert text == slow_encode(mask) == to_run_lengths(mask.astype(bool)), seed
+        back = from_run_lengths(text, *shape)
         assert back.dtype == np.uint8 and back.flags.c_contiguous
         np.testing.assert_array_equal(back, mask)
 
@@ -68,7 +71,7 @@ def test_runs_go_on_where_the_encoder_changes_blocks():
     mask = np.zeros((3, 2 * COLUMNS_AT_ONCE + 5), np.uint8)
     mask[2, COLUMNS_AT_ONCE - 1] = mask[:2, COLUMNS_AT_ONCE] = 1  # one run over the border
     mask[:, 2 * COLUMNS_AT_ONCE :] = 1  # one that begins at a border
-    assert encode(mask) == f"{3 * COLUMNS_AT_ONCE} 3 {6 * COLUMNS_AT_ONCE + 1} 15"
+    assert to_run_lengths(mask) == f"{3 * COLUMNS_AT_ONCE} 3 {6 * COLUMNS_AT_ONCE + 1} 15"
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -79,7 +82,7 @@ def test_strips_in_any_order_give_the_text_of_the_whole(seed):
     encoder = StripEncoder(37, 29)
     for i in rng.permutation(5):
         encoder.add(cuts[i], mask[cuts[i] : cuts[i + 1]])
-    assert encoder.text() == encode(mask)
+    assert encoder.text() == to_run_lengths(mask)
 
 
 def test_strips_cost_a_bit_a_pixel():
@@ -105,7 +108,7 @@ def test_impossible_strips_are_errors():
     with pytest.raises(ValueError, match="3 rows were never added, the first is 0"):
         encoder.text()
     with pytest.raises(ValueError, match=r"\(H, W\)"):
-        encode(np.zeros((1, 2, 2)))
+        to_run_lengths(np.zeros((1, 2, 2)))
 
 
 @pytest.mark.parametrize(
@@ -125,11 +128,11 @@ def test_impossible_strips_are_errors():
 )
 def test_impossible_texts_are_errors(text, message):
     with pytest.raises(ValueError, match=message):
-        decode(text, 2, 3)
+        from_run_lengths(text, 2, 3)
 
 
 def test_runs_that_touch_read_as_one():
-    np.testing.assert_array_equal(decode("1 2 3 2", 2, 3), decode("1 4", 2, 3))
+    np.testing.assert_array_equal(from_run_lengths("1 2 3 2", 2, 3), from_run_lengths("1 4", 2, 3))
 
 
 def test_submission_has_the_order_of_the_sample_and_reads_back(tmp_path):
@@ -144,7 +147,7 @@ def test_submission_has_the_order_of_the_sample_and_reads_back(tmp_path):
 
 
 def test_a_mask_longer_than_the_csv_module_allows_reads_back(tmp_path):
-    text = encode(np.indices((300, 300)).sum(0) % 2)
+    text = to_run_lengths(np.indices((300, 300)).sum(0) % 2)
     assert len(text) > 131072
     write_submission(tmp_path / "out.csv", [("a", text)], ["a"])
     assert read_submission(tmp_path / "out.csv") == {"a": text}

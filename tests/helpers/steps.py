@@ -5,7 +5,7 @@ from torch import nn
 
 from models.normalise import Normalise
 from training.losses import Loss, LossTerms
-from training.steps import parts_of
+from training.steps import micro_batches
 from utils import distributed
 from utils.distributed import gradients_synced
 from utils.precision import autocast
@@ -24,7 +24,7 @@ def forward_backward(
     """Gradients of one batch, worked through in parts; this rank's share of the losses."""
     scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
     pixels, each = loss.count_pixels(batch, parts), []
-    for part, is_last in parts_of(batch, parts):
+    for part, is_last in micro_batches(batch, parts):
         with gradients_synced(network, is_last):
             with autocast(part.images.device, amp):
                 logits = network(normalise(part.images))

@@ -8,7 +8,7 @@ import rasterio
 import torch
 
 from helpers.map_data import COLOURS, PLACE, UTM
-from maps.layers import Georeference, MapParts, layers_of, map_values, stored
+from maps.layers import Georeference, MapRows, layers_of, map_values, stored
 from utils.schemes import NAIC2020, SECOND
 from utils.structures import Scheme
 
@@ -16,7 +16,7 @@ ROWS = [0, 40, 80]
 PLACED = Georeference(100, 90, rasterio.CRS.from_string(UTM), PLACE)
 
 
-def random_rows(parts: MapParts, row: int, seed: int = 0) -> dict[str, np.ndarray]:
+def random_rows(parts: MapRows, row: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Values of one part, some without data."""
     rng = np.random.default_rng((seed, row))
     values = {}
@@ -32,7 +32,7 @@ def random_rows(parts: MapParts, row: int, seed: int = 0) -> dict[str, np.ndarra
 
 
 def written(folder, scheme: Scheme, place: Georeference = PLACED):
-    parts = MapParts(folder / "parts", layers_of(scheme), place, ROWS)
+    parts = MapRows(folder / "parts", layers_of(scheme), place, ROWS)
     values = [random_rows(parts, row) for row in range(len(ROWS))]
     for row, part in enumerate(values):
         parts.write(folder, row, part)
@@ -65,7 +65,7 @@ def test_a_layer_holds_its_parts_in_their_place(tmp_path, scheme):
 def test_files_are_cloud_optimized_with_overviews(tmp_path):
     cogeo = pytest.importorskip("rio_cogeo")
     place = PLACED._replace(height=1100, width=600)
-    parts = MapParts(tmp_path / "parts", layers_of(COLOURS), place, [0, 500])
+    parts = MapRows(tmp_path / "parts", layers_of(COLOURS), place, [0, 500])
     for row in range(2):
         parts.write(tmp_path, row, random_rows(parts, row))
     for layer in parts.layers:
@@ -81,7 +81,7 @@ def test_files_are_cloud_optimized_with_overviews(tmp_path):
 def test_overviews_show_the_commonest_class(tmp_path):
     place = PLACED._replace(height=520, width=600)
     layer = next(x for x in layers_of(SECOND) if x.name == "date1")
-    parts = MapParts(tmp_path / "parts", [layer], place, [0])
+    parts = MapRows(tmp_path / "parts", [layer], place, [0])
     # the mean colour of two pixels of 1, one of 5 and one of 6 is nearer to 5
     parts.write(tmp_path, 0, {"date1": np.tile(np.array([[1, 5], [6, 1]], np.uint8), (260, 300))})
     parts.join(layer, tmp_path / "date1.tif")

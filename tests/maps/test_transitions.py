@@ -6,14 +6,14 @@ from rasterio.windows import Window
 
 from maps.transitions import (
     code_dtype,
-    decode,
-    encode,
+    from_codes,
     names,
     nodata_code,
     num_codes,
     pair,
     palette,
     read_codes,
+    to_codes,
 )
 from utils.figures.colour_vision import (
     VISIONS,
@@ -31,21 +31,21 @@ BINARY = change_scheme(("red", "green", "blue"), "none")
 def test_codes_are_those_of_the_formula():
     # K = 6: 1 + (from - 1) * 6 + (to - 1)
     date1, date2 = np.array([[0, 1, 1], [2, 6, 6]]), np.array([[0, 1, 2], [1, 6, 5]])
-    np.testing.assert_array_equal(encode(date1, date2, 6), [[0, 1, 2], [7, 36, 35]])
+    np.testing.assert_array_equal(to_codes(date1, date2, 6), [[0, 1, 2], [7, 36, 35]])
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 6, 15, 16, 254])
 def test_every_code_survives_the_round_trip(num_classes):
     codes = np.append(np.arange(num_codes(num_classes)), nodata_code(num_classes))
-    dates = decode(codes, num_classes)
+    dates = from_codes(codes, num_classes)
     assert dates[0].dtype == np.uint8 and dates[0].max() == IGNORE_INDEX
-    back = encode(*dates, num_classes)
+    back = to_codes(*dates, num_classes)
     assert back.dtype == code_dtype(num_classes)
     np.testing.assert_array_equal(back, codes)
-    torch_dates = decode(torch.from_numpy(codes), num_classes)
+    torch_dates = from_codes(torch.from_numpy(codes), num_classes)
     for tensor, array in zip(torch_dates, dates, strict=True):
         assert torch.equal(tensor, torch.from_numpy(array).long())
-    assert torch.equal(encode(*torch_dates, num_classes), torch.from_numpy(codes).long())
+    assert torch.equal(to_codes(*torch_dates, num_classes), torch.from_numpy(codes).long())
 
 
 @pytest.mark.parametrize("num_classes", [0, 1, 6])
@@ -54,7 +54,7 @@ def test_pair_says_the_same_as_decode(num_classes):
     if num_classes == 0:
         assert pairs == [(0, 0), (0, 0)]
         return
-    first, second = decode(np.arange(num_codes(num_classes)), num_classes)
+    first, second = from_codes(np.arange(num_codes(num_classes)), num_classes)
     assert pairs == list(zip(first.tolist(), second.tolist(), strict=True))
 
 
@@ -66,29 +66,32 @@ def test_the_smallest_type_is_taken_that_also_holds_no_data():
 
 def test_classes_everywhere_need_the_change_mask():
     date1, date2 = np.array([1, 1, 3]), np.array([1, 2, 3])
-    np.testing.assert_array_equal(encode(date1, date2, 6, np.array([0, 1, 1])), [0, 2, 15])
-    np.testing.assert_array_equal(encode(date1, date2, 6), [1, 2, 15])
+    np.testing.assert_array_equal(to_codes(date1, date2, 6, np.array([0, 1, 1])), [0, 2, 15])
+    np.testing.assert_array_equal(to_codes(date1, date2, 6), [1, 2, 15])
     boolean = torch.tensor([False, True, True])
-    codes = encode(torch.from_numpy(date1), torch.from_numpy(date2), 6, boolean)
+    codes = to_codes(torch.from_numpy(date1), torch.from_numpy(date2), 6, boolean)
     assert codes.tolist() == [0, 2, 15]
 
 
 def test_no_data_at_one_date_or_in_the_mask_is_no_data():
     date1, date2 = np.array([255, 1, 1], np.uint8), np.array([1, 255, 2], np.uint8)
-    np.testing.assert_array_equal(encode(date1, date2, 6), [255, 255, 2])
-    masked = encode(date1, date2, 6, np.array([1, 1, 255], np.uint8))
+    np.testing.assert_array_equal(to_codes(date1, date2, 6), [255, 255, 2])
+    masked = to_codes(date1, date2, 6, np.array([1, 1, 255], np.uint8))
     np.testing.assert_array_equal(masked, [255, 255, 255])
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: encode(np.array([7]), np.array([1]), 6), "1 pixels hold a value outside"),
-        (lambda: encode(np.array([0]), np.array([1]), 6, np.array([1])), "outside of the classes"),
-        (lambda: encode(np.zeros(3, int), np.zeros(2, int), 6), "one grid"),
-        (lambda: decode(np.array([37]), 6), "outside of the classes or codes"),
-        (lambda: decode(np.array([-1]), 6), "outside of the classes or codes"),
-        (lambda: decode(np.array([1]), 0), "binary change has no classes"),
+        (lambda: to_codes(np.array([7]), np.array([1]), 6), "1 pixels hold a value outside"),
+        (
+            lambda: to_codes(np.array([0]), np.array([1]), 6, np.array([1])),
+            "outside of the classes",
+        ),
+        (lambda: to_codes(np.zeros(3, int), np.zeros(2, int), 6), "one grid"),
+        (lambda: from_codes(np.array([37]), 6), "outside of the classes or codes"),
+        (lambda: from_codes(np.array([-1]), 6), "outside of the classes or codes"),
+        (lambda: from_codes(np.array([1]), 0), "binary change has no classes"),
         (lambda: num_codes(255), "255 classes: codes exist for 0..254"),
     ],
 )

@@ -23,7 +23,14 @@ from inference.ensemble import load_ensemble
 from models.build import build_network
 from models.checkpoints import load_matching, load_network, load_strictly, scheme_of, trained_scheme
 from models.checkpoints import main as checkpoints_main
-from models.published import LAYOUTS, Published, described, state_dict_of, their_key, to_ours
+from models.published import (
+    PUBLISHED_FORMATS,
+    Published,
+    described,
+    state_dict_of,
+    their_key,
+    to_ours,
+)
 from utils.schemes import NAIC2020, dfc_scheme
 from utils.state_files import read_file
 
@@ -131,7 +138,7 @@ def test_a_published_layout_loads_to_the_last_entry(state_of, loaded, model):
     own = network.state_dict()
     assert len(state) == len(own) == ENTRIES[model]
     for key, value in own.items():
-        assert torch.equal(value, state[their_key(key, LAYOUTS[model])]), key
+        assert torch.equal(value, state[their_key(key, PUBLISHED_FORMATS[model])]), key
     assert recipe["task"] == "land_cover" and not network.training
     assert recipe["output_stride"] == STRIDES[model]
     assert scheme_of(recipe) == description(model)[1]
@@ -195,7 +202,7 @@ def test_the_auxiliary_head_computes_what_the_published_one_does(state_of, loade
 
 @pytest.mark.parametrize("model", ENTRIES)
 def test_every_missing_entry_is_named_as_published(model):
-    layout, published = LAYOUTS[model], layout_of(model)
+    layout, published = PUBLISHED_FORMATS[model], layout_of(model)
     network = on_meta(model)
     state = {k: torch.empty(shape, device="meta") for k, (shape, _) in published.items()}
     state, shown = to_ours(state, layout), partial(their_key, layout=layout)
@@ -222,9 +229,9 @@ def test_every_missing_entry_is_named_as_published(model):
 def test_an_extra_entry_is_named(model, key):
     published = {**layout_of(model), key: ((1,), torch.float32)}
     state = {k: torch.empty(shape, device="meta") for k, (shape, _) in published.items()}
-    shown = partial(their_key, layout=LAYOUTS[model])
+    shown = partial(their_key, layout=PUBLISHED_FORMATS[model])
     with pytest.raises(ValueError, match="unknown") as error:
-        load_strictly(on_meta(model), to_ours(state, LAYOUTS[model]), "a.pth", shown)
+        load_strictly(on_meta(model), to_ours(state, PUBLISHED_FORMATS[model]), "a.pth", shown)
     assert f"unknown (1): {key}." in str(error.value)
 
 
@@ -375,7 +382,7 @@ def small_psp() -> tuple[torch.nn.Module, dict]:
     network = build_network(
         "mmseg_pspnet", "resnet50c", num_classes=8, task="land_cover", lightweight=True
     )
-    layout = LAYOUTS["mmseg_pspnet"]
+    layout = PUBLISHED_FORMATS["mmseg_pspnet"]
     return network, {their_key(k, layout): v for k, v in network.state_dict().items()}
 
 

@@ -12,7 +12,7 @@ from helpers.plain_reference import published_layout, random_state
 from models.build import build_network
 from models.checkpoints import load_matching, load_network, load_strictly
 from models.checkpoints import main as checkpoints_main
-from models.published import LAYOUTS, Published, their_key, to_ours
+from models.published import PUBLISHED_FORMATS, Published, their_key, to_ours
 from utils.state_files import read_file
 from utils.structures import Scheme
 
@@ -49,7 +49,7 @@ def network_on_meta(what: Published):
             num_classes=0,
             task="binary_change",
             in_channels=len(SCHEMES[what.model].bands),
-            options=LAYOUTS[what.model].options,
+            options=PUBLISHED_FORMATS[what.model].options,
         )
 
 
@@ -63,8 +63,8 @@ def test_a_published_layout_loads_to_the_last_entry(tmp_path, states, what, entr
     own = network.state_dict()
     assert len(state) == len(own) == entries
     for key, value in own.items():
-        assert torch.equal(value, state[their_key(key, LAYOUTS[what.model])]), key
-    assert recipe["options"] == dict(LAYOUTS[what.model].options)
+        assert torch.equal(value, state[their_key(key, PUBLISHED_FORMATS[what.model])]), key
+    assert recipe["options"] == dict(PUBLISHED_FORMATS[what.model].options)
 
 
 @pytest.mark.parametrize("what", [SIAMESE, UNETPLUSPLUS])
@@ -94,7 +94,7 @@ def test_published_weights_sure_of_change_predict_it(tmp_path, states, what, cla
 
 @pytest.mark.parametrize("what", [SIAMESE, UNETPLUSPLUS])
 def test_every_missing_entry_is_named_as_published(states, what):
-    layout = LAYOUTS[what.model]
+    layout = PUBLISHED_FORMATS[what.model]
     network, state = network_on_meta(what), to_ours(states[what.model], layout)
     shown = partial(their_key, layout=layout)
     for key in state:
@@ -115,7 +115,7 @@ def test_every_missing_entry_is_named_as_published(states, what):
     ],
 )
 def test_an_extra_entry_is_named(states, what, key):
-    layout = LAYOUTS[what.model]
+    layout = PUBLISHED_FORMATS[what.model]
     state = to_ours({**states[what.model], key: torch.zeros(1)}, layout)
     shown = partial(their_key, layout=layout)
     with pytest.raises(ValueError, match="unknown") as error:
@@ -131,8 +131,8 @@ def test_the_backbone_of_the_siamese_unet_is_not_that_of_other_networks():
 
 
 def test_the_published_schemes_are_those_of_the_data_set(tmp_path):
-    assert LAYOUTS["siamese_unet"].scheme == rucode_scheme(tmp_path)
-    assert LAYOUTS["unetplusplus"].scheme == rucode_scheme(tmp_path, bands=["grey"])
+    assert PUBLISHED_FORMATS["siamese_unet"].scheme == rucode_scheme(tmp_path)
+    assert PUBLISHED_FORMATS["unetplusplus"].scheme == rucode_scheme(tmp_path, bands=["grey"])
 
 
 def test_convert_makes_a_file_that_says_what_it_is(tmp_path, states):
@@ -194,7 +194,7 @@ def test_pretrain_from_five_outputs_takes_all_but_the_classifier(tmp_path, xview
     told = load_matching(network, tmp_path / "a.pth")
     assert "loaded 420 of 422 entries; fresh: final.0.weight, final.0.bias" in told
     assert torch.equal(network.final[0].weight, final)
-    layout = LAYOUTS["siamese_unet"]
+    layout = PUBLISHED_FORMATS["siamese_unet"]
     for key, value in network.state_dict().items():
         if not key.startswith("final."):
             assert torch.equal(value, xview2[their_key(key, layout)]), key

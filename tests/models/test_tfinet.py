@@ -11,12 +11,12 @@ from helpers.plain_reference import published_layout, random_state
 from models.build import build_network
 from models.checkpoints import load_matching, load_network, load_strictly
 from models.initialise import init_tfinet
-from models.published import LAYOUTS, Published, their_key, to_ours
+from models.published import PUBLISHED_FORMATS, Published, their_key, to_ours
 from models.tfinet import ClassDecoder, FeatureInteraction, LocalContext, ResidualConv, TFINet
 from utils.schemes import SECOND
 
 NAME = "tfinet_resnet18"
-LAYOUT = LAYOUTS["tfinet"]
+LAYOUT = PUBLISHED_FORMATS["tfinet"]
 UNREAD = ["neck.alpha", "resnet.fc.bias", "resnet.fc.weight"]
 
 

@@ -22,7 +22,7 @@ from report import write_report
 from report.amounts import amounts_of
 from report.data import collect
 from report.files import bounded, files_by_id, read_bounded, read_classes
-from report.parts import Amounts, Part, Report
+from report.parts import Amounts, Report, Section
 from report.pictures import CHANGED, NO_DATA, NO_VALUE, class_map
 from report.tiles import Picture, Tiles, choose, tile_score, with_coding
 from report.words import GAP, area, lead, percent
@@ -166,7 +166,7 @@ def lead_of(transitions, classes=("tree", "water"), total=100.0, maps=1) -> str:
     """The headline of maps of a change, in hectares."""
     scheme = Scheme("semantic_change", classes, ((0, 0, 0),) * 3)
     amounts = Amounts(np.array(transitions, float), None, total, "ha")
-    parts = [Part("a", "a", 1, [], [], amounts, None)] * maps
+    parts = [Section("a", "a", 1, [], [], amounts, None)] * maps
     sums = amounts if maps > 1 else None
     text = lead(Report(Path("x"), scheme, parts, [], None, [], [], {}, None, True, sums))
     return text.replace(GAP, " ")
@@ -215,7 +215,7 @@ def test_headline_of_land_cover_has_a_subject(classes, text):
     names = ("tree", "water", "ground")[: len(classes)]
     scheme = Scheme("land_cover", names, ((0, 0, 0),) * (len(names) + 1))
     amounts = Amounts(None, np.array(classes, float), 100.0, "ha")
-    parts = [Part("a", "a", 1, [], [], amounts, None)]
+    parts = [Section("a", "a", 1, [], [], amounts, None)]
     report = Report(Path("x"), scheme, parts, [], None, [], [], {}, None, True)
     assert lead(report).replace(GAP, " ") == text
 

@@ -13,7 +13,7 @@ from PIL import Image
 import test as script
 import train
 from datasets.build import build_dataset, find_scheme
-from datasets.rucode.run_lengths import decode
+from datasets.rucode.run_lengths import from_run_lengths
 from helpers.processes import run_alone, torchrun
 from helpers.tiny_data import make_binary, make_rucode, truncate
 from inference.views import TTA_VIEWS
@@ -161,7 +161,7 @@ def test_results_lie_where_the_images_do_and_agree_with_one_another(rucode):
             changed = m.read(1)
             assert np.array_equal(changed, p.read(1) > 0.45)
             assert m.colormap(1)[1][:3] == (220, 20, 60)
-        assert np.array_equal(decode(row["mask"], *changed.shape), changed)
+        assert np.array_equal(from_run_lengths(row["mask"], *changed.shape), changed)
     assert len(list((outdir / "figures" / "test").iterdir())) == 1
 
 

@@ -20,7 +20,7 @@ import test as tester
 from helpers.map_data import COLOURS, PLACE, UTM, save_network, scene, warp, write, write_pair
 from helpers.processes import torchrun
 from helpers.tiny_data import truncate
-from maps.layers import MapParts
+from maps.layers import MapRows
 from maps.progress import NAME, WorkFolder
 from utils.rasters.grids import shifted
 from utils.schemes import NAIC2020, SECOND, change_scheme
@@ -233,7 +233,7 @@ def test_an_interrupted_map_goes_on_to_the_same_bytes(
 ):
     words = [*pair, "--checkpoints", networks["semantic_change"]]
     run_predict(*words, "--out", tmp_path / "whole")
-    written, write_part = [], MapParts.write
+    written, write_part = [], MapRows.write
 
     def killed(self, folder, row, values):
         if len(written) == parts:
@@ -241,13 +241,13 @@ def test_an_interrupted_map_goes_on_to_the_same_bytes(
         written.append(row)
         write_part(self, folder, row, values)
 
-    monkeypatch.setattr(MapParts, "write", killed)
+    monkeypatch.setattr(MapRows, "write", killed)
     with pytest.raises(OSError, match="killed"):
         run_predict(*words, "--out", tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == [NAME]  # nothing under a final name
     written.clear()
     monkeypatch.setattr(
-        MapParts, "write", lambda s, f, r, v: (written.append(r), write_part(s, f, r, v))
+        MapRows, "write", lambda s, f, r, v: (written.append(r), write_part(s, f, r, v))
     )
     run_predict(*words, "--out", tmp_path / "out")
     assert "going on with an interrupted run" in capsys.readouterr().out
@@ -260,7 +260,7 @@ def test_an_interrupted_map_starts_anew_with_another_threshold(
 ):
     words = [*pair, "--checkpoints", networks["binary_change"], "--vector", "none"]
     with monkeypatch.context() as patch:
-        patch.setattr(MapParts, "join", lambda *_: 1 / 0)
+        patch.setattr(MapRows, "join", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run_predict(*words, "--out", tmp_path / "out")
     run_predict(*words, "--out", tmp_path / "out", "--threshold", "0.3")

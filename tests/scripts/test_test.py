@@ -11,7 +11,7 @@ from PIL import Image
 import test as script
 from datasets.codecs import read_label
 from helpers.networks import make_teachers
-from inference.destinations import evenly_spaced
+from inference.destinations import names_to_draw
 from report import write_report
 from utils.schemes import SECOND
 
@@ -174,9 +174,9 @@ def test_a_checkpoint_for_other_classes_is_refused(place):
 
 def test_evenly_chooses_at_equal_distances():
     names = [str(i) for i in range(10)]
-    assert evenly_spaced(names, 3) == {"0", "3", "6"}
-    assert evenly_spaced(names, 0) == set()
-    assert evenly_spaced(names, 99) == set(names)
+    assert names_to_draw(names, 3) == {"0", "3", "6"}
+    assert names_to_draw(names, 0) == set()
+    assert names_to_draw(names, 99) == set(names)
 
 
 def test_pseudo_labels_are_never_replaced_by_predictions(place):
