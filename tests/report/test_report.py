@@ -1,6 +1,8 @@
 """The report of what train.py, label.py and test.py write."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from utils.files import write_json
 from utils.schemes import SECOND, change_scheme
 from utils.structures import Scheme
 
+ROOT = Path(__file__).resolve().parents[2]
 BINARY = change_scheme(("red", "green", "blue"), "none")
 
 
@@ -411,3 +414,10 @@ def test_error_of_an_empty_folder_lists_those_below_that_work(tmp_path):
     assert str(error.value).splitlines()[-2:] == [
         f"  python -m report {top / 'a' / 'net3'}", "  ..."
     ]  # fmt: skip
+
+
+def test_the_old_command_still_works_and_names_the_new_one(tmp_path):
+    command = [sys.executable, "-m", "utils.report", str(tmp_path / "nothing")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "python -m report" in done.stderr
+    assert "nothing" in done.stderr.partition("python -m report")[2]
