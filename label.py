@@ -1,7 +1,7 @@
 """Label the unchanged pixels of the training tiles by an ensemble of trained networks.
 
-`python label.py` lets every checkpoint of outdir/models vote; `train.py --use-pseudo-label` trains
-on the outcome.
+By default every checkpoint in outdir/models votes; `train.py --use-pseudo-label` trains on the
+result.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from utils.structures import Sample, Scheme, to_device
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Labels every training tile that is not labelled yet, then sums up."""
+    """Labels every training tile that is not labelled yet, then writes a summary."""
     args = parse_args(argv)
     distributed.relaunch_per_gpu(args.device)
     with distributed.session(args.device) as device:
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def label(args: argparse.Namespace, device: torch.device) -> None:
-    """From trained networks to masks in OUTDIR/masks/train."""
+    """Writes pseudo-label masks of the training tiles to OUTDIR/masks/train."""
     data = Source(args.dataset, args.data_root, parse_folders(args.folders), outdir=args.outdir)
     scheme, split = data.scheme(), args.split or data.entry.split
     chosen = Chosen.of(
@@ -61,12 +61,12 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     tiles = data.build("train", scheme, split=split)
     folder = Path(args.outdir, "masks", "train")
-    if distributed.is_main():  # once nothing more can be wrong
+    if distributed.is_main():  # after all checks have passed
         start_or_continue(folder, settings(args, data, split, chosen.paths), args.overwrite)
     distributed.barrier()
     batches, left = batches_to_label(tiles, folder, args.val_batch_size, args.num_workers)
     record = LabelRecord(folder, distributed.rank(), scheme.palette)
-    bar = tqdm(total=left, unit="pair", disable=not distributed.is_main())  # of this rank
+    bar = tqdm(total=left, unit="pair", disable=not distributed.is_main())  # tiles of this rank
     labelled = label_batches(
         predictor, batches, scheme, tiles.dense_labels, args.rule, args.min_confidence
     )
@@ -93,15 +93,15 @@ def label_batches(
     rule: str = "vote",
     min_confidence: float = 0.0,
 ) -> Iterator[tuple[list[str], HostCopy]]:
-    """Names of each batch, its `masks` and, compared with the true classes if known, `counts`.
+    """Yields tile names, and a HostCopy of `masks` and `counts`, for every batch.
 
     Args:
-        predictor: the teachers.
-        batches: with labels where the land changed.
-        scheme: of the data set.
-        dense_labels: a tile's name -> its true classes everywhere (T, H, W), or None.
+        predictor: the teacher networks.
+        batches: batches with labels of changed pixels.
+        scheme: scheme of the data set.
+        dense_labels: tile name -> true classes of all pixels (T, H, W), or None if unknown.
         rule: "vote" or "mean".
-        min_confidence: of the mean, 0..1.
+        min_confidence: minimum mean probability for the rule "mean", 0..1.
     """
     for batch in batches:
         batch = to_device(batch, predictor.device)
@@ -124,11 +124,11 @@ def label_batches(
 def batches_to_label(
     tiles: SecondDataset, folder: Path, batch_size: int, num_workers: int
 ) -> tuple[Iterable[Sample], int]:
-    """This rank's batches of the tiles that are not labelled yet, and how many tiles these are."""
+    """Batches of this rank with the tiles that are not labelled yet, and the number of tiles."""
     done = done_tiles(folder)
     if distributed.is_main() and done:
         print(f"{len(done)} tiles are labelled already; going on")
-    # a share of all tiles first: what the others finish meanwhile must not move it
+    # share all tiles, not the unlabelled ones: the share must not depend on other ranks' progress
     share = range(distributed.rank(), len(tiles), distributed.world())
     indices = [i for i in share if tiles.names[i] not in done]
     size = -(-batch_size // distributed.world())
@@ -136,7 +136,7 @@ def batches_to_label(
 
 
 def settings(args: argparse.Namespace, data: Source, split: str, paths: list[Path]) -> dict:
-    """What the masks depend on; a labelling only goes on under the same."""
+    """Settings that the masks depend on; labelling is only resumed with equal settings."""
     written = [time.strftime("%F %T", time.localtime(path.stat().st_mtime)) for path in paths]
     return {
         "checkpoints": [f"{p.resolve()} of {t}" for p, t in zip(paths, written, strict=True)],
@@ -151,7 +151,7 @@ def settings(args: argparse.Namespace, data: Source, split: str, paths: list[Pat
 
 
 def stacked(dense: list[np.ndarray | None], masks: Tensor) -> Tensor | None:
-    """Classes of every pixel, 0 = unknown, as `masks` (B, T, H, W); None if no tile has them."""
+    """Stacks true classes to (B, T, H, W) like `masks`, 0 = unknown; None if no tile has them."""
     if all(one is None for one in dense):
         return None
     unknown = np.zeros(masks.shape[1:], np.uint8)

@@ -22,7 +22,7 @@ from utils.structures import Scheme
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Checks everything, then makes one map after another."""
+    """Checks all inputs, then predicts one map after another."""
     args = parse_args(argv)
     distributed.relaunch_per_gpu(args.device)
     with distributed.session(args.device) as device:
@@ -56,12 +56,12 @@ def main(argv: list[str] | None = None) -> None:
             finished.remove()
 
 
-# flags that say what published networks are
+# flags that describe published networks
 DESCRIPTION = ("model", "backbone", "lightweight", "output_stride")
 
 
 def scheme_of_networks(path: Path, hint: Published | None) -> Scheme:
-    """What the networks read and find: as the first of them was trained."""
+    """The scheme (bands and classes) of the first network."""
     scheme = trained_scheme(path)
     if scheme is None and hint is not None and hint.model in PUBLISHED_FORMATS:
         scheme = PUBLISHED_FORMATS[hint.model].scheme
@@ -74,7 +74,7 @@ def scheme_of_networks(path: Path, hint: Published | None) -> Scheme:
 
 
 def about(args: argparse.Namespace, chosen: Chosen) -> dict:
-    """Networks and options, for predict.json."""
+    """Networks and options, stored in predict.json."""
     options = {name: value for name, value in vars(args).items() if name != "change_only"}
     return {"checkpoints": [str(path) for path in chosen.paths], "options": options}
 

@@ -1,6 +1,6 @@
-"""Predict the test tiles: masks to submit, and scores and figures where wanted.
+"""Predict the test tiles: masks for submission, optionally scores and figures.
 
-`python test.py` averages every checkpoint of outdir/models over the six published views.
+By default, averages all checkpoints in outdir/models over the six published views.
 """
 
 import argparse
@@ -34,11 +34,11 @@ from utils.metrics import ConfusionMatrix, confusion_for, metrics_for
 from utils.precision import pick_amp
 from utils.structures import Sample, Scheme, to_device
 
-Group = tuple[Scheme, Predictor]  # how some networks read images, and these networks
+Group = tuple[Scheme, Predictor]  # networks that read images in the same way
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Predicts every tile or scene once."""
+    """Predicts every tile or scene of the test part."""
     args = parse_args(argv)
     distributed.relaunch_per_gpu(args.device)
     with distributed.session(args.device) as device:
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 def test_tiles(
     args: argparse.Namespace, data: Source, scheme: Scheme, predictor: Predictor
 ) -> None:
-    """Whole tiles, in batches."""
+    """Predicts whole tiles in batches, writes and scores them."""
     where = destinations(args)
     where.refuse_pseudo_labels()
     if args.gate and not all(member.network.has_gate for member in predictor.members):
@@ -110,7 +110,7 @@ def predict_tiles(
     confusion: ConfusionMatrix,
     outputs: TileOutputs,
 ) -> Iterator[tuple[Sample, HostCopy]]:
-    """Each batch with what is to be written of it; counted where there is --score."""
+    """Yields each batch and its outputs on the host; with --score, also updates `confusion`."""
     # probs: the mean over all networks and views
     for batch, probs in predict_in_time(predictor, batches, args.time_limit):
         masks = to_masks(probs, args.threshold)
@@ -122,7 +122,7 @@ def predict_tiles(
 def test_scenes(
     args: argparse.Namespace, data: Source, groups: Sequence[Group], val_rule: str
 ) -> None:
-    """Scenes of any size: in blended windows, written strip by strip."""
+    """Predicts scenes of any size in blended windows, written strip by strip."""
     where, (scheme, predictor), threshold = destinations(args), groups[0], args.threshold
     reading = {"batch_size": args.test_batch_size, "num_workers": args.num_workers}
     if threshold == "auto":
@@ -154,7 +154,7 @@ def test_scenes(
 
 
 def open_images(args: argparse.Namespace, data: Source, scheme: Scheme) -> Dataset:
-    """The tiles, or the scenes in windows, to predict."""
+    """Opens the tiles, or windows of scenes, to predict."""
     cut = windows(args) if data.entry.scenes else {}
     images = open_part(data, part_of(args), scheme, args.score, **cut)
     if distributed.is_main():
@@ -166,18 +166,18 @@ def open_images(args: argparse.Namespace, data: Source, scheme: Scheme) -> Datas
 
 
 def part_of(args: argparse.Namespace) -> str:
-    """The part of the data set that is predicted. --split names a part here, a rule in train.py."""
+    """The part of the data set to predict. Here --split is a part; in train.py it is a rule."""
     return args.split or "test"
 
 
 def windows(args: argparse.Namespace) -> dict:
-    """The windows of a scene."""
+    """Window size, overlap and padding for scenes."""
     overlap_px = args.tile_px // 4 if args.overlap_px is None else args.overlap_px
     return {"tile_px": args.tile_px, "overlap_px": overlap_px, "padding": args.padding}
 
 
 def destinations(args: argparse.Namespace) -> Destinations:
-    """Where results go."""
+    """Output paths of the test."""
     return Destinations.of(
         args.outdir,
         part_of(args),

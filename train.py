@@ -1,6 +1,6 @@
 """Train a network, such as `python train.py --backbone hrnet_w18 --pretrained --model pspnet`.
 
-With several GPUs visible it starts one process for each by itself; torchrun works too.
+If several GPUs are visible, one process per GPU is started; torchrun also works.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
-    """The method: from labelled pairs to the best checkpoint."""
+    """Trains on labelled pairs; saves the best and the last checkpoint."""
     scheme = common_scheme(*sources(args), bands(args), flags(args))
     loss = build_loss(args, scheme, device)
     check_training_data(*sources(args), split_rule(args), scheme)
@@ -98,7 +98,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
                     logits = parallel(normalise(part.images))
                 terms = loss(logits, part, pixels)
                 del logits  # the backward pass does not need them
-                # DistributedDataParallel averages gradients over ranks, whose losses add up
+                # DistributedDataParallel averages gradients, but losses of ranks must be summed
                 scaler.scale(terms.total * distributed.world()).backward()
             monitor.add(step + 1, part.name, terms)
         scaler.step(optimizer)
@@ -129,7 +129,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def sources(args: argparse.Namespace) -> tuple[Source, Source]:
-    """The data set that trains, and the one that validates, which may be the same."""
+    """The training and the validation data set, which may be the same."""
     folders = parse_folders(args.folders)
     data = Source(args.dataset, args.data_root, folders, args.label_coding, args.outdir)
     if args.val_dataset is None:
@@ -138,24 +138,24 @@ def sources(args: argparse.Namespace) -> tuple[Source, Source]:
 
 
 def split_rule(args: argparse.Namespace) -> str:
-    """What of the training data validates; nothing if another data set does."""
+    """The split rule; "official" if another data set is used for validation."""
     data, validation = sources(args)
     return args.split or (data.entry.split if data == validation else "official")
 
 
 def bands(args: argparse.Namespace) -> list[str] | None:
-    """Bands to read; None: the data set's usual ones. As published, differences are of grey."""
+    """Bands to read; None: default. Scenes with --fusion difference use grey, as published."""
     grey = args.fusion == "difference" and sources(args)[0].entry.scenes
     return ["grey"] if args.bands is None and grey else args.bands
 
 
 def flags(args: argparse.Namespace) -> dict[str, bool]:
-    """Flags that choose bands and classes of Sentinel data."""
+    """Values of the flags that choose bands and classes of Sentinel data."""
     return {name: getattr(args, name) for name in SCHEME_FLAGS}
 
 
 def training_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
-    """Batches that train, changed at random as the recipe asks."""
+    """Shuffled training batches with random augmentation."""
     data, _ = sources(args)
     augment = Augment(
         orient=args.orient or data.entry.orient,
@@ -182,7 +182,7 @@ def training_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
 
 
 def validation_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
-    """Batches that validate, as they are."""
+    """Validation batches, without augmentation."""
     data, validation = sources(args)
     tiles = validation.build(
         "val",
@@ -197,13 +197,13 @@ def validation_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
 
 
 def readers(args: argparse.Namespace) -> dict[str, int]:
-    """Who reads the tiles."""
+    """Arguments of the data loaders: rank, number of processes and workers."""
     shares = {"rank": distributed.rank(), "world": distributed.world()}
     return {**shares, "num_workers": args.num_workers}
 
 
 def build_loss(args: argparse.Namespace, scheme: Scheme, device: torch.device) -> Loss:
-    """What is minimised."""
+    """Builds the training loss."""
     weights = class_weights(args.class_weights, scheme, args.use_pseudo_label is not None)
     weights = None if weights is None else weights.to(device)
     return Loss(
@@ -214,10 +214,10 @@ def build_loss(args: argparse.Namespace, scheme: Scheme, device: torch.device) -
 def network_to_train(
     args: argparse.Namespace, scheme: Scheme, device: torch.device
 ) -> tuple[Network, dict]:
-    """The network with its starting weights on the device, and its recipe.
+    """Builds the network with its initial weights on the device; also returns its recipe.
 
     Raises:
-        ValueError, OSError: see models.build and models.initialise; or a batch too small.
+        ValueError, OSError: see models.build and models.initialise; or the batch is too small.
     """
     world = distributed.world()
     check_batch(args.model, args.batch_size, args.accumulate, world, args.sync_bn)
@@ -249,7 +249,7 @@ def launch(
     normalise: Normalise,
     amp: torch.dtype | None,
 ) -> nn.Module:
-    """The network as the loop calls it: in the fastest way, its gradients averaged over ranks."""
+    """Prepares the network for the loop: speed-ups, and averaging of gradients over ranks."""
     device = next(network.parameters()).device
     fast = for_training(
         network,
@@ -266,7 +266,7 @@ def launch(
 def build_schedule(
     args: argparse.Namespace, steps_per_epoch: int
 ) -> tuple[Calendar, Callable[[int], float]]:
-    """What happens after which step; and, by the steps taken so far, the next learning rate."""
+    """The calendar of logging, validation and saving, and the learning rate by step."""
     total_steps = args.max_steps or args.epochs * steps_per_epoch
     calendar = Calendar(
         total_steps,
@@ -289,19 +289,19 @@ def build_schedule(
 
 
 def outputs(args: argparse.Namespace) -> dict:
-    """What validation writes, and how it counts."""
+    """Arguments of `validate`: outputs, and the IoU of absent classes."""
     absent_is_zero = sources(args)[1].entry.absent_is_zero
     return {"outdir": args.outdir, "save_mask": args.save_mask, "absent_is_zero": absent_is_zero}
 
 
 def validate_once(args: argparse.Namespace, device: torch.device) -> None:
-    """--load-from: one validation pass over a checkpoint, ours or a published one."""
+    """Validates one checkpoint, ours or a published one (--load-from)."""
     own = trained_scheme(args.load_from)
     scheme = own if reads_as_trained(args.dataset, args.bands, flags(args)) else None
     scheme = scheme or common_scheme(*sources(args), bands(args), flags(args))
     check_training_data(*sources(args), split_rule(args), scheme)
     val_batches = validation_batches(args, scheme)
-    said = args.described if own else Published._fields  # defaults say nothing of our own files
+    said = args.described if own else Published._fields  # our own files: only given flags
     hint = Published(**{field: getattr(args, field) for field in said})
     members = load_ensemble([args.load_from], device, scheme, [hint])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)

@@ -1,4 +1,4 @@
-"""Data sets by name. To add one: a file that ends in its DatasetEntry, and one line here."""
+"""Data sets by name. To add one, write a file with its DatasetEntry and add a line here."""
 
 from datasets.binary import BINARY_ENTRY
 from datasets.demo.tiles import DEMO_ENTRY

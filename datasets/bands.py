@@ -1,17 +1,17 @@
-"""Names of bands, and their numbers in a file."""
+"""Band names, and band numbers in a file."""
 
 from collections.abc import Sequence
 
-NAMED = ("red", "green", "blue", "nir")  # the first four of a file
+NAMED = ("red", "green", "blue", "nir")  # names of the first four bands of a file
 RGB = NAMED[:3]
-GREY = ("grey",)  # one band made of red, green and blue
+GREY = ("grey",)  # one band, computed from red, green and blue
 
 
 def band_names(bands: Sequence[str | int]) -> tuple[str, ...]:
-    """What a user types as the names of a Scheme: numbers from 1 become `band1` and so on.
+    """Converts the values of --bands to band names of a Scheme; number 1 becomes `band1` and so on.
 
     Raises:
-        ValueError: an unknown name, a band twice, or grey beside others.
+        ValueError: no band, an unknown name, a repeated band, or grey together with others.
     """
     names = tuple(f"band{int(b)}" if str(b).isdecimal() else str(b).lower() for b in bands)
     if "grey" in names and names != GREY:
@@ -23,11 +23,11 @@ def band_names(bands: Sequence[str | int]) -> tuple[str, ...]:
 
 
 def band_numbers(names: Sequence[str], first: int = 0) -> tuple[int, ...]:
-    """Numbers in the file, from 0, of the bands of a Scheme; grey needs the first three.
+    """Indices in the file, from 0, of the bands of a Scheme; grey needs the first three.
 
     Args:
-        names: of NAMED, `band1`, `band2`, ..., or grey alone.
-        first: number of the first band of this date.
+        names: members of NAMED, `band1`, `band2`, ..., or grey alone.
+        first: index of the first band of this date.
 
     Raises:
         ValueError: an unknown name.

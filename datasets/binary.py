@@ -1,8 +1,8 @@
-"""Change masks of two dates, as LEVIR-CD and its relatives come: folders A, B and label.
+"""Binary change detection in the layout of LEVIR-CD: folders A, B and label.
 
-`ROOT/{train,val,test}/{A,B,label}`, or undivided `ROOT/{A,B,label}`, there with or without
-`ROOT/list/{train,val,test}.txt`, one file name or id a line. Images are PNG, JPEG, BMP, TIFF or
-ENVI with any number of bands.
+`ROOT/{train,val,test}/{A,B,label}`, or `ROOT/{A,B,label}` without part folders. The latter may have
+lists `ROOT/list/{train,val,test}.txt` with one file name or id per line. Images are PNG, JPEG, BMP,
+TIFF or ENVI with any number of bands.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,14 +23,14 @@ from utils.rasters.reading import open_raster
 from utils.schemes import change_scheme
 from utils.structures import Scheme
 
-FIELDS = {"im1": "A", "im2": "B", "label": "label"}  # what --folders calls them: usual name
+FIELDS = {"im1": "A", "im2": "B", "label": "label"}  # key of --folders -> default folder name
 
 
 class Source(NamedTuple):
-    """Where the scenes of a part are."""
+    """Location of the scenes of one part."""
 
-    path: Path  # holds A, B and label
-    ids: Path | None = None  # text file of those that belong to it; None = all
+    path: Path  # folder that holds A, B and label
+    ids: Path | None = None  # text file with the ids of the part; None = all ids
 
 
 def binary_scheme(
@@ -39,21 +39,21 @@ def binary_scheme(
     folders: Mapping[str, str] | None = None,
     bands: Sequence[str | int] | None = None,
 ) -> Scheme:
-    """The scheme of the images under a folder, by the first of them.
+    """Derives the scheme of a data set from its first image.
 
     Args:
         root: see `find_sources`.
-        folders: names in place of the usual ones.
-        bands: names (red, green, blue, nir, grey) or numbers from 1; None = all of the file, and
-            three 8-bit bands are red, green and blue.
+        folders: replaces default folder names.
+        bands: names (red, green, blue, nir, grey) or numbers from 1; None = all bands of the file.
+            Three 8-bit bands count as red, green and blue.
 
     Returns:
-        8-bit red, green and blue as they are, with ImageNet's statistics; anything else
-        standardised, each band of each image by itself.
+        For 8-bit red, green and blue: unchanged values, ImageNet statistics. Otherwise every band
+        of every image is standardised separately.
 
     Raises:
         FileNotFoundError: no images.
-        ValueError: a band that is not there.
+        ValueError: the file lacks a requested band.
     """
     source = next(iter(find_sources(root, folders).values()))
     raster = open_raster(_images(source.path, folders)[0])
@@ -81,22 +81,22 @@ def build_binary(
     label_coding: str = "auto",
     **options,
 ) -> SceneDataset:
-    """Builds one part: with a split its "train" or "val", else all of a part.
+    """Builds one part: with `split` the subset "train" or "val", otherwise a whole part.
 
     Args:
         root: see `find_sources`.
-        part: train or val; without a split also "test" (test, or else val, or else the undivided
-            folder), or any other folder under root.
+        part: train or val. Without `split` also any other folder under root, or "test", which
+            falls back to val, then to the data without part folders.
         scheme: see `binary_scheme`.
-        split: "official": val validates; else see `datasets.scenes.split_scenes`.
-        folders: names in place of the usual ones, keys train, val, test, im1, im2 and label.
-        label_coding: "auto", "01" or "0255", see `datasets.codecs.find_coding`; decided by all
-            labels under root.
+        split: "official" validates on the folder val; others: see `datasets.scenes.split_scenes`.
+        folders: replaces default folder names; keys train, val, test, im1, im2 and label.
+        label_coding: "auto", "01" or "0255", see `datasets.codecs.find_coding`. "auto" looks
+            at all labels under root.
         **options: see `datasets.scenes.build_scenes`.
 
     Raises:
         FileNotFoundError: no images, or no such part.
-        DataError: scenes that lack a file.
+        DataError: a scene lacks a file.
         ValueError: no labels to split, or an unknown option.
     """
     sources = find_sources(root, folders)
@@ -126,9 +126,9 @@ def check_binary(
 
     Args:
         root: see `find_sources`.
-        parts: which; None = all there are.
+        parts: parts to check; None = all.
         scheme: see `binary_scheme`.
-        folders: names in place of the usual ones.
+        folders: replaces default folder names.
         label_coding: as in `build_binary`.
         **options: seen, threads, progress, see `datasets.checks.check_scenes`.
 
@@ -137,7 +137,7 @@ def check_binary(
 
     Raises:
         FileNotFoundError: a part has no images.
-        DataError: all files that break a rule.
+        DataError: lists all files that break a rule.
     """
     found, sources = {}, set(find_sources(root, folders).values())
     for part in parts or find_sources(root, folders):
@@ -149,14 +149,14 @@ def check_binary(
 
 
 def find_sources(root: Path | str, folders: Mapping[str, str] | None = None) -> dict[str, Source]:
-    """The parts of a data set.
+    """Finds the parts of a data set.
 
     Returns:
-        {part: where it is}: those of train, val and test that are there; of an undivided folder
-        those with a list, or without lists all of it as "train".
+        {part: source} for the folders train, val and test that exist. Without part folders: the
+        parts that have a list, or everything as "train" if there are no lists.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: no images.
     """
     root = Path(root)
     divided = {part: Source(part_path(root, part, folders)) for part in PARTS}
@@ -184,11 +184,11 @@ def list_binary(
     """Finds the scenes of a part without opening an image.
 
     Returns:
-        Where they are; whole scenes, sorted by id or as listed; what is wrong with the others.
+        The source; complete scenes, sorted by id or in list order; problems of incomplete scenes.
 
     Raises:
         FileNotFoundError: no images, or no such part.
-        ValueError: a list names ids that are not there.
+        ValueError: a list names ids that do not exist.
     """
     source = _source(root, part, folders)
     paths = [_folder(source.path, field, folders) for field in FIELDS]
@@ -249,13 +249,13 @@ def _folder(path: Path, field: str, folders: Mapping[str, str] | None) -> Path:
 
 
 def _images(path: Path, folders: Mapping[str, str] | None) -> list[Path]:
-    """First-date images of a folder, one an id."""
+    """First-date images of a folder, one per id."""
     found = find_files(_folder(path, "im1", folders), (".bmp",), envi=True)
     return [same[0] for same in found.values()]
 
 
 def _coding(sources: Iterable[Source], folders: Mapping[str, str] | None, label_coding: str) -> str:
-    """How all labels are stored, whatever part they belong to."""
+    """Label coding (key of CHANGE_CODINGS), determined from the labels of all sources."""
     paths = {_folder(source.path, "label", folders) for source in sources}
     found = [find_files(path, (".bmp",), envi=True) for path in paths]
     return find_coding([same[0] for files in found for same in files.values()], label_coding)

@@ -1,4 +1,4 @@
-"""From the name of a data set to what its values mean, its checked files and its samples."""
+"""Looks up data sets by name: their scheme, the check of their files, and their samples."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,28 +14,28 @@ from datasets.layout import part_path
 from utils import distributed
 from utils.structures import Scheme
 
-# flags of the command line, by name, that some data set takes for its scheme, or for training
+# names of the command-line flags that some data sets use for their scheme or for training
 SCHEME_FLAGS = sorted({key for entry in DATASETS.values() for key in entry.scheme_options})
 TRAINING_FLAGS = sorted({key for entry in DATASETS.values() for key in entry.training_options})
 
 
 class Source(NamedTuple):
-    """A data set on disk: which one, where it lies, what its folders are called."""
+    """A data set on disk: its name, root folder and folder names."""
 
     dataset: str  # a key of DATASETS
-    root: Path | str | None = None  # None: its own
-    folders: Mapping[str, str] = MappingProxyType({})  # names in place of the usual ones
-    label_coding: str | None = None  # of binary labels; None: found out
-    outdir: Path | str | None = None  # keeps which files were checked, and the names of many files
+    root: Path | str | None = None  # None: the default root of the data set
+    folders: Mapping[str, str] = MappingProxyType({})  # replaces default folder names
+    label_coding: str | None = None  # of binary change labels; None: detected
+    outdir: Path | str | None = None  # for data_check.json (passed checks) and patch indices
 
     @property
     def entry(self) -> DatasetEntry:
-        """Its line of DATASETS."""
+        """The entry in DATASETS."""
         return DATASETS[self.dataset]
 
     @property
     def place(self) -> Path:
-        """Its folder."""
+        """The root folder."""
         return Path(self.root or self.entry.root)
 
     def scheme(
@@ -48,7 +48,7 @@ class Source(NamedTuple):
         return find_scheme(self.dataset, self.root, **where)
 
     def check(self, parts: Sequence[str], scheme: Scheme) -> None:
-        """Looks at every file of some parts, on the first rank; see `check_dataset`."""
+        """Checks every file of some parts on rank 0; the other ranks wait. See `check_dataset`."""
         seen = None if self.outdir is None else Path(self.outdir, "data_check.json")
         if distributed.is_main():
             check_dataset(
@@ -57,7 +57,7 @@ class Source(NamedTuple):
         distributed.barrier()
 
     def build(self, part: str, scheme: Scheme, **options: Any) -> Dataset:
-        """One part, see `build_dataset`."""
+        """Builds one part, see `build_dataset`."""
         return build_dataset(
             self.dataset,
             part,
@@ -74,7 +74,7 @@ class Source(NamedTuple):
 
 
 def get_entry(name: str) -> DatasetEntry:
-    """The entry of a data set.
+    """The entry of a data set in DATASETS.
 
     Raises:
         ValueError: an unknown name.
@@ -92,17 +92,17 @@ def find_scheme(
     bands: Sequence[str] | None = None,
     flags: Mapping[str, Any] = MappingProxyType({}),
 ) -> Scheme:
-    """What the values of a data set mean; some look at their images for it.
+    """The scheme (bands, classes, normalisation) of a data set; some data sets open an image.
 
     Args:
         name: a key of DATASETS.
-        root: None = the data set's own.
-        folders: names in place of the usual ones.
-        bands: to read, where that can be chosen.
-        flags: SCHEME_FLAGS by name, which choose bands and classes; what is left out is not set.
+        root: None = the default root of the data set.
+        folders: replaces default folder names.
+        bands: bands to read, for data sets that support it.
+        flags: values of SCHEME_FLAGS by name, which choose bands and classes; missing = not set.
 
     Raises:
-        FileNotFoundError, ValueError: no images, or such bands cannot be had.
+        FileNotFoundError, ValueError: no images, or the bands or flags are not available.
     """
     entry = get_entry(name)
     chosen = _scheme_flags(flags)
@@ -112,14 +112,14 @@ def find_scheme(
 
 
 def reads_as_trained(name: str, bands: Sequence[str] | None, flags: Mapping[str, Any]) -> bool:
-    """Whether a trained network says how images are to be read, not the command line.
+    """Whether the scheme must come from the checkpoint instead of the command line.
 
-    So it is where bands can be chosen and no flag does.
+    True if the data set lets the user choose bands and no flag chooses them.
 
     Args:
         name: a key of DATASETS.
-        bands: --bands.
-        flags: SCHEME_FLAGS by name.
+        bands: value of --bands.
+        flags: values of SCHEME_FLAGS by name.
     """
     entry = get_entry(name)
     return bool(
@@ -129,7 +129,7 @@ def reads_as_trained(name: str, bands: Sequence[str] | None, flags: Mapping[str,
 
 
 def _scheme_flags(flags: Mapping[str, Any]) -> set[str]:
-    """Those flags that are set."""
+    """Names of the scheme flags that are set."""
     return {key for key in SCHEME_FLAGS if flags.get(key)}
 
 
@@ -151,10 +151,10 @@ def build_dataset(
     Args:
         name: a key of DATASETS.
         part: train, val or test.
-        root: None = the data set's own.
-        scheme: how its images are to be read; None = `find_scheme`'s.
-        **options: of its build function, such as split, folders, augment, cache,
-            pseudo_label_dir, seed; index_dir matters only where the entry is `indexed`.
+        root: None = the default root of the data set.
+        scheme: bands and classes to read; None = result of `find_scheme`.
+        **options: options of its build function, such as split, folders, augment, cache,
+            pseudo_label_dir, seed; index_dir is dropped unless the entry is `indexed`.
     """
     entry = get_entry(name)
     if not entry.indexed:
@@ -174,13 +174,13 @@ def check_dataset(
     scheme: Scheme | None = None,
     **options,
 ) -> dict[str, int]:
-    """Checks the folders of a data set before they are used; tiles per folder.
+    """Checks the files of a data set before use; returns the number of tiles per part.
 
     Args:
         name: a key of DATASETS.
-        parts: folders to check; None = those of train, val and test that are there.
-        root: None = the data set's own.
-        scheme: how its images are to be read; None = `find_scheme`'s.
+        parts: parts to check; None = those of train, val and test that exist.
+        root: None = the default root of the data set.
+        scheme: bands and classes to read; None = result of `find_scheme`.
         **options: folders, seen, threads, progress; see `datasets.checks.check_pairs`.
     """
     entry = get_entry(name)
@@ -190,14 +190,14 @@ def check_dataset(
 
 
 def training_options(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """What only some data sets take for training: as the flags say, or its usual values.
+    """Training options of a data set: its defaults, overridden by the flags that are given.
 
     Args:
         name: a key of DATASETS.
-        flags: TRAINING_FLAGS by name; None = not given.
+        flags: values of TRAINING_FLAGS by name; None = not given.
 
     Raises:
-        ValueError: a flag is given that this data set does not take.
+        ValueError: a flag is given that this data set does not support.
     """
     usual = get_entry(name).training_options
     given = {key: value for key, value in flags.items() if value is not None}
@@ -211,10 +211,10 @@ def common_scheme(
     bands: Sequence[str] | None = None,
     flags: Mapping[str, Any] = MappingProxyType({}),
 ) -> Scheme:
-    """The scheme of the data that train, after a look whether those that validate are alike.
+    """The scheme of the training data, after checking that the validation data match it.
 
     Raises:
-        FileNotFoundError, ValueError: see `find_scheme`; or other classes or bands.
+        FileNotFoundError, ValueError: see `find_scheme`; or tasks, classes or bands differ.
     """
     scheme = data.scheme(bands, flags)
     if validation == data:
@@ -234,13 +234,13 @@ def common_scheme(
 
 
 def check_training_data(data: Source, validation: Source, rule: str, scheme: Scheme) -> None:
-    """Looks at every file that training reads.
+    """Checks every file that training reads.
 
     Args:
-        data: trains.
-        validation: validates; `data` if a part of it does, chosen by `rule`.
-        rule: --split.
-        scheme: of both.
+        data: training data.
+        validation: validation data; equal to `data` if `rule` splits off a part of it.
+        rule: value of --split.
+        scheme: scheme of both.
 
     Raises:
         DataError, FileNotFoundError: a file is bad, or missing.
@@ -261,19 +261,19 @@ def check_training_data(data: Source, validation: Source, rule: str, scheme: Sch
 def open_part(
     source: Source, part: str, scheme: Scheme, scored: bool = False, **windows: Any
 ) -> Dataset:
-    """The tiles, or the scenes in windows, of a part that is to be predicted; checked.
+    """Checks and opens a part for prediction: tiles, or windows of scenes.
 
     Args:
         source: the data set.
-        part: its folder.
-        scheme: how they are read.
-        scored: labels are needed.
-        **windows: tile_px, overlap_px and padding, of data sets of scenes.
+        part: part of the data set.
+        scheme: bands and classes to read.
+        scored: whether labels are required.
+        **windows: tile_px, overlap_px and padding, for data sets of scenes.
 
     Raises:
-        DataError, FileNotFoundError, ValueError: see the data set; or `scored` without labels.
+        DataError, FileNotFoundError, ValueError: a bad or missing file, or `scored` without labels.
     """
-    # before files are opened, or names listed, by every process
+    # check before every process opens files or lists names
     first = source.entry.scenes or source.entry.indexed
     if first:
         source.check([part], scheme)
@@ -286,7 +286,7 @@ def open_part(
 
 
 def may_have_trained(source: Source, part: str | None) -> bool:
-    """Whether the images of a part are, for want of others, those to train on; None: test."""
+    """Whether testing falls back to training images; `part` None means the default test part."""
     if source.dataset != "folder" or part is not None:
         return False
     return "test" not in find_parts(source.place, source.folders)

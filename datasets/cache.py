@@ -1,7 +1,7 @@
-"""Decoded tiles, kept: in memory that all processes of a machine share, or in one file.
+"""Caches of decoded tiles, in shared memory of a machine or in one file.
 
-Both are one block of bytes, a tile's arrays after another's, in which workers and ranks look things
-up without a copy of their own.
+Both store the arrays of all tiles one after another in one block of bytes. Workers and ranks read
+from it without a copy of their own.
 """
 
 import hashlib
@@ -22,26 +22,26 @@ from utils.files import atomic_path
 
 GIB = 2**30
 KINDS = ("ram", "disk")
-VERSION = 1  # of the file's layout and of how tiles are decoded; a change makes old files void
+VERSION = 1  # of the file layout and of the decoding; increasing it invalidates old files
 Arrays = Sequence[np.ndarray]
 
 
 class Cache(Protocol):
-    """Arrays of tiles by number."""
+    """Arrays of tiles by index."""
 
     def fetch(self, index: int, read: Callable[[], Arrays]) -> tuple[np.ndarray, ...]:
-        """Read-only arrays of a tile; from `read` where they are not here yet."""
+        """Read-only arrays of a tile; calls `read` if they are not cached yet."""
 
 
 class BlockLayout:
-    """Where the arrays of each tile lie in a block of bytes.
+    """Offsets of the arrays of every tile in a block of bytes.
 
     Args:
-        shapes: for every tile the shapes of its arrays.
-        dtypes: for every tile the types of its arrays; None = all uint8.
+        shapes: shapes of the arrays of every tile.
+        dtypes: dtypes of the arrays of every tile; None = all uint8.
 
     Attributes:
-        nbytes: of all tiles.
+        nbytes: size of all tiles in bytes.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class BlockLayout:
         return len(self.shapes)
 
     def views(self, block: np.ndarray, index: int) -> tuple[np.ndarray, ...]:
-        """The arrays of a tile in a block (nbytes,) uint8."""
+        """Views of the arrays of a tile in a block (nbytes,) uint8."""
         start, views = self._starts[index], []
         for shape, dtype in zip(self.shapes[index], self.dtypes[index], strict=True):
             nbytes = prod(shape) * dtype.itemsize
@@ -71,10 +71,10 @@ class BlockLayout:
         return tuple(views)
 
     def write(self, block: np.ndarray, index: int, arrays: Arrays) -> None:
-        """Puts the arrays of a tile into a block.
+        """Copies the arrays of a tile into a block.
 
         Raises:
-            ValueError: other shapes than announced.
+            ValueError: shapes differ from `shapes`.
         """
         views = self.views(block, index)
         if [array.shape for array in arrays] != [view.shape for view in views]:
@@ -88,35 +88,36 @@ class BlockLayout:
 
 
 class RamCache:
-    """Tiles in memory, decoded on first use by whichever worker comes first.
+    """Tiles in shared memory, each decoded on first use.
 
-    One copy serves all workers and all ranks of a machine; no shared memory file system limits it.
-    A tile is marked after it is whole; two that decode the same tile at once write the same bytes.
+    All workers and ranks of a machine share one copy; /dev/shm does not limit its size. A tile is
+    marked as filled after all its bytes are written. If two workers decode the same tile at once,
+    both write the same bytes.
 
     Args:
-        layout: of the tiles.
+        layout: layout of the tiles.
 
     Raises:
-        MemoryError: it would not fit into the memory that is free now.
+        MemoryError: not enough free memory.
     """
 
     def __init__(self, layout: BlockLayout):
         self.layout = layout
-        self.nbytes = len(layout) + layout.nbytes  # the marks come first
+        self.nbytes = len(layout) + layout.nbytes  # one mark per tile comes first
         _require_memory(self.nbytes)
         block = np.frombuffer(distributed.shared_memory(max(1, self.nbytes)), np.uint8)
         self._marks, self._block = block[: len(layout)], block[len(layout) :]
 
     @property
     def num_filled(self) -> int:
-        """Tiles decoded so far, by all workers and ranks."""
+        """Number of tiles decoded so far by all workers and ranks."""
         return int(self._marks.sum())
 
     def fetch(self, index: int, read: Callable[[], Arrays]) -> tuple[np.ndarray, ...]:
         """See Cache.
 
         Raises:
-            ValueError: `read` gives other shapes than announced.
+            ValueError: `read` returns shapes other than those of the layout.
         """
         if not self._marks[index]:
             self.layout.write(self._block, index, read())
@@ -131,20 +132,20 @@ class RamCache:
 
 
 class DiskCache:
-    """Tiles in one file, mapped into memory: the next run and all ranks find them decoded.
+    """Tiles in one memory-mapped file, shared by all ranks and by later runs.
 
-    The file is named after everything that its contents depend on, so another data set, or files
-    that were changed, get a file of their own. It is built whole under another name and then
-    renamed: what was interrupted is built anew.
+    The file name is a hash of everything that the contents depend on, so another data set or
+    changed files get another file. It is built under a temporary name and renamed when complete;
+    an interrupted build is started again.
 
     Args:
-        path: of the file, see `disk_path`.
-        layout: of the tiles.
-        read: decodes a tile by its number; safe in several threads if `threads` is not 1.
-        threads: that decode; None = one a core.
+        path: path of the file, see `disk_path`.
+        layout: layout of the tiles.
+        read: decodes a tile by its index; must be thread-safe if `threads` is not 1.
+        threads: number of decoding threads; None = one per core.
 
     Raises:
-        OSError: the disk is full, or not writable.
+        OSError: the disk is full or not writable.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class DiskCache:
         self._block = _mapped(path, layout.nbytes)
 
     def fetch(self, index: int, read: Callable[[], Arrays]) -> tuple[np.ndarray, ...]:
-        """See Cache; nothing is ever missing."""
+        """See Cache; `read` is never called."""
         return _read_only(self.layout.views(self._block, index))
 
     def __reduce__(self):
@@ -178,16 +179,16 @@ def make_cache(
     folder: Path | str | None = None,
     threads: int | None = None,
 ) -> Cache | None:
-    """The cache of --cache; None for none.
+    """Makes the cache of --cache; returns None if `kind` is None.
 
     Args:
         kind: one of KINDS, or None.
-        layout: makes the layout of the tiles (which opens every file).
-        read: decodes a tile by its number.
-        files: all files that the tiles are decoded from.
-        rules: what the arrays depend on besides the files; its repr tells any two apart.
-        folder: of a disk cache (--cache-dir).
-        threads: that may decode at a time; None = one a core.
+        layout: returns the layout of the tiles (opens every file).
+        read: decodes a tile by its index.
+        files: returns all files that the tiles are decoded from.
+        rules: what the arrays depend on besides the files; different rules have different reprs.
+        folder: folder of a disk cache (--cache-dir).
+        threads: number of decoding threads of a disk cache; None = one per core.
 
     Raises:
         ValueError: an unknown kind.
@@ -207,10 +208,10 @@ def make_cache(
 def disk_path(
     folder: Path | str, layout: BlockLayout, files: Iterable[Path], rules: object = None
 ) -> Path:
-    """The file of a disk cache: by name, size and time of all files, and by what is made of them.
+    """Path of a disk cache: a hash of layout, rules, and the name, size and time of all files.
 
     Raises:
-        OSError: a file is gone.
+        OSError: a file does not exist.
     """
     digest = hashlib.sha256(f"{VERSION} {layout.shapes} {layout.dtypes} {rules!r}".encode())
     for path in files:
@@ -245,9 +246,9 @@ def _build(
 
 
 def _reserved(path: Path, nbytes: int) -> mmap.mmap:
-    """A file of so many bytes, mapped for writing.
+    """Sets the size of a file to `nbytes` and maps it for writing.
 
-    Its place on the disk is taken at once: writing to a mapped file on a full disk kills a process.
+    Reserves the disk space first: writing to a mapped file on a full disk kills the process.
     """
     with path.open("r+b") as file:
         file.truncate(nbytes)
@@ -257,7 +258,7 @@ def _reserved(path: Path, nbytes: int) -> mmap.mmap:
 
 
 def _mapped(path: Path, nbytes: int) -> np.ndarray:
-    """(nbytes,) uint8 of a file, read-only."""
+    """Contents of a file, (nbytes,) uint8, mapped read-only."""
     with path.open("rb") as file:
         return np.frombuffer(mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_READ), np.uint8)
 
@@ -267,7 +268,7 @@ def _is_whole(path: Path, nbytes: int) -> bool:
 
 
 def _reopen(path: Path, layout: BlockLayout) -> DiskCache:
-    """For workers that are not forked."""
+    """Unpickles a DiskCache, for worker processes that are not forked."""
     cache = object.__new__(DiskCache)
     cache.path, cache.layout = path, layout
     cache._block = _mapped(path, layout.nbytes)
@@ -290,7 +291,7 @@ def _require_memory(needed: int) -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be had without swapping, a container's limit included; None if unknown."""
+    """Free memory in bytes without swapping, at most a container's limit; None if unknown."""
     meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if not meminfo.is_file():
         return None

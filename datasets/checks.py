@@ -1,4 +1,4 @@
-"""Looks through a data set before any training, and says all that is wrong with it at once."""
+"""Checks a data set before training and reports all problems in one error."""
 
 import hashlib
 import json
@@ -27,15 +27,15 @@ from utils.rasters.grids import grid_difference
 from utils.rasters.reading import Raster, open_raster, strips
 from utils.structures import Scheme
 
-VERSION = 1  # of the rules; a change makes old fingerprints void
+VERSION = 1  # of the rules; increasing it invalidates old fingerprints
 
 
 class FoundFiles(NamedTuple):
-    """What a part of a data set has, found without opening a file."""
+    """Files of one part of a data set, listed without opening them."""
 
-    key: str  # what its fingerprint is kept under
+    key: str  # key of the part's fingerprint in the file `seen`
     items: Sequence[Any]  # Tiles, Scenes or Patches
-    problems: Sequence[Problem]  # found so far
+    problems: Sequence[Problem]  # problems found while listing
 
 
 def check_pairs(
@@ -53,19 +53,19 @@ def check_pairs(
     Args:
         root: folder with the parts in it.
         palette: K + 1 colours; labels may be 0..K.
-        parts: which to check; None = those of train, val and test that are there.
-        folders: names in place of the usual ones.
-        seen: JSON file with the fingerprints (names, sizes, times) of parts that passed; a part
-            that is as it was is not decoded again. None always decodes.
-        threads: None = one a core.
-        progress: show a bar.
+        parts: parts to check; None = those of train, val and test that exist.
+        folders: replaces default folder names.
+        seen: JSON file with the fingerprints (names, sizes, times) of parts that passed.
+            Unchanged parts are not decoded again. None: always decode.
+        threads: number of threads; None = one per core.
+        progress: show a progress bar.
 
     Returns:
         Number of tiles per part.
 
     Raises:
         FileNotFoundError: a part has no images.
-        DataError: all files that break a rule.
+        DataError: lists all files that break a rule.
     """
     if parts is None:
         parts = [part for part in PARTS if part_path(root, part, folders).is_dir()] or ["train"]
@@ -98,20 +98,20 @@ def check_scenes(
     """Decodes every file of some scenes and applies the rules of `datasets.layout.RULES`.
 
     Args:
-        root: where they are, for the error.
-        parts: their scenes; in "train" some label must have a changed pixel.
-        scheme: of binary change.
-        coding: of all labels, a key of `datasets.codecs.CHANGE_CODINGS`.
-        num_bands: that every image has; None = at least those that are read.
+        root: root folder, for the error message.
+        parts: scenes by part name; "train" must have at least one changed pixel.
+        scheme: scheme of binary change.
+        coding: label coding, a key of `datasets.codecs.CHANGE_CODINGS`.
+        num_bands: exact number of bands of every image; None = at least the bands that are read.
         seen: see `check_pairs`.
-        threads: None = one a core.
-        progress: show a bar.
+        threads: number of threads; None = one per core.
+        progress: show a progress bar.
 
     Returns:
         Number of scenes per part.
 
     Raises:
-        DataError: all files that break a rule.
+        DataError: lists all files that break a rule.
     """
     if "train" in parts:
         train = parts["train"]
@@ -129,7 +129,7 @@ def check_scenes(
 
 
 def check_tile(tile: Tile, palette: Palette) -> list[Problem]:
-    """What is wrong inside the files of one tile; decodes all of them."""
+    """Decodes all files of one tile; returns the problems found."""
     problems, arrays = [], {}
     for path in (*tile.images, *(tile.labels or ())):
         try:
@@ -155,13 +155,13 @@ def check_tile(tile: Tile, palette: Palette) -> list[Problem]:
 def check_scene(
     scene: Scene, scheme: Scheme, coding: str, num_bands: int | None = None
 ) -> list[Problem]:
-    """What is wrong inside the files of one scene; decodes all of them, strip by strip.
+    """Decodes all files of one scene, strip by strip; returns the problems found.
 
     Args:
-        scene: its files.
-        scheme: what is read of them.
-        coding: of the label, a key of `datasets.codecs.CHANGE_CODINGS`.
-        num_bands: that its images have; None = at least those that are read.
+        scene: files of the scene.
+        scheme: bands to read.
+        coding: label coding, a key of `datasets.codecs.CHANGE_CODINGS`.
+        num_bands: exact number of bands of the images; None = at least the bands that are read.
     """
     problems, rasters = [], {}
     for path in dict.fromkeys((*scene.images, *([scene.label] if scene.label else []))):
@@ -183,7 +183,7 @@ def check_scene(
 def _image_problems(
     raster: Raster, scene: Scene, scheme: Scheme, num_bands: int | None
 ) -> list[Problem]:
-    """Bands, depth and values of an image; reads it to its last pixel."""
+    """Problems with the bands, bit depth and values of an image; reads every pixel."""
     used = {
         band
         for path, bands in zip(scene.images, scene.bands, strict=True)
@@ -205,7 +205,7 @@ def _image_problems(
 
 
 def _place_problems(rasters: Mapping[Path, Raster], scene: Scene) -> list[Problem]:
-    """Sizes and places on earth that differ; a label may have no place."""
+    """Problems with sizes or georeferences that differ; a label may have no georeference."""
     sizes = {path: (raster.height, raster.width) for path, raster in rasters.items()}
     if len(set(sizes.values())) > 1:
         text = ", ".join(f"{path} {size[0]} x {size[1]}" for path, size in sizes.items())
@@ -221,7 +221,7 @@ def _place_problems(rasters: Mapping[Path, Raster], scene: Scene) -> list[Proble
 
 
 def _no_change(labels: Sequence[Path], coding: str) -> list[Problem]:
-    """The problem of a training set without any changed pixel; none where there are no labels."""
+    """A problem if no label has a changed pixel; none if there are no labels."""
     changed = {stored for stored, meant in CHANGE_CODINGS[coding].items() if meant == 1}
     values = values_of_labels(labels)
     if not values or values & changed:
@@ -240,22 +240,22 @@ def check_parts(
     threads: int | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
-    """Checks the items of parts that have changed since they passed the same `rules`.
+    """Checks the parts whose files or `rules` have changed since they last passed.
 
     Args:
-        root: where they are, for the error.
-        parts: by name; each item has `images` and `label`, or is a Tile.
-        check: an item -> what is wrong with it.
-        rules: whatever else decides that; its repr goes into the fingerprint.
+        root: root folder, for the error message.
+        parts: parts by name; each item has `images` and `label`, or is a Tile.
+        check: item -> problems.
+        rules: what else the result depends on; its repr goes into the fingerprint.
         seen: see `check_pairs`.
-        threads: None = one a core.
-        progress: show a bar.
+        threads: number of threads; None = one per core.
+        progress: show a progress bar.
 
     Returns:
         Number of items per part.
 
     Raises:
-        DataError: all files that break a rule.
+        DataError: lists all files that break a rule.
     """
     passed = _load(seen)
     problems, prints = [], {}
@@ -277,7 +277,7 @@ def _check_items(
     threads: int | None,
     title: str | None,
 ) -> list[Problem]:
-    """Checks in threads: decoding releases Python's lock."""
+    """Checks items in threads; decoding releases the GIL."""
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         results = pool.map(check, items)
         bar = tqdm(results, f"checking {title}", len(items), unit="tile", disable=title is None)
@@ -299,7 +299,7 @@ def _files(item: Any) -> list[Path]:
 
 
 def _load(seen: Path | str | None) -> dict[str, str]:
-    """Fingerprints of earlier runs; a file that is no such thing counts as none."""
+    """Fingerprints of earlier runs; empty if the file is missing or invalid."""
     try:
         passed = json.loads(Path(seen).read_text("utf-8")) if seen is not None else {}
     except (OSError, ValueError):

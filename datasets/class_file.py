@@ -1,4 +1,4 @@
-"""`classes.yaml`: which classes a folder of labels has, and how its files stand for them.
+"""`classes.yaml`: the classes of a folder of labels, and how label files encode them.
 
     classes:                        # in the order of their indices
       building: [255, 0, 0]         # name: [red, green, blue]
@@ -7,8 +7,8 @@
     ignore: 0                       # not labelled: an index, a colour, or a list of both
 
 `classes` may also be a list of names, or a mapping without colours; then labels hold indices, and
-colours are made up. Without `first` and `ignore` the classes can stand alone. A list of three
-numbers is a colour. The index 255 always means "not labelled".
+colours are generated. Without `first`, the classes may also be at the top level of the file. A list
+of three numbers is a colour. The index 255 always means "not labelled".
 """
 
 import colorsys
@@ -24,22 +24,22 @@ from utils.structures import IGNORE_INDEX
 
 Colour = tuple[int, int, int]
 
-NO_CLASS = 254  # in a table
+NO_CLASS = 254  # in `ClassFile.table`: the index stands for no class
 FORM = "name: [red, green, blue] a class, in the order of their indices, or a list of names"
 
 
 class ClassFile(NamedTuple):
-    """What such a file says."""
+    """Contents of a class file."""
 
     names: tuple[str, ...]  # K classes
-    colours: tuple[Colour, ...]  # theirs
-    coloured: bool  # whether the file names colours, so that labels may hold them
+    colours: tuple[Colour, ...]  # one per class
+    coloured: bool  # whether the file lists colours; labels may then be RGB
     first: int = 0  # index of the first class in labels
-    ignore: tuple[int, ...] = ()  # indices that mean "not labelled", beside 255
-    ignore_colours: tuple[Colour, ...] = ()  # likewise
+    ignore: tuple[int, ...] = ()  # indices that mean "not labelled", besides 255
+    ignore_colours: tuple[Colour, ...] = ()  # colours that mean "not labelled"
 
     def table(self) -> np.ndarray:
-        """(256,) uint8: class 0..K-1 or IGNORE_INDEX of each index, NO_CLASS of the rest."""
+        """(256,) uint8 look-up table: index -> class 0..K-1, IGNORE_INDEX or NO_CLASS."""
         table = np.full(256, NO_CLASS, np.uint8)
         table[self.first : self.first + len(self.names)] = np.arange(len(self.names))
         table[[*self.ignore, IGNORE_INDEX]] = IGNORE_INDEX
@@ -56,8 +56,8 @@ def read_class_file(path: Path | str) -> ClassFile:
     """Reads and checks a class file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not of the form above.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file does not have the form above.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -76,7 +76,7 @@ def read_class_file(path: Path | str) -> ClassFile:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses what YAML forbids and its loader takes: the same key twice."""
+    """SafeLoader that refuses duplicate keys, which YAML forbids but PyYAML accepts."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -87,10 +87,10 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def parse_classes(content: Any) -> ClassFile:
-    """The content of a class file, checked.
+    """Converts the parsed YAML of a class file to a ClassFile.
 
     Raises:
-        ValueError: it is not of the form above.
+        ValueError: the content does not have the form above.
     """
     options: dict[str, Any] = {}
     if isinstance(content, Mapping) and "classes" in content:
@@ -117,7 +117,7 @@ def parse_classes(content: Any) -> ClassFile:
 
 
 def _classes(content: Any) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
-    """Names and colours; no colours where none is named."""
+    """Names and colours of the classes; no colours if the file lists none."""
     if isinstance(content, Mapping):
         names, colours = tuple(map(str, content)), list(content.values())
     elif isinstance(content, list) and all(isinstance(name, str) for name in content):
@@ -174,7 +174,7 @@ def _check(file: ClassFile) -> None:
 
 
 def made_up_colours(count: int) -> tuple[Colour, ...]:
-    """Colours that are easy to tell apart, always the same ones."""
+    """Generates `count` distinct colours; deterministic."""
     hues = [(0.6180339887 * i) % 1 for i in range(count)]
     values = [(0.9, 0.65, 0.8)[i % 3] for i in range(count)]
     pairs = zip(hues, values, strict=True)
@@ -182,17 +182,17 @@ def made_up_colours(count: int) -> tuple[Colour, ...]:
 
 
 def read_classes(path: Path, classes: ClassFile) -> np.ndarray:
-    """Reads a label, indices or colours as it happens to be.
+    """Reads a label file that holds indices or colours.
 
     Args:
-        path: PNG or TIFF, or what else PIL reads.
-        classes: what its values stand for.
+        path: PNG, TIFF, or another format that PIL reads.
+        classes: meaning of the values.
 
     Returns:
         (H, W) uint8 in 0..K-1 or IGNORE_INDEX.
 
     Raises:
-        LabelError: a value or colour that no class has.
+        LabelError: a value or colour without a class.
         OSError: the file cannot be decoded.
     """
     colours: Sequence[Colour] = classes.colours + classes.ignore_colours if classes.coloured else ()

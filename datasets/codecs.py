@@ -1,4 +1,4 @@
-"""Label files <-> class indices, and image files -> pixels. Nothing else knows a file's coding.
+"""Decodes label files to class indices and image files to pixels. All codings are defined here.
 
 A label file holds 0 = unchanged and 1..K = class; a Sample holds classes 0..K-1 and a change map.
 """
@@ -22,25 +22,25 @@ from utils.structures import IGNORE_INDEX
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 Palette = Sequence[tuple[int, int, int]]
 
-# how change labels are stored: value in the file -> value in a Sample
+# codings of change labels: value in the file -> value in a Sample
 CHANGE_CODINGS = {"01": {0: 0, 1: 1, 255: IGNORE_INDEX}, "0255": {0: 0, 255: 1}}
 
-UNKNOWN = 255  # in the colour table: no colour of the palette
+UNKNOWN = 255  # in the colour table: colour not in the palette
 
 
 class LabelError(ValueError):
-    """A label file that decodes but holds what no class stands for."""
+    """A label file that can be decoded but holds values without a class."""
 
 
 def decode(masks: Array) -> tuple[Array, Array]:
-    """Class indices as stored -> classes and change.
+    """Converts stored class indices to `semantic` and `change`.
 
     Args:
         masks: (..., T, H, W) uint8, 0 = unchanged, 1..K = class.
 
     Returns:
         semantic (..., T, H, W) uint8 in 0..K-1, 255 where unchanged; change (..., H, W) uint8,
-        1 = changed, read off date 1.
+        1 = changed, taken from date 1.
     """
     semantic = masks - 1  # uint8: 0 wraps to 255 = IGNORE_INDEX
     return semantic, _uint8(masks[..., 0, :, :] != 0)
@@ -64,15 +64,15 @@ def _uint8(values: Array) -> Array:
 
 
 def read_label(path: Path | str, palette: Palette) -> np.ndarray:
-    """Reads a label file, index or colour coded as it happens to be.
+    """Reads a label file that holds indices or colours.
 
-    Single-band files hold indices. RGB(A) files are converted by the palette, exactly. So are
-    palette files whose colours are all of `palette` but in another order, which is what optimisers
-    make of RGB files; the order of any other palette file is taken as it is.
+    Single-band files hold indices. RGB(A) files are converted with the palette; colours must match
+    exactly. Palette files that use only colours of `palette`, in another order, are also converted
+    by colour (PNG optimisers write such files). The indices of other palette files are used as is.
 
     Args:
-        path: PNG or TIFF, or what else PIL reads.
-        palette: K + 1 RGB colours in 0..255, the first is "unchanged".
+        path: PNG, TIFF, or another format that PIL reads.
+        palette: K + 1 RGB colours in 0..255; the first is "unchanged".
 
     Returns:
         (H, W) uint8 in 0..K.
@@ -88,12 +88,12 @@ def read_label(path: Path | str, palette: Palette) -> np.ndarray:
 
 
 def read_stored(path: Path | str, palette: Palette = ()) -> tuple[np.ndarray, bool]:
-    """What a label file holds, before it is known what that means.
+    """Reads the raw values of a label file.
 
     Args:
-        path: PNG or TIFF, or what else PIL reads.
-        palette: RGB colours in 0..255. A palette file whose colours are all of these but at other
-            indices is taken for colours; without any, none is.
+        path: PNG, TIFF, or another format that PIL reads.
+        palette: RGB colours in 0..255. A palette file that uses only these colours, at other
+            indices, is read as colours. Empty: palette files are always read as indices.
 
     Returns:
         Integers (H, W) and False, or colours (H, W, 3) uint8 and True.
@@ -117,17 +117,17 @@ def read_stored(path: Path | str, palette: Palette = ()) -> tuple[np.ndarray, bo
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Reads an image as 8-bit RGB; of a TIFF with more bands the first three.
+    """Reads an image as 8-bit RGB; only the first three bands of a TIFF with more.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: more than 8 bits a band.
+        ValueError: more than 8 bits per band.
         OSError: the file cannot be decoded.
     """
     with decoding(path), _open(path) as image:
-        bits = getattr(image, "tag_v2", {}).get(258, (8,))  # of a TIFF: bits per sample
+        bits = getattr(image, "tag_v2", {}).get(258, (8,))  # TIFF tag 258: bits per sample
         deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or max(bits) > 8
         pixels = None if deep else np.array(image.convert("RGB"))
     if pixels is None or pixels.dtype != np.uint8:
@@ -139,9 +139,9 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """(height, width) in pixels, from the header alone."""
+    """(height, width) in pixels; reads only the header."""
     with decoding(path):
-        if Path(path).suffix.lower() in (".tif", ".tiff"):  # PIL does not know them all
+        if Path(path).suffix.lower() in (".tif", ".tiff"):  # PIL cannot open every TIFF
             with rasterio().open(path) as file:
                 return file.shape
         with _open(path) as image:
@@ -149,14 +149,14 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 def find_coding(paths: Iterable[Path], coding: str = "auto") -> str:
-    """How the change labels of a whole data set are stored, a key of CHANGE_CODINGS.
+    """Finds the coding of the change labels of a data set, a key of CHANGE_CODINGS.
 
-    A 255 alone does not tell: it stands for "changed" or for "not labelled". So all labels are
-    looked at: if any has a 1, it is "01", else "0255".
+    The value 255 is ambiguous: it means "changed" or "not labelled". Therefore all labels are read:
+    if any holds a 1, the coding is "01", otherwise "0255".
 
     Args:
-        paths: all label files of the data set; those that cannot be read are passed over.
-        coding: "auto", or a key of CHANGE_CODINGS, which is given back.
+        paths: all label files of the data set; unreadable files are skipped.
+        coding: "auto", or a key of CHANGE_CODINGS, which is returned.
 
     Raises:
         ValueError: an unknown coding.
@@ -170,7 +170,7 @@ def find_coding(paths: Iterable[Path], coding: str = "auto") -> str:
 
 
 def values_of_labels(paths: Iterable[Path]) -> set[float]:
-    """All values in some change labels; files that cannot be read are passed over."""
+    """Set of all values in some change labels; unreadable files are skipped."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return set().union(*pool.map(_values_or_none, paths))
 
@@ -179,15 +179,15 @@ def read_change(raster: Raster, window: Window, coding: str) -> np.ndarray:
     """Reads a window of a change label.
 
     Args:
-        raster: opened with `indices=True`; one band, or several equal ones.
-        window: inside the label.
+        raster: label opened with `indices=True`; one band, or several equal bands.
+        window: window inside the label.
         coding: a key of CHANGE_CODINGS.
 
     Returns:
         (h, w) uint8: 1 = changed, 0 = unchanged, IGNORE_INDEX = not labelled.
 
     Raises:
-        LabelError: other values, or a label in colours.
+        LabelError: values outside the coding, or a label in colours.
     """
     values = _stored_change(raster, window)
     change = np.full(values.shape, UNKNOWN - 1, np.uint8)
@@ -201,7 +201,7 @@ def read_change(raster: Raster, window: Window, coding: str) -> np.ndarray:
 
 
 def _stored_change(raster: Raster, window: Window) -> np.ndarray:
-    """(h, w): the values of a change label as they are in the file; alpha is passed over."""
+    """(h, w) raw values of a change label; an alpha band is ignored."""
     bands = raster.read(window, range(3 if raster.count in (3, 4) else 1))
     if (bands != bands[:1]).any():
         raise LabelError(f"{raster.path}: colours, where a change label has one band")
@@ -218,7 +218,7 @@ def _values_or_none(path: Path) -> frozenset[float]:
 
 @lru_cache(maxsize=1 << 16)
 def _values(path: Path, size: int, time: int) -> frozenset[float]:
-    """Values of a label; the size and time of the file tell when to look again."""
+    """Set of values of a label; `size` and `time` of the file are part of the cache key."""
     raster = open_raster(path, indices=True)
     found = (np.unique(_stored_change(raster, window)) for window in strips(raster))
     return frozenset().union(*(values.tolist() for values in found))
@@ -234,7 +234,7 @@ def _open(path: Path | str) -> Image.Image:
 
 
 def _open_tiff(path: Path | str) -> Image.Image:
-    """One band, or the first three, of a TIFF that PIL does not know (many bands, odd packing)."""
+    """Opens a TIFF that PIL cannot read (such as many bands): one band or the first three."""
     with rasterio().open(path) as file:
         pixels = file.read(list(range(1, 4 if file.count >= 3 else 2)))
     if pixels.dtype == np.uint8:
@@ -245,7 +245,7 @@ def _open_tiff(path: Path | str) -> Image.Image:
 
 
 def _other_order(image: Image.Image, palette: Palette) -> bool:
-    """Whether all colours a palette file uses are known, and not all are at their index."""
+    """Whether a palette file uses only colours of `palette`, and some at another index."""
     values = np.flatnonzero(image.histogram()[:256])
     colours = np.array(image.getpalette("RGB") or ()).reshape(-1, 3)
     if not len(values) or values[-1] >= len(colours):
@@ -255,10 +255,10 @@ def _other_order(image: Image.Image, palette: Palette) -> bool:
 
 
 def from_colours(path: Path | str, pixels: np.ndarray, palette: Palette) -> np.ndarray:
-    """Colours (H, W, 3) uint8 -> (H, W) uint8, the index of each in the palette.
+    """Converts colours (H, W, 3) uint8 to palette indices (H, W) uint8.
 
     Raises:
-        LabelError: a colour that is not in it.
+        LabelError: a colour is not in the palette.
     """
     packed = _pack(pixels)
     index = _colour_table(tuple(palette))[packed]
@@ -287,14 +287,14 @@ def _from_indices(path: Path | str, pixels: np.ndarray, num_classes: int) -> np.
 def refuse_unknown(
     path: Path | str, stored: np.ndarray, classes: np.ndarray, num_classes: int, allowed: str
 ) -> None:
-    """Raises LabelError where stored values became neither a class 0..K-1 nor IGNORE_INDEX.
+    """Raises LabelError if a decoded value is neither a class 0..K-1 nor IGNORE_INDEX.
 
     Args:
-        path: of the label.
-        stored: (H, W) as in the file.
-        classes: (H, W) uint8, what became of it.
+        path: path of the label.
+        stored: (H, W) values in the file.
+        classes: (H, W) uint8, decoded values.
         num_classes: K.
-        allowed: what may be stored, in words.
+        allowed: allowed stored values in words, for the error message.
     """
     wrong = np.unique(stored[(classes >= num_classes) & (classes != IGNORE_INDEX)])
     if wrong.size:
@@ -306,14 +306,14 @@ def _listed(values: np.ndarray) -> str:
 
 
 def _pack(colours: np.ndarray) -> np.ndarray:
-    """(..., 3) in 0..255 -> (...) one 24-bit number a colour."""
+    """Packs colours (..., 3) in 0..255 into 24-bit integers (...)."""
     red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
     return red << 16 | green << 8 | blue
 
 
 @lru_cache(maxsize=2)
 def _colour_table(palette: tuple[tuple[int, int, int], ...]) -> np.ndarray:
-    """(2^24,) uint8: index of every colour, UNKNOWN for most; 16 MiB, one look-up a pixel."""
+    """(2^24,) uint8 look-up table (16 MiB): packed colour -> palette index or UNKNOWN."""
     table = np.full(1 << 24, UNKNOWN, np.uint8)
     table[_pack(np.array(palette))] = np.arange(len(palette))
     return table

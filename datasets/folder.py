@@ -1,8 +1,8 @@
-"""Land cover as most sets come: a folder of images, one of labels, and a file with the classes.
+"""Land cover in folders: images, labels, and a file with the classes.
 
-`ROOT/{train,val,test}/{images,labels}`, or `ROOT/{images,labels}/{train,val,test}`, or undivided
-`ROOT/{images,labels}`; and `ROOT/classes.yaml`, see `datasets.class_file`. Images are PNG, JPEG,
-BMP or TIFF with any number of bands; labels hold indices or colours.
+`ROOT/{train,val,test}/{images,labels}`, or `ROOT/{images,labels}/{train,val,test}`, or without
+parts `ROOT/{images,labels}`; and `ROOT/classes.yaml`, see `datasets.class_file`. Images are PNG,
+JPEG, BMP or TIFF with any number of bands; labels hold indices or colours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from utils.schemes import WHITE
 from utils.structures import Scheme
 
 TIFF = (".tif", ".tiff")
-FIELDS = ("images", "labels")  # also what --folders calls them
+FIELDS = ("images", "labels")  # default folder names, also the keys of --folders
 CLASSES = "classes.yaml"
 
 
@@ -36,21 +36,21 @@ def folder_scheme(
     folders: Mapping[str, str] | None = None,
     bands: Sequence[str | int] | None = None,
 ) -> Scheme:
-    """Classes by classes.yaml, bands by the first image.
+    """Derives the scheme: classes from classes.yaml, bands from the first image.
 
     Args:
         root: see the top of this file.
-        folders: names in place of the usual ones, keys train, val, test, images, labels, classes.
-        bands: names (red, green, blue, nir, grey) or numbers from 1; None = all of the file, and
-            three 8-bit bands are red, green and blue.
+        folders: replaces default names; keys train, val, test, images, labels, classes.
+        bands: names (red, green, blue, nir, grey) or numbers from 1; None = all bands of the file.
+            Three 8-bit bands count as red, green and blue.
 
     Returns:
-        8-bit red, green and blue as they are, with ImageNet's statistics; anything else
-        standardised, each band of each image by itself.
+        For 8-bit red, green and blue: unchanged values, ImageNet statistics. Otherwise every band
+        of every image is standardised separately.
 
     Raises:
-        FileNotFoundError: no images, or no classes.
-        ValueError: a band that is not there, or classes that are not of that form.
+        FileNotFoundError: no images, or no class file.
+        ValueError: the file lacks a requested band, or the class file is invalid.
     """
     part = next(iter(find_parts(root, folders)))
     files = find_files(part_folders(root, part, folders)[0], (".bmp",))
@@ -81,7 +81,7 @@ def _bands(path: Path, bands: Sequence[str | int] | None) -> tuple[tuple[str, ..
 
 
 def _has_alpha(path: Path) -> bool:
-    """Whether a fourth band is transparency, not infrared."""
+    """Whether the fourth band is alpha, not near infrared (PNG and BMP)."""
     return path.suffix.lower() in (".png", ".bmp") and open_raster(path).count == 4
 
 
@@ -94,20 +94,21 @@ def build_folder(
     folders: Mapping[str, str] | None = None,
     **options,
 ) -> LandCoverDataset:
-    """Builds one part: with a split its "train" or "val", else all of a part.
+    """Builds one part: with `split` the subset "train" or "val", otherwise a whole part.
 
     Args:
         root: see the top of this file.
-        part: train or val; without a split also "test" (test, or else val, or else the undivided
-            folder), or any other folder.
+        part: train or val. Without `split` also any other folder, or "test", which falls back to
+            val, then to train or the data without part folders.
         scheme: see `folder_scheme`; its classes must be those of classes.yaml.
-        split: "official": val validates; else see `datasets.splits.split_names`, of train.
+        split: "official" validates on the part val; others split train, see
+            `datasets.splits.split_names`.
         folders: as in `folder_scheme`.
         **options: cache, augment, seed, see LandCoverDataset.
 
     Raises:
-        FileNotFoundError: no images, no classes, or no such part.
-        DataError: patches that lack a file.
+        FileNotFoundError: no images, no class file, or no such part.
+        DataError: a patch lacks a file.
         ValueError: no labels to split, other classes, or an unknown option.
     """
     classes = _classes(root, folders)
@@ -143,19 +144,19 @@ def check_folder(
 
     Args:
         root: see the top of this file.
-        parts: which; None = all there are.
+        parts: parts to check; None = all.
         scheme: see `folder_scheme`.
         folders: as in `folder_scheme`.
         seen: see `datasets.checks.check_pairs`.
-        threads: None = one a core.
-        progress: show a bar.
+        threads: number of threads; None = one per core.
+        progress: show a progress bar.
 
     Returns:
         Number of images per part.
 
     Raises:
-        FileNotFoundError: a part has no images, or there are no classes.
-        DataError: all files that break a rule.
+        FileNotFoundError: a part has no images, or there is no class file.
+        DataError: lists all files that break a rule.
     """
     classes = _classes(root, folders)
     found = {}
@@ -175,18 +176,18 @@ def check_folder(
 
 
 def folder_mask_name(patch: Patch) -> str:
-    """File of a prediction: a GeoTIFF where the image is a TIFF, else a PNG."""
+    """File name of a prediction: GeoTIFF if the image is a TIFF, otherwise PNG."""
     geotiff = patch.images[0].suffix.lower() in TIFF
     return f"im1/{patch.name}{'.tif' if geotiff else '.png'}"
 
 
 def write_folder_mask(path: Path, mask: np.ndarray, scheme: Scheme, patch: Patch) -> None:
-    """Writes a prediction, 1..K = class, see `folder_mask_name`; in the place of its image.
+    """Writes a prediction; a GeoTIFF gets the georeference of its image.
 
     Args:
         path: the file, .tif or .png.
         mask: (H, W) uint8, 1..K = class.
-        scheme: its palette.
+        scheme: has the palette.
         patch: the image that was predicted.
     """
     if path.suffix == ".tif":
@@ -201,7 +202,7 @@ def list_folder(
     """Finds the images of a part without opening one.
 
     Returns:
-        Where they are; whole patches, sorted by id; what is wrong with the others.
+        The image folder; complete patches, sorted by id; problems of incomplete patches.
     """
     paths = part_folders(root, part, folders)
     found = [(path, find_files(path, (".bmp",))) for path in paths]
@@ -214,10 +215,10 @@ def list_folder(
 
 
 def find_parts(root: Path | str, folders: Mapping[str, str] | None = None) -> list[str]:
-    """Those of train, val and test that have images; of an undivided folder "train".
+    """Those of train, val and test that have images; "train" for data without part folders.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: no images.
     """
     found = [part for part in PARTS if _has_images(root, part, folders)]
     if found or _has_images(root, "", folders):
@@ -233,9 +234,9 @@ def find_parts(root: Path | str, folders: Mapping[str, str] | None = None) -> li
 def part_folders(
     root: Path | str, part: str, folders: Mapping[str, str] | None = None
 ) -> list[Path]:
-    """The folders of images and labels of a part; of an undivided folder the same for each.
+    """The folders of images and labels of a part; without part folders, the same for every part.
 
-    `ROOT/<part>/images` comes before `ROOT/images/<part>`.
+    `ROOT/<part>/images` has precedence over `ROOT/images/<part>`.
     """
     names = {**{key: key for key in (*PARTS, *FIELDS)}, **(folders or {})}
     root, part = Path(root), names.get(part, part)
@@ -247,7 +248,7 @@ def part_folders(
 
 
 def _has_images(root: Path | str, part: str, folders: Mapping[str, str] | None) -> bool:
-    """Whether a part, or for "" the undivided folder, has images of its own."""
+    """Whether a part has its own folder with images; "" means the data without part folders."""
     undivided = part_folders(root, "", folders)
     paths = part_folders(root, part, folders)
     return bool(find_files(paths[0], (".bmp",))) and (part == "" or paths != undivided)
@@ -256,7 +257,7 @@ def _has_images(root: Path | str, part: str, folders: Mapping[str, str] | None) 
 def _named(
     root: Path | str, part: str, split: str | None, folders: Mapping[str, str] | None
 ) -> str:
-    """The part to read for a name; "" for an undivided folder."""
+    """Resolves a part name to the part to read; "" for data without part folders."""
     parts = find_parts(root, folders)
     divided = _has_images(root, parts[0], folders)
     if part in parts:

@@ -1,4 +1,4 @@
-"""Patches whose image and label are one file each: read, resized, checked."""
+"""Reads, resizes and checks patches that have one image file and one label file."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -20,25 +20,25 @@ from utils.structures import IGNORE_INDEX, Scheme
 
 
 class Fit(NamedTuple):
-    """How images are made larger or smaller before anything else."""
+    """How images are resized after reading."""
 
-    side: int  # of the square they are to fit in, proportions kept
-    pad: bool  # fill the square up: images at the mean (0 once normalised), labels at IGNORE_INDEX
-    labels: bool  # labels too; else they stay as in the file, for predictions to return to
+    side: int  # side in px of the square to fit into; the aspect ratio is kept
+    pad: bool  # pad to the square: images with the mean, labels with IGNORE_INDEX
+    labels: bool  # also resize labels; else they keep the size of the file, as predictions do
 
 
 class FileReader:
     """Reads patches of one image and one label. See `datasets.land_cover.Reader`.
 
-    Images are 8-bit red, green and blue where the scheme does not standardise (float32 where they
-    are padded), else float32, each standardised by its own statistics.
+    If the scheme does not standardise, images are uint8 RGB (float32 if padded). Otherwise they are
+    float32, standardised with the statistics of each image.
 
     Args:
-        patches: in this order; all with a label, or none.
+        patches: patches in order; all with a label, or none.
         scheme: bands and classes.
         read_label: path -> classes (H, W) uint8 in 0..K-1 or IGNORE_INDEX.
-        fit: None leaves sizes as they are; it takes 8-bit colours.
-        rules: what `read_label` goes by, where files of one name may mean different things.
+        fit: resizing, only for 8-bit RGB; None keeps sizes.
+        rules: what the result of `read_label` depends on besides the file; part of the cache key.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class FileReader:
         """See Reader.
 
         Raises:
-            LabelError, OSError, ValueError: a file is not what it should be.
+            LabelError, OSError, ValueError: a file is unreadable or has bad values, bands or size.
         """
         image, classes = self.read_files(self.patches[index])
         if self.fit is None:
@@ -78,7 +78,7 @@ class FileReader:
         return image, classes
 
     def read_files(self, patch: Patch) -> tuple[np.ndarray, np.ndarray]:
-        """Image and classes as they are stored, in one size."""
+        """Image and classes of a patch in the size of the files, which must be equal."""
         image = _read_image(patch.images[0], self.scheme)
         if patch.label is None:
             return image, unlabelled(image.shape[1:])
@@ -110,18 +110,18 @@ class FileReader:
         return [(self._given(size), self._label_size(size)) for size in stored]
 
     def _given(self, stored: Size) -> Size:
-        """The size of an image that `read` gives."""
+        """Size of the image that `read` returns."""
         if self.fit is None:
             return stored
         return (self.fit.side,) * 2 if self.fit.pad else fit_size(stored, self.fit.side)
 
     def _label_size(self, stored: Size) -> Size:
-        """The size of a label that `read` gives."""
+        """Size of the label that `read` returns."""
         return self._given(stored) if self.fit is None or self.fit.labels else stored
 
 
 def _read_image(path: Path, scheme: Scheme) -> np.ndarray:
-    """(C, H, W): uint8 colours, or float32 standardised; pixels that are not finite become 0."""
+    """Reads (C, H, W): uint8 RGB, or standardised float32 with non-finite pixels set to 0."""
     if scheme.standardise == "none":
         return np.ascontiguousarray(read_image(path).transpose(2, 0, 1))
     raster, bands = open_raster(path), band_numbers(scheme.bands)
@@ -136,7 +136,7 @@ def _read_image(path: Path, scheme: Scheme) -> np.ndarray:
 
 
 def check_files(reader: FileReader, patch: Patch) -> list[Problem]:
-    """What is wrong inside the files of one patch; decodes both."""
+    """Decodes both files of one patch; returns the problems found."""
     problems, sizes = [], {}
     try:
         sizes[patch.images[0]] = _read_image(patch.images[0], reader.scheme).shape[1:]

@@ -1,6 +1,6 @@
-"""Land cover of one date: images with a class for every pixel, whatever their files are.
+"""Land cover of one date: images with a class for every pixel, for any file format.
 
-How files become arrays is a Reader's business; the data set makes Samples of them.
+A Reader converts files to arrays; LandCoverDataset converts the arrays to Samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,24 +16,24 @@ from datasets.transforms import Augment
 from utils.structures import IGNORE_INDEX, Sample, Scheme
 
 Size = tuple[int, int]  # height, width in pixels
-Named = TypeVar("Named", bound=Any)  # has a name: an id
+Named = TypeVar("Named", bound=Any)  # has an attribute `name`, its id
 
 
 class Patch(NamedTuple):
-    """The files of one place."""
+    """The files of one image and its label."""
 
     name: str  # id
-    images: tuple[Path, ...]  # their bands make up one image
+    images: tuple[Path, ...]  # files whose bands form one image
     label: Path | None = None
 
 
 class Reader(Protocol):
-    """Patches as arrays.
+    """Reads patches as arrays.
 
     Attributes:
         names: ids, in order.
         labelled: whether there are labels.
-        rules: what the arrays depend on besides the files; its repr tells any two apart.
+        rules: what the arrays depend on besides the files; different rules have different reprs.
     """
 
     names: Sequence[str]
@@ -41,34 +41,34 @@ class Reader(Protocol):
     rules: object
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (C, H, W), and classes (h, w) uint8 in 0..K-1 or IGNORE_INDEX."""
+        """Image (C, H, W) and classes (h, w) uint8 in 0..K-1 or IGNORE_INDEX."""
 
     def kind(self, index: int) -> tuple[tuple, tuple]:
-        """Shapes and dtypes of what `read` gives, without decoding it."""
+        """Shapes and dtypes of the arrays that `read` returns, without decoding the files."""
 
     def patch(self, index: int) -> Patch:
-        """The files."""
+        """The files of a patch."""
 
     def sizes(self) -> list[tuple[Size, Size]] | None:
-        """Sizes of the images and labels that `read` gives; None where they are all alike."""
+        """Sizes of the images and labels that `read` returns; None if all are equal."""
 
 
 class LandCoverDataset(SampleDataset):
     """Patches of one date as Samples: images (1, C, H, W), semantic (1, H, W), change all 1.
 
-    Every pixel has a class, so everything counts as changed: masks hold class + 1 everywhere.
-    Without labels `semantic` is IGNORE_INDEX.
+    Every pixel has a class, so every pixel counts as changed: masks hold class + 1 everywhere.
+    Without labels, `semantic` is IGNORE_INDEX.
 
     Args:
-        reader: of the files.
+        reader: reads the files.
         scheme: classes and bands.
-        part: the part of a data set they are.
-        path: where that lies.
-        cache: keeps what is read, see `datasets.cache.make_cache`; None reads files anew.
-        cache_dir: of cache "disk".
-        augment: random changes. Their chance depends on (seed, epoch, index) only.
+        part: name of the part.
+        path: path of the part, for error messages.
+        cache: "ram" or "disk", see `datasets.cache.make_cache`; None reads files every time.
+        cache_dir: folder of the cache "disk".
+        augment: random augmentation; its random numbers depend on (seed, epoch, index) only.
         seed: at least 0.
-        samples_per_image: items of each image, for crops: the first so many are of the first.
+        samples_per_image: number of items (crops) per image; items of one image are consecutive.
 
     Attributes:
         names: ids, in order.
@@ -76,7 +76,7 @@ class LandCoverDataset(SampleDataset):
         scheme, part, path: as given.
 
     Raises:
-        ValueError: no patches, an id twice, or an unknown option.
+        ValueError: no patches, a repeated id, or several samples per image without a crop size.
     """
 
     def __init__(
@@ -113,13 +113,13 @@ class LandCoverDataset(SampleDataset):
 
     @property
     def tile_sizes(self) -> list[tuple[Size, Size]] | None:
-        """(height, width) of every image and label as given; None where they are all alike."""
+        """(height, width) of every image and label as read; None if all are equal."""
         if self._sizes is None:
             self._sizes = self.reader.sizes()
         return self._sizes
 
     def patch_of(self, name: str) -> Patch:
-        """The files of a patch; the first image says where on earth it lies."""
+        """The files of a patch by id; the first image has the georeference."""
         return self.reader.patch(self._index[name])
 
     def read(self, epoch: int, index: int) -> Sample:
@@ -138,7 +138,7 @@ class LandCoverDataset(SampleDataset):
         )
 
     def _files(self) -> Iterator[Path]:
-        """All files that patches are read from."""
+        """All image and label files."""
         for patch in map(self.reader.patch, range(len(self.names))):
             yield from (*patch.images, *([patch.label] if patch.label else []))
 
@@ -149,7 +149,7 @@ class LandCoverDataset(SampleDataset):
 
 
 def unlabelled(size: Size) -> np.ndarray:
-    """Classes (h, w) of an image without a label."""
+    """Classes (h, w) uint8 of an image without a label: all IGNORE_INDEX."""
     return np.full(size, IGNORE_INDEX, np.uint8)
 
 
@@ -161,10 +161,10 @@ def refuse_sizes(sizes: Mapping[Path, Size]) -> None:
 
 
 def split_patches(patches: Sequence[Named], rule: str, part: str) -> list[Named]:
-    """Those that train or validate, see `datasets.splits.split_names`; sorted by id.
+    """The training or validation subset, see `datasets.splits.split_names`; sorted by id.
 
     Raises:
-        FileNotFoundError, ValueError: a rule that does not fit, or a part but train and val.
+        FileNotFoundError, ValueError: a bad rule, or a part other than train and val.
     """
     if part not in ("train", "val"):
         raise ValueError(f"--split {rule} makes train and val, not {part!r}; leave it out")

@@ -1,7 +1,7 @@
-"""Folders of a two-date data set: what they are called, and the files of every tile.
+"""Folder layout of a two-date data set, and the files of every tile.
 
 `ROOT/<part>/im1 im2 [label1 label2]`, part = train, val or test. The id of a tile is the stem of
-its files, whatever their extension. Other data sets have other folders, and the same rules.
+its files, with any extension. Other data sets have other folders but use the same rules.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,17 +11,17 @@ from typing import NamedTuple
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 PARTS = ("train", "val", "test")
 FIELDS = ("im1", "im2", "label1", "label2")
-# what --folders may rename, in whichever data set has it
+# keys of --folders; each data set uses some of them
 KEYS = (
     *PARTS,
     *FIELDS,
     *("label", "images", "masks", "sample_submission"),
     *("labels", "classes", "holdout_scenes"),
 )
-NO_IMAGES = (".hdr", ".xml", ".txt")  # files beside an image, never one themselves
+NO_IMAGES = (".hdr", ".xml", ".txt")  # sidecar files, never images themselves
 SHOWN = 10  # files an error lists per rule
 
-# rule: what must hold, and what to do where it does not
+# rule -> text: the requirement and the remedy
 RULES = {
     "missing mate": "a tile has one file of the same stem in the folder of each date and, where "
     "there are labels, in each folder of labels (Sentinel patches: of the same name but for s1, "
@@ -58,20 +58,20 @@ RULES = {
 class Tile(NamedTuple):
     """The files of one tile."""
 
-    name: str  # the stem all of them share
+    name: str  # common stem of the files
     images: tuple[Path, Path]  # date 1, date 2
-    labels: tuple[Path, Path] | None  # None in a part without labels
+    labels: tuple[Path, Path] | None  # None if the part has no labels
 
 
 class Problem(NamedTuple):
     """One file that breaks one rule."""
 
     rule: str  # a key of RULES
-    file: str  # the path, and in words what is wrong with it where that is not plain
+    file: str  # the path, with details if needed
 
 
 class DataError(ValueError):
-    """All that is wrong with a data set: per rule the first files, how many more, the remedy."""
+    """All problems of a data set, by rule: remedy, first files, number of other files."""
 
     def __init__(self, where: Path | str, problems: Sequence[Problem]):
         self.problems = list(problems)
@@ -86,7 +86,7 @@ class DataError(ValueError):
 
 
 def parse_folders(items: Iterable[str] | None) -> dict[str, str]:
-    """`["im1=A", "train=SECOND_train_set"]` as a dict; what is not named keeps its usual name.
+    """Parses --folders, such as `["im1=A", "train=SECOND_train_set"]`, to a dict {key: name}.
 
     Raises:
         ValueError: not of the form KEY=NAME, an unknown key, or a key given twice.
@@ -106,21 +106,24 @@ def parse_folders(items: Iterable[str] | None) -> dict[str, str]:
 
 
 def part_path(root: Path | str, part: str, folders: Mapping[str, str] | None = None) -> Path:
-    """Folder of a part, renamed or not; a part with no special name is its own folder."""
+    """Folder of a part: its name in `folders`, or the part name itself."""
     return Path(root) / (folders or {}).get(part, part)
 
 
 def test_folder(root: Path | str, folders: Mapping[str, str] | None = None) -> str:
-    """Where the test tiles are: "test" where there is such a folder, else "val" (the contest's)."""
+    """Part with the test tiles: "test" if that folder exists, otherwise "val" (contest layout)."""
     return "test" if part_path(root, "test", folders).is_dir() else "val"
 
 
 def find_files(folder: Path, more: Sequence[str] = (), envi: bool = False) -> dict[str, list[Path]]:
-    """Image files of a folder by stem, sorted; hidden files are passed over, no folder is empty.
+    """Image files of a folder by stem, sorted, without hidden files; empty if there is no folder.
 
-    `more`: extensions beside EXTENSIONS. `envi`: also files with a header (.hdr) beside them.
+    Args:
+        folder: folder to list.
+        more: extensions accepted in addition to EXTENSIONS.
+        envi: also accept ENVI files, which have a header (.hdr) beside them.
     """
-    # by name: comparing whole paths takes longer than all the rest
+    # sort by name: comparing whole paths is slow
     paths = sorted(folder.iterdir(), key=lambda path: path.name) if folder.is_dir() else []
     known = (*EXTENSIONS, *more)
     names = {path.name.lower() for path in paths} if envi else set()
@@ -133,7 +136,7 @@ def find_files(folder: Path, more: Sequence[str] = (), envi: bool = False) -> di
 
 
 def _has_header(path: Path, names: Collection[str]) -> bool:
-    """Whether a file is raw pixels: its header is among the names, in lower case, of its folder."""
+    """Whether a file has an ENVI header; `names` are the lower-case file names of its folder."""
     headers = (f"{path.name}.hdr".lower(), f"{path.stem}.hdr".lower())
     return path.suffix.lower() not in NO_IMAGES and any(name in names for name in headers)
 
@@ -141,14 +144,14 @@ def _has_header(path: Path, names: Collection[str]) -> bool:
 def match_files(
     found: Sequence[tuple[Path, Mapping[str, list[Path]]]],
 ) -> tuple[dict[str, list[Path]], list[Problem]]:
-    """Puts the files of the same id together.
+    """Groups files by id.
 
     Args:
-        found: folders, and the files of each, see `find_files`.
+        found: (folder, files of `find_files`) pairs.
 
     Returns:
-        {id: one file a folder, in the order of the folders}, sorted by id and whole; and what is
-        wrong with the rest.
+        {id: one file per folder, in the order of the folders} for complete ids, sorted by id; and
+        the problems of the others.
     """
     problems = [
         Problem("same id twice", ", ".join(str(path) for path in same))
@@ -166,7 +169,7 @@ def match_files(
 
 
 def refuse_existing(targets: Iterable[Path]) -> None:
-    """Raises FileExistsError if one of the files that are to be written is there."""
+    """Raises FileExistsError if one of the target files exists."""
     present = [str(path) for path in targets if path.exists()]
     if present:
         more = f" and {len(present) - SHOWN} more" if len(present) > SHOWN else ""
@@ -184,13 +187,13 @@ def list_pairs(
     Args:
         root: folder with the parts in it.
         part: train, val, test, or any other folder under root.
-        folders: names in place of the usual ones, see `parse_folders`.
+        folders: replaces default folder names, see `parse_folders`.
 
     Returns:
-        The whole tiles, sorted by id, and what keeps the others from being one.
+        Complete tiles, sorted by id, and the problems of incomplete ones.
 
     Raises:
-        FileNotFoundError: there is no first image at all.
+        FileNotFoundError: there are no images of date 1.
     """
     base = part_path(root, part, folders)
     paths = [base / (folders or {}).get(field, field) for field in FIELDS]

@@ -1,10 +1,10 @@
-"""Batches: which tiles make up a global batch, and which of them a rank reads.
+"""Data loaders: composition of global batches, and the share of every rank.
 
-A data set here is indexed with (epoch, index) pairs, so that workers which outlive an epoch know
-which epoch they augment for.
+Data sets are indexed with (epoch, index) pairs, so that persistent workers know the epoch for the
+augmentation.
 
-Labels of a batch are as its tiles are kept, uint8 with all data sets here: an eighth of the bytes
-to move. `utils.structures.to_device` makes them int64.
+Labels of a batch stay uint8, an eighth of the bytes of int64. `utils.structures.to_device` converts
+them to int64.
 """
 
 import itertools
@@ -22,21 +22,21 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from datasets.transforms import copy_view
 from utils.structures import Sample
 
-AHEAD = 2  # batches a worker makes before they are asked for
-USUAL_PX = 512  # side of the tiles that batch sizes are thought for
+AHEAD = 2  # batches that each worker prefetches
+USUAL_PX = 512  # tile side that the evaluation batch size refers to
 
 
 class EpochBatches(Sampler):
-    """Shuffled batches of one rank; the whole of them is the same for any number of ranks.
+    """Shuffled batches of one rank; global batches do not depend on the number of ranks.
 
-    The order of an epoch depends on (seed, epoch) only. Global batch i is cut out of it, and rank r
-    takes every `world`-th tile of that from the r-th. Tiles left over at the end are dropped.
+    The order of an epoch depends on (seed, epoch) only. Global batch i is the i-th slice of it;
+    rank r takes the tiles [r::world] of it. An incomplete last batch is dropped.
 
     Args:
         num_tiles: tiles of the data set.
         batch_size: tiles of a global batch, all ranks together.
         seed: at least 0.
-        rank: this process, 0..world-1.
+        rank: rank of this process, 0..world-1.
         world: number of processes.
 
     Raises:
@@ -59,11 +59,11 @@ class EpochBatches(Sampler):
         self.epoch, self.start_step = 0, 0
 
     def set_epoch(self, epoch: int, start_step: int = 0) -> None:
-        """Chooses the next epoch to run through, from batch `start_step` on (0-based)."""
+        """Sets the epoch of the next iteration, and its first batch `start_step` (0-based)."""
         self.epoch, self.start_step = epoch, start_step
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, wherever it starts."""
+        """Batches of a whole epoch, independent of `start_step`."""
         return self.num_tiles // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -88,12 +88,12 @@ def train_loader(
     Args:
         dataset: indexed with (epoch, index).
         batch_size: tiles of a global batch, all ranks together.
-        seed: of the order.
-        rank: this process, 0..world-1.
+        seed: seed of the order.
+        rank: rank of this process, 0..world-1.
         world: number of processes.
-        num_workers: processes that decode, kept from epoch to epoch, or threads, if the data set
-            has a cache; 0 decodes here.
-        pin_memory: None = if there is a CUDA device.
+        num_workers: persistent worker processes, or threads if the data set has a cache; 0 reads
+            in the calling process.
+        pin_memory: use page-locked memory; None = if there is a CUDA device.
 
     Raises:
         ValueError: see EpochBatches.
@@ -112,21 +112,21 @@ def eval_loader(
     num_workers: int = 0,
     pin_memory: bool | None = None,
 ) -> DataLoader:
-    """Every tile once, in order: rank r reads the tiles [r::world]; none is counted twice.
+    """Batches of every tile once, in order; rank r reads the tiles [r::world], without padding.
 
-    Where the data set knows the sizes of its tiles (`tile_sizes`), a batch holds one size only, and
-    fewer tiles of more than USUAL_PX, so that it needs no more memory than of that size.
+    If the data set has `tile_sizes`, all tiles of a batch have the same size, and a batch holds
+    fewer tiles larger than USUAL_PX, to limit its memory.
 
     Args:
         dataset: indexed with (epoch, index).
-        batch_size: tiles of USUAL_PX at a time, all ranks together (each takes its share, at
-            least 1).
-        indices: the tiles to read, in order; None reads all.
-        rank: this process, 0..world-1.
+        batch_size: tiles of USUAL_PX per batch, all ranks together; each rank reads its share, at
+            least 1.
+        indices: indices to read, in order; None reads all.
+        rank: rank of this process, 0..world-1.
         world: number of processes; ranks may get different numbers of batches, or none.
-        num_workers: processes that decode, or threads, see `train_loader`; at most one a batch.
-            0, or a single batch, decodes here.
-        pin_memory: None = if there is a CUDA device.
+        num_workers: worker processes or threads, see `train_loader`; at most one per batch. With 0
+            workers or a single batch, the calling process reads.
+        pin_memory: use page-locked memory; None = if there is a CUDA device.
 
     Raises:
         ValueError: batch_size below 1.
@@ -139,22 +139,22 @@ def eval_loader(
     sizes = getattr(dataset, "tile_sizes", None)
     runs = itertools.groupby(keys, key=lambda key: sizes[key[1]] if sizes else None)
     batches = [list(batch) for size, run in runs for batch in _batched(run, _fewer(share, size))]
-    # a single batch has no other beside which it could be read
+    # with a single batch, nothing can be read in parallel
     processes = min(num_workers, len(batches)) if len(batches) > 1 else 0
     return _loader(dataset, batches, processes, pin_memory)
 
 
 class ThreadedLoader(DataLoader):
-    """A DataLoader whose workers are threads, for tiles that need little more than to be copied.
+    """A DataLoader with threads as workers, for cached tiles that only need to be copied.
 
-    Processes would write each batch to shared memory that is new each time, and to have the kernel
-    clear those pages takes several times as long as the copy.
+    Worker processes would copy each batch to newly allocated shared memory. Clearing those pages
+    takes the kernel several times as long as the copy.
 
     Args:
-        dataset: may be read by several threads at a time.
+        dataset: must be thread-safe.
         batches: lists of keys of the data set.
         num_threads: at least 1.
-        pin_memory: make the batches in page-locked memory.
+        pin_memory: allocate batches in page-locked memory.
     """
 
     def __init__(self, dataset: Dataset, batches: Sampler, num_threads: int, pin_memory: bool):
@@ -181,14 +181,14 @@ class ThreadedLoader(DataLoader):
 
 
 def collate(samples: Sequence[Sample], pin_memory: bool = False) -> Sample:
-    """Samples -> one Sample with a leading B; `name` becomes a list, arrays become tensors.
+    """Stacks Samples to one Sample with a leading axis B.
 
     Args:
-        samples: of numpy arrays, which may be views, or of tensors.
-        pin_memory: make the batch in page-locked memory.
+        samples: Samples of numpy arrays, which may be views, or of tensors.
+        pin_memory: allocate the batch in page-locked memory.
 
     Returns:
-        The types of the samples stay.
+        A Sample whose `name` is a list and whose other fields are tensors; dtypes are kept.
 
     Raises:
         ValueError: the tiles differ in size.
@@ -206,7 +206,7 @@ def collate(samples: Sequence[Sample], pin_memory: bool = False) -> Sample:
 
 
 def _stack(arrays: Sequence[np.ndarray | torch.Tensor], pin_memory: bool) -> torch.Tensor:
-    """Arrays of one shape, each copied once."""
+    """Stacks arrays of equal shape; copies each once."""
     arrays = [np.asarray(array) for array in arrays]
     shape = len(arrays), *arrays[0].shape
     out = torch.from_numpy(np.empty(shape, np.result_type(*arrays)))
@@ -218,13 +218,13 @@ def _stack(arrays: Sequence[np.ndarray | torch.Tensor], pin_memory: bool) -> tor
 
 
 def example_images(batches: DataLoader, batch_size: int) -> torch.Tensor:
-    """Images like those of a batch (B, T, C, H, W), as read: one sample of it again and again."""
+    """Images with the shape and dtype of a batch (B, T, C, H, W): the first sample, repeated."""
     images = batches.dataset[0].images
     return images.expand(batch_size, *images.shape)
 
 
 def refuse_other_sizes(tiles: Dataset, crop_size: int | None) -> None:
-    """Raises ValueError if images of several sizes, as far as they are known, make up a batch."""
+    """Raises ValueError if `tile_sizes` has several image sizes and there is no crop size."""
     sizes = {size for size, _ in getattr(tiles, "tile_sizes", None) or ()}
     if crop_size is None and len(sizes) > 1:
         listed = ", ".join(f"{height} x {width}" for height, width in sorted(sizes)[:4])
@@ -235,7 +235,7 @@ def refuse_other_sizes(tiles: Dataset, crop_size: int | None) -> None:
 
 
 def _fewer(share: int, size: tuple | None) -> int:
-    """Tiles of a size at a time; `size` is (height, width), or a pair of those, image's first."""
+    """Tiles per batch for a tile size: (height, width), or a pair (image size, label size)."""
     if size is None:
         return share
     height, width = size[0] if isinstance(size[0], tuple) else size
@@ -243,7 +243,7 @@ def _fewer(share: int, size: tuple | None) -> int:
 
 
 def _batched(items: Iterable, size: int) -> Iterator[tuple]:
-    """itertools.batched, which Python has from 3.12 on."""
+    """itertools.batched, which needs Python 3.12."""
     items = iter(items)
     while batch := tuple(itertools.islice(items, size)):
         yield batch
@@ -262,12 +262,12 @@ def _loader(dataset, batches, num_workers: int, pin_memory: bool | None) -> Data
         multiprocessing_context=_start_method() if num_workers else None,
         worker_init_fn=_one_thread,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # else each epoch draws from the global state of torch
+        generator=torch.Generator(),  # otherwise each epoch advances the global RNG of torch
     )
 
 
 def _start_method() -> str | None:
-    """Fork is the quickest; macOS has it but its system libraries do not bear it."""
+    """Start method of workers: fork (fastest), except on macOS, whose system libraries break."""
     can_fork = "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
     return "fork" if can_fork else None
 

@@ -1,26 +1,26 @@
-"""Images and labels of another size, to the value as OpenCV and mmcv make them."""
+"""Resizing of images and labels, bit-exact with OpenCV and mmcv."""
 
 import numpy as np
 
 Size = tuple[int, int]  # height, width in pixels
-FIXED = 2048  # stands for a weight of 1
+FIXED = 2048  # fixed-point representation of weight 1
 
 
 def fit_size(size: Size, side: int) -> Size:
-    """The size of an image that was scaled to fit into a square, its proportions kept.
+    """Size of an image scaled to fit into a square; keeps the aspect ratio.
 
     Args:
         size: (height, width) before.
-        side: of the square in pixels.
+        side: side of the square in pixels.
     """
     scale = side / max(size)
     return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
 
 
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
-    """Bilinear between pixel centres, edges repeated, without smoothing where it shrinks.
+    """Bilinear resizing between pixel centres, edges repeated, without antialiasing.
 
-    To the value as OpenCV does it with 8 bits: in fixed point, an exact half by averaging.
+    Bit-exact with OpenCV for 8 bits: fixed point; halving a size exactly averages 2 x 2 pixels.
 
     Args:
         image: (C, H, W) uint8.
@@ -44,9 +44,9 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _between(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each new place along an axis the old ones before and after it, and how far it lies on.
+    """Indices of the two neighbours of every new pixel along an axis, and the weight of the second.
 
-    The last is int32 in 0..FIXED.
+    The weight is int32 in 0..FIXED.
     """
     place = ((np.arange(new) + 0.5) * (1 / (new / old)) - 0.5).astype(np.float32)
     first = np.floor(place).astype(np.int32)
@@ -55,7 +55,7 @@ def _between(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def resize_label(label: np.ndarray, size: Size) -> np.ndarray:
-    """Nearest: pixel i takes pixel floor(i * old / new).
+    """Nearest-neighbour resizing: new pixel i takes old pixel floor(i * old / new).
 
     Args:
         label: (H, W).
@@ -70,12 +70,12 @@ def _nearest(old: int, new: int) -> np.ndarray:
 
 
 def pad(values: np.ndarray, size: Size, fill: float | np.ndarray) -> np.ndarray:
-    """Fills up at the bottom and on the right.
+    """Pads at the bottom and on the right.
 
     Args:
         values: (..., H, W).
         size: (height, width) after.
-        fill: what is put there, broadcast to (..., height, width).
+        fill: padding value, broadcast to (..., height, width).
     """
     padded = np.empty((*values.shape[:-2], *size), np.result_type(values, np.asarray(fill).dtype))
     padded[...] = fill

@@ -1,4 +1,4 @@
-"""What every data set here is: a list of items that are read, changed at random, made Samples."""
+"""Base class of all data sets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ Key = int | tuple[int, int]  # index, or (epoch, index)
 
 
 class SampleDataset(Dataset):
-    """Samples by index, or by (epoch, index); who inherits says how one is read.
+    """Samples by index, or by (epoch, index). Subclasses implement `read`.
 
     Attributes:
-        path: where it lies.
-        cache: keeps what is decoded; None = files are read anew. With one, several threads may
-            read at a time.
-        epoch: of plain indices.
+        path: folder or file of the data.
+        cache: cache of decoded files; None = files are read every time. With a cache, `read` must
+            be thread-safe.
+        epoch: epoch used for plain indices.
     """
 
     path: Path
@@ -28,15 +28,15 @@ class SampleDataset(Dataset):
     epoch = 0
 
     def read(self, epoch: int, index: int) -> Sample:
-        """Item `index` as in that epoch: numpy arrays, views where they can be; labels uint8."""
+        """Reads item `index` of an epoch, augmented: numpy arrays, possibly views; labels uint8."""
         raise NotImplementedError
 
     def set_epoch(self, epoch: int) -> None:
-        """Epoch of plain indices; the samplers of `datasets.loader` name theirs with each index."""
+        """Sets the epoch of plain indices; samplers of `datasets.loader` pass (epoch, index)."""
         self.epoch = epoch
 
     def __getitem__(self, key: Key) -> Sample:
-        """Item `index`, or (epoch, index) to change it as in that epoch; tensors, labels int64."""
+        """Item `index`, or (epoch, index) with that epoch's augmentation; tensors, labels int64."""
         (sample,) = self.__getitems__([key])
         return Sample(
             name=sample.name,
@@ -46,7 +46,7 @@ class SampleDataset(Dataset):
         )
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
-        """Items as they are read, for `datasets.loader.collate`, which copies them once."""
+        """Items as returned by `read`; `datasets.loader.collate` copies them once."""
         return [self._read(*(key if isinstance(key, tuple) else (self.epoch, key))) for key in keys]
 
     def _read(self, epoch: int, index: int) -> Sample:

@@ -1,4 +1,4 @@
-"""Scenes as arrays: windows of their images, standardised, and of their change labels."""
+"""Reads windows of scenes: standardised images and change labels."""
 
 import os
 import threading
@@ -17,39 +17,39 @@ from utils.rasters.statistics import mean_and_std, measured, to_grey
 from utils.rasters.windows import Window
 from utils.structures import IGNORE_INDEX, Scheme
 
-MOST_OPEN = 6  # files a thread keeps open, some of them decoded whole
-PREVIEW_ROWS = 256  # in memory at a time
+MOST_OPEN = 6  # files a thread keeps open; some are completely decoded in memory
+PREVIEW_ROWS = 256  # rows in memory at a time
 
 
 class Scene(NamedTuple):
-    """The files of one scene, and what of them is used."""
+    """The files of one scene, and the bands and rows to use."""
 
     name: str  # id
-    images: tuple[Path, Path]  # of date 1 and 2; the same file twice where it holds both
-    bands: tuple[tuple[int, ...], tuple[int, ...]]  # that are read of each date, from 0
+    images: tuple[Path, Path]  # date 1, date 2; the same file twice if it holds both
+    bands: tuple[tuple[int, ...], tuple[int, ...]]  # band indices of each date, from 0
     label: Path | None = None
-    rows: tuple[int, int] | None = None  # (start, stop) that are used; None = all
+    rows: tuple[int, int] | None = None  # rows in use (start, stop); None = all
 
 
 class SceneReader:
-    """Reads windows of scenes; opens files when they are asked for, each thread its own.
+    """Reads windows of scenes; every thread opens its own files, on demand.
 
     Args:
-        scenes: in this order.
-        scheme: bands ("grey" makes one of three), and how they are standardised: by the statistics
-            of the whole image, streamed once a process. Pixels that are not finite, or hold their
-            file's nodata value, become 0 then, the mean.
-        label_coding: of all labels, see `datasets.codecs.find_coding`.
-        cache: keeps decoded scenes, see `datasets.cache.make_cache`; None reads files anew.
-        cache_dir: of cache "disk".
+        scenes: scenes in order.
+        scheme: bands ("grey" combines three), and standardisation with the statistics of the whole
+            image, computed once per process. Non-finite and nodata pixels become 0 (the mean)
+            after standardisation.
+        label_coding: coding of all labels, see `datasets.codecs.find_coding`.
+        cache: "ram" or "disk", see `datasets.cache.make_cache`; None reads files every time.
+        cache_dir: folder of the cache "disk".
 
     Attributes:
         sizes: (height, width) of every scene.
-        label_coding: "auto" resolved.
+        label_coding: the given or detected coding.
 
     Raises:
-        ValueError: files of a scene that differ in size, too few bands, or an unknown option.
-        OSError: a file that is no image.
+        ValueError: files of a scene differ in size, too few bands, or an unknown option.
+        OSError: a file cannot be read.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class SceneReader:
             lambda: (p for s in scenes for p in (*s.images, s.label) if p is not None),
             rules=(self.label_coding, [scene.bands for scene in scenes]),
             folder=cache_dir,
-            threads=1,  # each keeps rasters of its own, some of them decoded whole
+            threads=1,  # each thread would keep its own decoded rasters
         )
 
     def rows(self, index: int) -> tuple[int, int]:
-        """(start, stop) of the rows of a scene that are used."""
+        """Rows in use (start, stop) of a scene."""
         return self.scenes[index].rows or (0, self.sizes[index][0])
 
     def image(self, index: int, date: int, window: Window) -> np.ndarray:
-        """(C, h, w) of date 0 or 1, reflected beyond the edges.
+        """Window (C, h, w) of an image, reflected beyond the edges; `date` is 0 or 1.
 
-        uint8 where files hold that and the scheme does not standardise, else float32.
+        uint8 if the file is uint8 and the scheme does not standardise, otherwise float32.
         """
         raster, bands = self._raster(index, date)
         grey = tuple(self.scheme.bands) == GREY
@@ -98,7 +98,7 @@ class SceneReader:
         return np.nan_to_num(((pixels - mean) / std).astype(np.float32), posinf=0, neginf=0)
 
     def change(self, index: int, window: Window) -> np.ndarray:
-        """(h, w) uint8 of the label, reflected beyond the edges; IGNORE_INDEX where unknown."""
+        """Window (h, w) uint8 of the label, reflected at the edges; IGNORE_INDEX = unlabelled."""
         if self.scenes[index].label is None:
             return np.full((window.height, window.width), IGNORE_INDEX, np.uint8)
         if self.cache is not None:
@@ -110,34 +110,34 @@ class SceneReader:
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """(height, width) of what is used of every scene."""
+        """(height, width) of the rows in use of every scene."""
         rows = [self.rows(index) for index in range(len(self.scenes))]
         return [(b - a, size[1]) for (a, b), size in zip(rows, self.sizes, strict=True)]
 
     def place(self, index: int) -> dict:
-        """`crs` and `transform` of what is used of a scene, as date 1 has them; None for none."""
+        """`crs` and `transform` of the rows in use, from date 1; None without georeference."""
         raster = self._files.get(self.scenes[index].images[0])
         transform = shifted(raster.transform, 0, self.rows(index)[0])
         return {"crs": raster.crs, "transform": transform}
 
     def is_geotiff(self, index: int) -> bool:
-        """Whether results belong in a GeoTIFF: date 1 is a TIFF, or has a place on earth."""
+        """Whether results are written as GeoTIFF: date 1 is a TIFF or has a georeference."""
         suffix = self.scenes[index].images[0].suffix.lower()
         return suffix in (".tif", ".tiff") or self.place(index)["transform"] is not None
 
     def preview(self, index: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Every `step`-th pixel of what is used: images (2, C, h, w) and change (h, w)."""
+        """Every `step`-th pixel of the rows in use: images (2, C, h, w) and change (h, w)."""
         (start, stop), width = self.rows(index), self.sizes[index][1]
         images, change, rows = [], [], step * max(1, PREVIEW_ROWS // step)
         for top in range(start, stop, rows):
             strip = Window(top, 0, min(rows, stop - top), width)
             dates = [self.image(index, date, strip)[:, ::step, ::step] for date in (0, 1)]
-            images.append(np.stack(dates))  # copies, so that the strip can go
+            images.append(np.stack(dates))  # a copy, so that the strip can be freed
             change.append(self.change(index, strip)[::step, ::step].copy())
         return np.concatenate(images, axis=2), np.concatenate(change)
 
     def measure(self, indices: Iterable[int]) -> None:
-        """Takes the statistics of scenes now, for all processes that are started later."""
+        """Computes statistics of scenes now, so that processes started later inherit them."""
         if self.scheme.standardise != "none":
             for index in indices:
                 self._mean_and_std(index, 0)
@@ -152,14 +152,14 @@ class SceneReader:
         return self._moments[key]
 
     def _raster(self, index: int, date: int) -> tuple[Raster, Sequence[int]]:
-        """The raster of a date, and which bands of it to read."""
+        """The raster of a date, and the band indices to read."""
         scene = self.scenes[index]
         if self.cache is None:
             return self._files.get(scene.images[date]), scene.bands[date]
         return _in_memory(self._cached(index)[date]), range(len(scene.bands[date]))
 
     def _cached(self, index: int) -> Sequence[np.ndarray]:
-        """Date 1, date 2 (C, H, W) as stored, and change (H, W), whole."""
+        """Cached whole arrays: date 1 and date 2 (C, H, W) as stored, and change (H, W)."""
         return self.cache.fetch(index, lambda: self._decode(self.scenes[index]))
 
     def _decode(self, scene: Scene) -> list[np.ndarray]:
@@ -174,7 +174,7 @@ class SceneReader:
         return [*arrays, read_change(label, whole, self.label_coding)]
 
     def _kind(self, scene: Scene) -> tuple[list[tuple[int, ...]], list[np.dtype]]:
-        """Shapes and types of what `_decode` gives; looks at the heads of files only."""
+        """Shapes and dtypes of the arrays of `_decode`; reads only file headers."""
         rasters = [self._files.get(path) for path in scene.images]
         labels = [] if scene.label is None else [self._files.get(scene.label, indices=True)]
         sizes = [(raster.height, raster.width) for raster in (*rasters, *labels)]
@@ -192,7 +192,7 @@ class SceneReader:
 
 
 class _Files(threading.local):
-    """Open rasters, the latest few; every thread of every process has its own handles."""
+    """The most recently used open rasters of a thread; reset after a fork."""
 
     def __init__(self):
         self.opened: dict[tuple[Path, bool], Raster] = {}
@@ -213,7 +213,7 @@ class _Files(threading.local):
 
 
 class _Decoded(Raster):
-    """A label as a raster of change."""
+    """A change label as a Raster with decoded values."""
 
     def __init__(self, label: Raster, coding: str):
         super().__init__(label.path, (1, label.height, label.width), np.uint8)

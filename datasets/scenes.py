@@ -1,6 +1,6 @@
-"""Scenes of any size and band count with a change label: random crops of them, or windows.
+"""Random crops or windows of scenes with change labels; any size and number of bands.
 
-Both data sets of binary change, `binary` and `rucode`, are lists of Scenes.
+Used by the data sets of binary change, `binary` and `rucode`.
 """
 
 from collections.abc import Sequence
@@ -17,48 +17,47 @@ from utils.rasters.reading import beyond, open_raster
 from utils.rasters.windows import Window, grid
 from utils.structures import IGNORE_INDEX, Sample, Scheme
 
-TILE_PX = 512  # side of windows unless said otherwise
+TILE_PX = 512  # default side of windows
 PADDINGS = ("reflect", "constant")
-DRAWS = 50  # of a crop that is to hold a changed pixel, before one is put around such a pixel
+DRAWS = 50  # attempts to draw a crop with a changed pixel, before one is placed around such a pixel
 
 
 class SceneDataset(SampleDataset):
     """Random crops of scenes, or all their windows, as Samples with a change map and no classes.
 
-    `images` are (2, C, h, w): uint8 as stored where the scheme does not standardise and files have
-    8 bits, else float32, standardised by the statistics of the whole image (pixels that are not
-    finite become 0, the mean). `semantic` is (0, h, w). Without labels `change` is IGNORE_INDEX.
+    `images` are (2, C, h, w): uint8 if files are uint8 and the scheme does not standardise,
+    otherwise float32. They are standardised with the statistics of the whole image (non-finite
+    pixels become 0, the mean). `semantic` is (0, h, w). Without labels, `change` is IGNORE_INDEX.
 
     Args:
-        scenes: in this order.
-        scheme: bands ("grey" makes one of three), and whether they are standardised.
-        part: the part of a data set they are.
-        path: where that lies.
-        label_coding: of all labels, see `datasets.codecs.find_coding`.
-        cache: keeps decoded scenes, see `datasets.cache.make_cache`; None reads files anew.
-        cache_dir: of cache "disk".
-        augment: crops of `crop_size` (None: the whole scene), changed at random. Their chance
-            depends on (seed, epoch, index) only.
+        scenes: scenes in order.
+        scheme: bands ("grey" combines three), and whether they are standardised.
+        part: name of the part.
+        path: path of the part, for error messages.
+        label_coding: coding of all labels, see `datasets.codecs.find_coding`.
+        cache: "ram" or "disk", see `datasets.cache.make_cache`; None reads files every time.
+        cache_dir: folder of the cache "disk".
+        augment: random augmentation of crops of `crop_size` (None: the whole scene); random numbers
+            depend on (seed, epoch, index) only.
         seed: at least 0.
-        positive_crops: share of crops that are drawn anew until they hold a changed pixel, if their
-            scene has one.
-        samples_per_image: crops of a scene in an epoch.
+        positive_crops: share in 0..1 of crops that must hold a changed pixel, if the scene has one.
+        samples_per_image: crops per scene and epoch.
         tile_px: side of the windows, see `utils.rasters.windows.grid`; None = crops.
-        overlap_px: what neighbouring windows share.
-        padding: of windows that reach beyond the scene: "reflect", or "constant": all bands of both
-            dates take the top left value of date 1's first band (as published for Rucode). `change`
-            is IGNORE_INDEX there.
+        overlap_px: overlap of neighbouring windows.
+        padding: values of windows beyond the scene: "reflect", or "constant": all bands of both
+            dates take the top left value of the first band of date 1 (as published for Rucode).
+            `change` is IGNORE_INDEX there.
 
     Attributes:
         names: ids of the scenes, in order.
-        labelled: whether there are true labels.
+        labelled: whether all scenes have labels.
         scenes, scheme, part, path, tile_px, overlap_px: as given.
         windows: (index of the scene, window in its pixels) of every item; empty for crops.
-        reader: of the scenes' pixels.
+        reader: reads the pixels of the scenes.
 
     Raises:
-        ValueError: no scenes, an impossible option, or files of a scene that differ in size.
-        OSError: a file that is no image.
+        ValueError: no scenes, a bad option, or files of a scene that differ in size.
+        OSError: a file cannot be read.
     """
 
     def __init__(
@@ -137,7 +136,7 @@ class SceneDataset(SampleDataset):
         return self.reader.rows(index), self.reader.sizes[index][1]
 
     def _choose(self, index: int, rng: np.random.Generator) -> Window:
-        """A crop, drawn inside the rows in use."""
+        """Draws a crop inside the rows in use."""
         (start, stop), width, size = *self._area(index), self.crop_size
         if size is None:
             return Window(start, 0, stop - start, width)
@@ -174,7 +173,7 @@ class SceneDataset(SampleDataset):
         return Window(start + int(top), int(left), size, size)
 
     def _cut(self, index: int, window: Window) -> Sample:
-        """The sample of a window, as numpy arrays."""
+        """Reads the Sample of a window, as numpy arrays."""
         images = np.stack([self.reader.image(index, date, window) for date in (0, 1)])
         change = self.reader.change(index, window)
         outside = beyond(window, *self._area(index))
@@ -188,18 +187,18 @@ class SceneDataset(SampleDataset):
 
 
 def split_scenes(scenes: Sequence[Scene], rule: str) -> dict[str, list[Scene]]:
-    """Which labelled scenes train, and which validate.
+    """Splits labelled scenes into training and validation.
 
     Args:
-        scenes: all with labels.
-        rule: "area" or "area:SHARE": the bottom share of the rows of every scene validates and the
-            rest trains; else by ids, see `datasets.splits.split_names`.
+        scenes: scenes with labels.
+        rule: "area" or "area:SHARE": the bottom share of the rows of every scene is for validation,
+            the rest for training. Others split by id, see `datasets.splits.split_names`.
 
     Returns:
         {"train": scenes, "val": scenes}.
 
     Raises:
-        ValueError, FileNotFoundError: an unknown rule, or one that leaves a part empty.
+        ValueError, FileNotFoundError: an unknown rule, or a rule that leaves a part empty.
     """
     share = area_share(rule)
     if share is None:
@@ -223,18 +222,18 @@ def build_scenes(
     pseudo_label_dir: Path | str | None = None,
     **options,
 ) -> SceneDataset:
-    """Crops where there is an `augment`, else windows of `tile_px`, 512 by default.
+    """Builds a SceneDataset: crops if `augment` is given, otherwise windows of `tile_px`.
 
     Args:
-        scenes: the part.
+        scenes: scenes of the part.
         scheme: see SceneDataset.
-        augment: of training.
-        tile_px: of windows; not looked at with `augment`.
-        pseudo_label_dir: None: there are no classes here that could be voted on.
-        **options: the rest of SceneDataset's arguments.
+        augment: random augmentation for training.
+        tile_px: side of windows; None = TILE_PX; ignored if `augment` is given.
+        pseudo_label_dir: must be None: binary change has no classes to fill in.
+        **options: other arguments of SceneDataset.
 
     Raises:
-        ValueError: there is a pseudo_label_dir.
+        ValueError: `pseudo_label_dir` is given.
     """
     if pseudo_label_dir is not None:
         raise ValueError(

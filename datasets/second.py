@@ -1,7 +1,7 @@
-"""SECOND / SenseEarth 2020: what the land was and what it became, where it changed.
+"""SECOND / SenseEarth 2020: semantic change, with land-cover classes of both dates.
 
 Reference: K. Yang et al., "Asymmetric Siamese Networks for Semantic Change Detection in Aerial
-Images", IEEE TGRS 2022 (the data set); labels only inside changed areas.
+Images", IEEE TGRS 2022 (the data set). Only changed areas are labelled.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from utils.structures import IGNORE_INDEX, Sample, Scheme
 
 
 class SecondDataset(SampleDataset):
-    """Tiles of one part as Samples: images (2, 3, H, W) uint8, labels int64.
+    """Tiles of one part as Samples: images (2, 3, H, W), semantic (2, H, W), change (H, W).
 
     Without labels, `semantic` and `change` are IGNORE_INDEX everywhere.
 
@@ -30,25 +30,26 @@ class SecondDataset(SampleDataset):
         root: folder with train, val and test in it.
         folder: the part to read: train, val, test, or another folder under root.
         names: ids to keep, in this order; None keeps all, sorted.
-        folders: names in place of the usual ones, see `datasets.layout.parse_folders`.
-        pseudo_label_dir: folder with `im1/<id>.png` and `im2/<id>.png` to take the classes from;
-            `change` still comes from the true labels.
-        cache: keeps decoded tiles, see `datasets.cache.make_cache`; None reads files anew.
-        cache_dir: of cache "disk".
-        augment: random changes of a tile. Their chance depends on (seed, epoch, index) only: not on
-            workers, ranks or restarts.
+        folders: replaces default folder names, see `datasets.layout.parse_folders`.
+        pseudo_label_dir: folder with `im1/<id>.png` and `im2/<id>.png`, from which `semantic` is
+            read; `change` still comes from the true labels.
+        cache: "ram" or "disk", see `datasets.cache.make_cache`; None reads files every time.
+        cache_dir: folder of the cache "disk".
+        augment: random augmentation; its random numbers depend on (seed, epoch, index) only, not
+            on workers, ranks or restarts.
         seed: at least 0.
 
     Attributes:
-        part: the part it reads, path: where that lies.
+        part: name of the part.
+        path: folder of the part.
         names: ids, in order.
         labelled: whether there are true labels.
         scheme: classes and palette.
 
     Raises:
         FileNotFoundError: no images, or pseudo labels missing.
-        DataError: tiles that lack a file.
-        ValueError: an id that is not there.
+        DataError: a tile lacks a file.
+        ValueError: an unknown id.
     """
 
     scheme = SECOND
@@ -92,10 +93,10 @@ class SecondDataset(SampleDataset):
     def dense_labels(self, name: str) -> np.ndarray | None:
         """Class of every pixel, changed or not, from the folders dense1 and dense2.
 
-        Kept by generated data sets to measure pseudo labels with, never to train on.
+        Only the generated demo data have them; for the evaluation of pseudo labels, not training.
 
         Returns:
-            (2, H, W) uint8, 1..K, 0 where unknown; None where there are no such files.
+            (2, H, W) uint8, 1..K, 0 = unknown; None if there are no such files.
         """
         if self._dense is None:
             self._dense = [find_files(self.path / field) for field in ("dense1", "dense2")]
@@ -146,19 +147,19 @@ class SecondDataset(SampleDataset):
 def split_parts(
     root: Path | str, rule: str = "every10th", folders: Mapping[str, str] | None = None
 ) -> dict[str, tuple[str, list[str]]]:
-    """Which folder and ids train, and which validate.
+    """Splits a data set into folders and ids for training and validation.
 
     Args:
         root: folder with train, val and test in it.
-        rule: see `datasets.splits.split_names`; "official": a labelled val/ validates, and all of
-            train/ trains. An unlabelled val/ is the contest's test set, and test/ never validates.
-        folders: names in place of the usual ones.
+        rule: see `datasets.splits.split_names`. "official": train on train/, validate on val/,
+            which must have labels (the val/ of the contest has none: it is the test set).
+        folders: replaces default folder names.
 
     Returns:
         {"train": (folder, ids), "val": (folder, ids)}.
 
     Raises:
-        DataError, FileNotFoundError, ValueError: tiles lack a file, there are none, or no labels.
+        DataError, FileNotFoundError, ValueError: incomplete tiles, no tiles, or no labels.
     """
     train = _labelled_names(root, "train", folders, "training needs labels: label1 and label2")
     if rule != "official":
@@ -184,15 +185,15 @@ def build_second(
     folders: Mapping[str, str] | None = None,
     **options,
 ) -> SecondDataset:
-    """Builds one part: with a split its "train" or "val", else a whole folder.
+    """Builds one part: with `split` the subset "train" or "val", otherwise a whole folder.
 
     Args:
         root: folder with train, val and test in it.
-        part: train or val; without a split also "test" (test/ or else val/, see `test_folder`)
-            or any other folder under root.
+        part: train or val. Without `split` also "test" (see `test_folder`) or any other folder
+            under root.
         split: see `split_parts`.
-        folders: names in place of the usual ones.
-        **options: the rest of SecondDataset's arguments.
+        folders: replaces default folder names.
+        **options: other arguments of SecondDataset.
     """
     if split is not None:
         folder, names = split_parts(root, split, folders)[part]
@@ -247,10 +248,10 @@ def _stack(arrays: list[np.ndarray], name: str) -> np.ndarray:
 
 
 def second_scheme(root: Path | str, *, folders=None, bands=None) -> Scheme:
-    """The scheme of SECOND, whatever is in its folders.
+    """The fixed scheme of SECOND.
 
     Raises:
-        ValueError: bands are chosen.
+        ValueError: `bands` is given.
     """
     if bands is not None:
         raise ValueError("--bands: this data set always has red, green and blue; leave it out")

@@ -1,4 +1,4 @@
-"""Which labelled tiles train and which validate. The test set does neither."""
+"""Splits labelled tiles into training and validation."""
 
 import hashlib
 from collections import Counter
@@ -7,28 +7,27 @@ from pathlib import Path
 from datasets.layout import EXTENSIONS
 
 RULES = ("every10th", "official", "hash10")
-SCENE_RULES = (*RULES, "leave_out:ID", "area", "area:SHARE")  # of data sets of few large scenes
-SHARE = 0.1  # validates, by hash10
-AREA = 0.2  # of the rows validates, by area
+SCENE_RULES = (*RULES, "leave_out:ID", "area", "area:SHARE")  # for data sets of few large scenes
+SHARE = 0.1  # validation share of hash10
+AREA = 0.2  # default validation share of the rows, for area
 
 
 def split_names(names: list[str], rule: str) -> tuple[list[str], list[str]]:
     """Splits ids into training and validation, both sorted.
 
     Args:
-        names: ids of the labelled training folder, no matter the order.
-        rule: "every10th": every tenth of the sorted ids, from the first (the published split);
-            "hash10": ids whose hash falls into the lowest tenth, so an id stays where it is when
-            tiles are added or removed; if none does, the id with the lowest hash;
-            "leave_out:ID": that one; or
-            a text file with the ids that validate.
+        names: ids of the labelled training folder, in any order.
+        rule: how validation ids are chosen. "every10th": every tenth of the sorted ids, from the
+            first (the published split); "hash10": ids whose hash is in the lowest tenth, or at
+            least the id with the lowest hash, so that an id keeps its part when tiles are added or
+            removed; "leave_out:ID": this id; or a text file of ids.
 
     Returns:
         (train, val), disjoint, together all names.
 
     Raises:
-        ValueError: one of the two would be empty, or the file's ids are not right.
-        FileNotFoundError: neither a rule nor a file.
+        ValueError: one of the two would be empty, or the file has unknown or repeated ids.
+        FileNotFoundError: `rule` is neither a rule nor a file.
     """
     names = sorted(names)
     if rule == "official":
@@ -58,10 +57,10 @@ def split_names(names: list[str], rule: str) -> tuple[list[str], list[str]]:
 
 
 def area_share(rule: str) -> float | None:
-    """The share of "area" or "area:SHARE", None for any other rule.
+    """The validation share of "area" or "area:SHARE"; None for any other rule.
 
     Raises:
-        ValueError: no number between 0 and 1.
+        ValueError: not a number between 0 and 1.
     """
     name, colon, text = rule.partition(":")
     if name != "area":
@@ -78,7 +77,7 @@ def area_share(rule: str) -> float | None:
 
 
 def area_rows(height: int, share: float) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows (start, stop) of a scene that train, above, and those that validate, at the bottom.
+    """Rows (start, stop) of a scene for training (top) and for validation (bottom).
 
     Raises:
         ValueError: one of the two would be empty.
@@ -102,7 +101,7 @@ def _known(rule: str, names: list[str]) -> str:
 
 
 def _unit_hash(name: str) -> float:
-    """A number in [0, 1) that depends on the id only, the same on every machine."""
+    """Hash of an id in [0, 1), the same on every machine."""
     return int.from_bytes(hashlib.sha1(name.encode()).digest()[:6], "big") / 2**48
 
 
@@ -111,7 +110,7 @@ def _lowest_hashes(names: list[str]) -> list[str]:
 
 
 def read_lines(path: Path | str) -> list[str]:
-    """Lines of a text file; `#` starts a comment, empty ones are left out."""
+    """Lines of a text file without comments (from `#`) and empty lines."""
     lines = Path(path).read_text("utf-8-sig").splitlines()
     return [text for line in lines if (text := line.partition("#")[0].strip())]
 
@@ -119,16 +118,16 @@ def read_lines(path: Path | str) -> list[str]:
 def read_ids(
     path: Path, names: list[str], flag: str = "", where: object = "the folder"
 ) -> list[str]:
-    """Ids of a text file, one a line, in its order; an image extension is dropped.
+    """Reads ids from a text file, one per line, in its order; drops image extensions.
 
     Args:
         path: the file.
-        names: the ids there are.
-        flag: the option that names the file, for errors.
-        where: where these ids are, for errors.
+        names: known ids.
+        flag: option that names the file, for error messages.
+        where: location of the known ids, for error messages.
 
     Raises:
-        ValueError: an id that is not there, or twice.
+        ValueError: an unknown or repeated id.
     """
     known = set(names)
     found = [_stem(line, known) for line in read_lines(path)]

@@ -1,4 +1,4 @@
-"""Tables as users have them: csv, xlsx or xls, the first line naming the columns."""
+"""Reads tables from csv, xlsx or xls; the first line names the columns."""
 
 import csv
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ from utils.rasters.reading import decoding
 
 
 def read_table(path: Path | str) -> list[dict[str, str]]:
-    """Rows by column name, as text; rows without any text are left out.
+    """Rows as {column name: text}, without empty rows.
 
     Args:
-        path: .xlsx or .xls (its first sheet), else text with commas, semicolons or tabs.
+        path: .xlsx or .xls (first sheet), otherwise text with commas, semicolons or tabs.
 
     Raises:
-        FileNotFoundError: no such file.
-        OSError: it cannot be read.
-        ValueError: no rows, or the package for this format is not installed.
+        FileNotFoundError: the file does not exist.
+        OSError: the file cannot be read.
+        ValueError: no rows, a repeated column, or the package for this format is missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -39,7 +39,7 @@ def column(rows: list[dict[str, str]], name: str | None, flag: str) -> list[str]
     """The texts of one column.
 
     Raises:
-        ValueError: no such column, or a row without a text in it.
+        ValueError: no such column, or an empty cell in it.
     """
     known = [key for key in rows[0] if key]
     if name not in known:
@@ -86,6 +86,6 @@ def _package(name: str, path: Path) -> Any:
 
 
 def _text(cell: object) -> str:
-    """A cell as it looks: spreadsheets keep whole numbers as 20180922.0."""
+    """Text of a cell; whole numbers, which spreadsheets store as 20180922.0, lose the `.0`."""
     whole = isinstance(cell, float) and cell.is_integer()
     return "" if cell is None else str(int(cell) if whole else cell).strip()

@@ -1,7 +1,7 @@
-"""Random changes of a whole sample: the same geometry for both dates and all labels.
+"""Random augmentation of a Sample, with the same geometry for both dates and all labels.
 
-Everything works on numpy arrays and on tensors, on one sample and on a batch (leading axes are left
-alone). Geometry returns views where it can.
+Geometric transforms accept numpy arrays and tensors, single samples and batches (leading axes are
+kept), and return views if possible.
 """
 
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ ORIENTATIONS = {
     "rot270": (None, 3),
     "identity": (None, 0),
 }
-# how one is chosen: the contest winner's six; quarter turns and flips each half of the time
-# (Rucode, which reaches all eight symmetries); or always as it is
+# rules to choose orientations: one of the six above (contest winner); quarter turns and flips, each
+# with probability 1/2 (Rucode; reaches all eight symmetries); or none
 ORIENT = ("six", "turn_flip", "none")
-STRIP_PX = 64  # of a turned tile at a time: what they are read from stays in the cache
+STRIP_PX = 64  # columns of a turned tile copied at a time, so that reads hit the CPU cache
 INVERSE = {name: name for name in ORIENTATIONS} | {"rot90": "rot270", "rot270": "rot90"}
 
 
 @dataclass(frozen=True)
 class Augment:
-    """The random changes of training, in this order: crop, orientation, date swap, jitter.
+    """Random augmentation for training, in this order: crop, orientation, date swap, jitter.
 
     Args:
         orient: "six": one of the ORIENTATIONS, each with probability 1/6; "turn_flip": 0 to 3
             quarter turns with probability 1/2, then one of the three flips with probability 1/2;
-            "none".
-        swap_dates: exchange date 1 and date 2 with probability 1/2.
+            "none": no change.
+        swap_dates: swap date 1 and date 2 with probability 1/2.
         crop_size: side of a random square in pixels; None keeps the whole tile.
         jitter: strength of the photometric jitter in 0..1, see `jitter`; 0 is off.
 
@@ -57,7 +57,7 @@ class Augment:
             raise ValueError(f"--jitter {self.jitter} must lie in 0..1 (0 = off)")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Returns the changed sample; all chance comes from `rng`."""
+        """Returns the augmented sample; all random numbers come from `rng`."""
         if self.crop_size is not None:
             sample = random_crop(sample, self.crop_size, rng)
         for name in choose_orientations(self.orient, rng):
@@ -70,7 +70,7 @@ class Augment:
 
 
 def choose_orientations(rule: str, rng: np.random.Generator) -> list[str]:
-    """Which of ORIENTATIONS to apply, one after the other; `rule` is one of ORIENT."""
+    """Draws the names in ORIENTATIONS to apply in order; `rule` is one of ORIENT."""
     if rule == "six":
         return [list(ORIENTATIONS)[rng.integers(len(ORIENTATIONS))]]
     names = []
@@ -83,7 +83,7 @@ def choose_orientations(rule: str, rng: np.random.Generator) -> list[str]:
 
 
 def orient(sample: Sample, name: str) -> Sample:
-    """Applies one of ORIENTATIONS to images and labels alike; undone by INVERSE[name]."""
+    """Applies one of ORIENTATIONS to images and labels; INVERSE[name] undoes it."""
     axis, turns = ORIENTATIONS[name]
 
     def move(values):
@@ -98,15 +98,15 @@ def orient(sample: Sample, name: str) -> Sample:
 
 
 def swap_dates(sample: Sample) -> Sample:
-    """Exchanges the dates of images and classes; what changed stays what changed."""
+    """Swaps the dates of images and classes; `change` stays the same."""
     return sample._replace(images=_flip(sample.images, -4), semantic=_flip(sample.semantic, -3))
 
 
 def random_crop(sample: Sample, size: int, rng: np.random.Generator) -> Sample:
-    """Cuts the same random `size` x `size` pixels out of everything.
+    """Crops a random `size` x `size` square from images and labels.
 
     Raises:
-        ValueError: the tile is smaller than that.
+        ValueError: the tile is smaller than `size`.
     """
     height, width = sample.change.shape[-2:]
     if size > min(height, width):
@@ -124,13 +124,13 @@ def random_crop(sample: Sample, size: int, rng: np.random.Generator) -> Sample:
 
 
 def jitter(sample: Sample, strength: float, rng: np.random.Generator) -> Sample:
-    """Changes contrast, brightness, gamma and haze of each date by itself; labels stay.
+    """Changes contrast, brightness, gamma and haze of each date separately; keeps labels.
 
     Args:
         sample: one sample with images (T, C, H, W) uint8.
         strength: s in 0..1; contrast 1 +- s/2 about the mean, brightness +- 0.3 s of full scale,
             gamma 2^(+-s), haze up to 0.4 s of a bright grey mixed in.
-        rng: where the chance comes from.
+        rng: random generator.
 
     Returns:
         The sample with new uint8 images.
@@ -147,7 +147,7 @@ def jitter(sample: Sample, strength: float, rng: np.random.Generator) -> Sample:
 
 
 def _tone_curve(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """(256,) uint8: what becomes of every grey value; one look-up a pixel does the rest."""
+    """(256,) uint8 look-up table: grey value -> new grey value."""
     contrast, brightness, gamma = rng.uniform(-strength, strength, 3)
     haze = 0.4 * rng.uniform(0, strength)
     mean = image.mean() / 255
@@ -159,20 +159,19 @@ def _tone_curve(image: np.ndarray, strength: float, rng: np.random.Generator) ->
 
 
 def _look_up(curve: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """`curve[image]` of bytes, which numpy does five times as slowly."""
+    """`curve[image]` for uint8, five times as fast as numpy indexing."""
     return np.frombuffer(image.tobytes().translate(curve.tobytes()), np.uint8).reshape(image.shape)
 
 
 def copy_view(out: np.ndarray, view: np.ndarray) -> None:
-    """`out[...] = view`, several times as fast where that is a mirrored or turned tile.
+    """`out[...] = view`, several times as fast if `view` is a flipped or rotated tile.
 
-    Bytes that half a turn reverses go eight at a time, as numbers of the other byte order. A mirror
-    is half a turn put upside down. Quarter turns go in strips of columns, rather than each row from
-    all over the tile.
+    Half turns reverse rows eight bytes at a time, by swapping the byte order of uint64. Horizontal
+    flips are vertically flipped half turns. Quarter turns are copied in strips of columns.
 
     Args:
-        out: (..., H, W), rows without gaps.
-        view: the same shape.
+        out: (..., H, W) target with contiguous rows.
+        view: source of the same shape.
     """
     width, step = view.shape[-1], view.strides[-1]
     if step == -1 and width % 8 == 0 and view.dtype == out.dtype:

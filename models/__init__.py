@@ -1,4 +1,4 @@
-"""Networks and backbones by name. To add a network: one file, and one line of NETWORKS."""
+"""Networks and backbones by name. To add a network, write a file and add a line to NETWORKS."""
 
 from models.backbones import BACKBONES
 from models.dfc import DFCDeepLabV3Plus

@@ -1,4 +1,4 @@
-"""Options of other programs as they were saved beside their checkpoints; nothing is executed."""
+"""Reads options that other programs saved beside their checkpoints, without executing code."""
 
 import argparse
 import io
@@ -7,18 +7,18 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-MAX_BYTES = 1_000_000  # of a file of options; real ones have about a thousand
-MAX_DEPTH = 3  # of lists in lists
-MAX_ITEMS = 1000  # of a list
+MAX_BYTES = 1_000_000  # maximum size of an options file; typical files have about 1000 bytes
+MAX_DEPTH = 3  # maximum nesting of containers
+MAX_ITEMS = 1000  # maximum length of a container
 PLAIN = (str, int, float, bool, type(None))
 
 
 class _OptionsUnpickler(pickle.Unpickler):
-    """Knows the name `argparse.Namespace`, for which it makes an empty class, and no other."""
+    """Unpickles only plain values and `argparse.Namespace`, which becomes an empty class."""
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file)
-        self.kind = type("Options", (), {})  # of this file alone, so that it can change no other
+        self.kind = type("Options", (), {})  # a new class per file; files cannot share state
 
     def find_class(self, module: str, name: str) -> type:
         if (module, name) == (argparse.Namespace.__module__, argparse.Namespace.__name__):
@@ -27,11 +27,11 @@ class _OptionsUnpickler(pickle.Unpickler):
 
 
 def read_args_pkl(path: Path | str) -> dict[str, Any]:
-    """The options in a pickled `argparse.Namespace`, by name; only plain values.
+    """Reads the options of a pickled `argparse.Namespace` as a dict of plain values.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is anything else, or would run code if it were simply unpickled.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file holds anything else, such as code to execute.
     """
     path = Path(path)
     if not path.is_file():
@@ -44,7 +44,7 @@ def read_args_pkl(path: Path | str) -> dict[str, Any]:
         if type(read) is not reader.kind:
             raise pickle.UnpicklingError(f"it holds a {type(read).__name__}")
         return _plain_options(vars(read))
-    except Exception as error:  # bytes of any other kind fail in any other way
+    except Exception as error:  # malformed pickles raise many exception types
         raise ValueError(
             f"{path} is no pickled argparse.Namespace of plain values ({error}), and nothing else "
             "is read, because reading it could run code. Write the options to args.json beside it "
@@ -60,7 +60,7 @@ def _plain_options(options: dict) -> dict[str, Any]:
 
 
 def _is_plain(value: object, depth: int = 0) -> bool:
-    """Whether it is a plain value, or a container of those; deep nesting takes ever longer."""
+    """Whether a value is plain or a container of plain values, at most MAX_DEPTH levels deep."""
     if type(value) in PLAIN:
         return True
     if type(value) not in (list, tuple, dict) or depth == MAX_DEPTH or len(value) > MAX_ITEMS:
@@ -70,7 +70,7 @@ def _is_plain(value: object, depth: int = 0) -> bool:
 
 
 def read_args(path: Path | str) -> dict[str, Any]:
-    """The options in args.pkl (see `read_args_pkl`) or args.json.
+    """Reads options from args.pkl (see `read_args_pkl`) or args.json.
 
     Raises:
         FileNotFoundError, ValueError: see `read_args_pkl`.
@@ -88,7 +88,7 @@ def read_args(path: Path | str) -> dict[str, Any]:
 
 
 def find_args(checkpoint: Path | str) -> Path | None:
-    """args.pkl or args.json beside a checkpoint or beside its folder, if there is one."""
+    """Finds args.pkl or args.json in the folder of a checkpoint or its parent folder, if any."""
     folders = list(Path(checkpoint).absolute().parents)[:2]
     paths = [folder / name for folder in folders for name in ("args.pkl", "args.json")]
     return next((path for path in paths if path.is_file()), None)

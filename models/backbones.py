@@ -1,8 +1,8 @@
-"""Backbones: timm feature pyramids under one contract.
+"""Backbones: timm feature pyramids with a common interface.
 
-A backbone declares `channels` and `strides` and turns images into that many maps, finest first.
-Adding one is a line in BACKBONES; any other timm name with a feature pyramid works as it is. timm,
-which takes seconds to import, is imported where it is used.
+A backbone declares `channels` and `strides` and computes one map for each, finest first. To add
+one, add a line to BACKBONES; other timm models with a feature pyramid work without an entry. timm
+takes seconds to import, so functions import it when needed.
 """
 
 import difflib
@@ -22,11 +22,11 @@ class BackboneEntry(NamedTuple):
 
     timm_name: str
     options: Mapping[str, object] = MappingProxyType({})  # passed to timm.create_model
-    high_resolution: bool = False  # an HRNet: dense heads read all branches, joined
+    high_resolution: bool = False  # an HRNet: dense heads read all branches, concatenated
 
 
-_RESNET = {"zero_init_last": False}  # the start of torchvision's, which the published runs had
-_HRNET = {"feature_location": "", "out_indices": (1, 2, 3, 4)}  # the branches, without the stem
+_RESNET = {"zero_init_last": False}  # initialisation of torchvision, used by the published runs
+_HRNET = {"feature_location": "", "out_indices": (1, 2, 3, 4)}  # all branches, without the stem
 
 
 def _resnet(timm_name: str) -> BackboneEntry:
@@ -68,17 +68,17 @@ class Backbone(nn.Module):
 
     Attributes:
         channels, strides: per map, finest first. A stride is image pixels per map pixel.
-        merged_channels, merged_stride: of the one map that dense heads read (see `merge`).
-        fine: index of the finest map of stride 4 or more, which DeepLabV3+ reads besides.
-        size_multiple: image sides must be multiples of this (the network pads where they are not).
-        can_pad_channels: within it, all maps may have further channels of zeros.
-        timm_name: what timm calls it, for networks whose published decoders differ by backbone.
+        merged_channels, merged_stride: channels and stride of the map for dense heads (`merge`).
+        fine: index of the finest map of stride 4 or more, also read by DeepLabV3+.
+        size_multiple: image sides must be multiples of this (the network pads otherwise).
+        can_pad_channels: `utils.speed` may add zero channels to its inner maps.
+        timm_name: name of the timm model.
     """
 
     size_multiple = 1
     timm_name = ""
     can_pad_channels = False  # see utils.speed
-    fine_tuning_momentum: float | None = None  # of batch norms that start from ImageNet statistics
+    fine_tuning_momentum: float | None = None  # of batch norms, see `keep_statistics`
 
     def __init__(self, body: nn.Module):
         super().__init__()
@@ -89,7 +89,7 @@ class Backbone(nn.Module):
         self.merged_stride = self.strides[-1]
         self.fine = next((i for i, stride in enumerate(self.strides) if stride >= 4), 0)
         self.channels_last = str(getattr(body, "output_fmt", "NCHW")).endswith("NHWC")
-        if any(map(_cuts_patches, body.modules())):  # which drop, or refuse, what is no whole patch
+        if any(map(_cuts_patches, body.modules())):  # drop or refuse incomplete patches
             self.size_multiple = self.strides[-1]
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -97,24 +97,24 @@ class Backbone(nn.Module):
         maps = self.body(images)
         if self.channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
-        if self.can_pad_channels:  # without those that utils.speed adds
+        if self.can_pad_channels:  # drop the channels that utils.speed adds
             pairs = zip(maps, self.channels, strict=True)
             maps = [x[:, :n] if x.shape[1] > n else x for x, n in pairs]
         return maps
 
     def merge(self, maps: list[Tensor]) -> Tensor:
-        """The maps -> (N, merged_channels, h, w), the one map that dense heads read."""
+        """Merges the maps to (N, merged_channels, h, w), the map that dense heads read."""
         return maps[-1]
 
     def keep_statistics(self) -> None:
-        """For fine-tuning: lets batch norms drift as slowly as published."""
+        """For fine-tuning: sets the momentum of batch norms to `fine_tuning_momentum`, if any."""
         for module in self.body.modules():
             if isinstance(module, nn.BatchNorm2d) and self.fine_tuning_momentum is not None:
                 module.momentum = self.fine_tuning_momentum
 
 
 def _cuts_patches(module: nn.Module) -> bool:
-    """Whether it is a convolution whose windows neither overlap nor reach beyond the edges."""
+    """Whether a module is a convolution that cuts patches (kernel size = stride > 1)."""
     if not isinstance(module, nn.Conv2d):
         return False
     return module.kernel_size == module.stride and max(module.stride) > 1
@@ -123,8 +123,8 @@ def _cuts_patches(module: nn.Module) -> bool:
 class HRNetBackbone(Backbone):
     """HRNet as used for segmentation.
 
-    timm resizes inside the network as the classification code does (nearest); the segmentation
-    code, whose published weights we load, does it bilinearly with aligned corners.
+    timm resizes inside the network like the classification code (nearest). This class resizes like
+    the published segmentation code (bilinear, aligned corners), whose weights can be loaded.
 
     Reference: Wang et al., Deep High-Resolution Representation Learning, TPAMI 2020, HRNetV2.
     """
@@ -143,7 +143,7 @@ class HRNetBackbone(Backbone):
                 module.mode, module.align_corners = "bilinear", True
 
     def merge(self, maps: list[Tensor]) -> Tensor:
-        """All branches at the finest one's resolution, side by side."""
+        """Concatenates all branches at the resolution of the finest."""
         size = maps[0].shape[-2:]
         return torch.cat([resize(x, size, align_corners=True) for x in maps], dim=1)
 
@@ -158,15 +158,15 @@ def build_backbone(
     """Builds a backbone by its name in BACKBONES or in timm.
 
     Args:
-        name: as a user types it (--backbone).
+        name: value of --backbone.
         in_channels: bands of an image.
-        output_stride: 8, 16 or 32 image pixels per pixel of the deepest map; None for timm's own.
-        pretrained: with timm's ImageNet weights, downloaded. (A local file is loaded afterwards,
-            by `models.checkpoints.load_pretrained`.)
-        timm_name: to be built for `name` in place of what BACKBONES says.
+        output_stride: 8, 16 or 32 image pixels per pixel of the deepest map; None: default of timm.
+        pretrained: download ImageNet weights of timm. (`models.pretrained.load_pretrained` loads
+            local files.)
+        timm_name: timm model to build instead of the one in BACKBONES.
 
     Raises:
-        ValueError: unknown name, or one without a feature pyramid or without that stride.
+        ValueError: unknown name, no feature pyramid, or an unsupported output stride.
         OSError: the weights cannot be downloaded.
     """
     import timm
@@ -182,7 +182,7 @@ def build_backbone(
         options["strict_img_size"] = False
     try:
         body = timm.create_model(entry.timm_name, pretrained=pretrained, **options)
-    except Exception as error:  # hubs and models fail in as many ways as there are of them
+    except Exception as error:  # hubs and models raise many exception types
         if pretrained:
             raise OSError(_no_download(name, error)) from error
         raise ValueError(_no_pyramid(name, output_stride, error)) from error
@@ -196,9 +196,9 @@ def build_backbone(
 
 
 def undilate(backbone: Backbone) -> None:
-    """Takes the dilation out of a backbone's convolutions and leaves their strides.
+    """Removes the dilation of all convolutions of a backbone and keeps their strides.
 
-    timm keeps a map large (`output_stride`) by stride 1 and dilation; this leaves the stride 1.
+    For `output_stride`, timm replaces strides by 1 and adds dilation; this keeps the stride 1.
     """
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d) and module.dilation != (1, 1):
@@ -209,10 +209,10 @@ def undilate(backbone: Backbone) -> None:
 
 
 def dilate_blocks(backbone: Backbone, multigrid: Sequence[int]) -> None:
-    """Dilates all blocks of a ResNet's stage alike, and those of the last by `multigrid` times it.
+    """Sets equal dilation in all blocks of a ResNet stage, times `multigrid` in the last stage.
 
-    In timm the first block of a dilated stage has only half of its dilation. Backbones that are no
-    ResNets stay as they are.
+    In timm, the first block of a dilated stage has only half the dilation. Backbones other than
+    ResNets are not changed.
 
     Reference: Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017.
     """
@@ -230,9 +230,9 @@ def dilate_blocks(backbone: Backbone, multigrid: Sequence[int]) -> None:
 
 
 def _undilate_second_convolutions(body: nn.Module) -> None:
-    """In the basic blocks of ResNet-18 and -34 only the first convolution is dilated, as published.
+    """Removes the dilation of the second convolution in the basic blocks of ResNet-18 and -34.
 
-    timm dilates both, which loses detail.
+    timm dilates both convolutions, which loses detail; the published code only the first.
     """
     from timm.models.resnet import BasicBlock
 
@@ -243,7 +243,7 @@ def _undilate_second_convolutions(body: nn.Module) -> None:
 
 @functools.cache
 def has_output_stride(name: str, output_stride: int) -> bool:
-    """Whether timm builds this backbone at `output_stride` (tried once, no random number used)."""
+    """Whether timm can build this backbone with `output_stride`; keeps the RNG state."""
     try:
         with torch.random.fork_rng(devices=[]):
             backbone = build_backbone(name, output_stride=output_stride)

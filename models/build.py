@@ -14,7 +14,7 @@ from models.backbones import (
 from models.siamese import Network
 from utils.structures import TASKS
 
-# what some network alone can be asked for, by name of the flag
+# options of individual networks, named like their flags
 OPTIONS = sorted({name for kind in NETWORKS.values() for name in kind.options})
 
 
@@ -35,16 +35,16 @@ def build_network(
 
     Args:
         name: a key of NETWORKS (--model).
-        backbone: a key of BACKBONES or a timm name (--backbone); None for the network's usual one,
-            and for a network that takes none.
+        backbone: a key of BACKBONES or a timm name (--backbone); None: the default of the network,
+            or no backbone for a network without one.
         num_classes: K, "unchanged" excluded.
         task: one of utils.structures.TASKS.
         in_channels: bands of an image.
         lightweight: depthwise-separable convolutions in the heads.
-        output_stride: of the backbone; None for the network's default (`default_output_stride`).
-        dropout: of the heads, 0..1.
-        pretrained: backbone with timm's ImageNet weights, downloaded.
-        options: what this network alone can be asked for (its `options`), by name.
+        output_stride: output stride of the backbone; None: see `default_output_stride`.
+        dropout: dropout probability of the heads, 0..1.
+        pretrained: download ImageNet weights of timm for the backbone.
+        options: values of the network's own `options`, by name.
 
     Raises:
         ValueError: an unknown name or an impossible combination.
@@ -74,7 +74,7 @@ def build_network(
 def _body(
     name: str, backbone: str, bands: int, output_stride: int | None, pretrained: bool
 ) -> Backbone:
-    """The backbone as this network has it."""
+    """Builds the backbone with the modifications of this network."""
     kind = NETWORKS[name]
     if output_stride is None:
         output_stride = default_output_stride(name, backbone)
@@ -97,10 +97,10 @@ def _check_no_backbone(name: str, **given: object) -> None:
 
 
 def backbone_of(name: str, given: str | None = None) -> str | None:
-    """What a network is built on: the backbone `given`, else its usual one; None if it takes none.
+    """Backbone of a network: `given`, or its default; None for a network without a backbone.
 
     Raises:
-        ValueError: a backbone is given to a network that takes none.
+        ValueError: a backbone is given for a network without one.
     """
     usual = NETWORKS[name].usual_backbone
     if usual is None and given is not None:
@@ -128,7 +128,7 @@ def _check_task(name: str, task: str, options: Mapping[str, object]) -> None:
     able = kind.tasks(**options)
     if task in able:
         return
-    # say the options only where they are what rules the task out
+    # name the options only if they rule the task out
     chosen = options.items() if able != kind.tasks() else ()
     words = "".join(f" --{k.replace('_', '-')} {v}" for k, v in chosen)
     raise ValueError(
@@ -138,9 +138,9 @@ def _check_task(name: str, task: str, options: Mapping[str, object]) -> None:
 
 
 def default_output_stride(name: str, backbone: str | None) -> int | None:
-    """What a network that reads one deep map asks for, if the backbone has it; else timm's own.
+    """Default output stride: `dense_output_stride` of the network, if the backbone supports it.
 
-    That is 8, or 16 for dfc_deeplabv3plus. None stands for timm's.
+    None means the default of timm.
     """
     wanted = NETWORKS[name].dense_output_stride
     entry = BACKBONES.get(backbone)
@@ -150,14 +150,14 @@ def default_output_stride(name: str, backbone: str | None) -> int | None:
 
 
 def check_batch(name: str, batch_size: int, parts: int, processes: int, sync_bn: bool) -> None:
-    """Raises ValueError if a network cannot train on so few pairs at a time.
+    """Raises ValueError if the batch is too small to train a network.
 
     Args:
         name: a key of NETWORKS.
-        batch_size: of a step, all processes together (--batch-size).
-        parts: that each process cuts its share into (--accumulate).
-        processes: that work together.
-        sync_bn: batch norms see all processes' pairs.
+        batch_size: pairs per step, all processes together (--batch-size).
+        parts: parts into which each process divides its share (--accumulate).
+        processes: number of processes.
+        sync_bn: batch norm statistics cover all processes.
     """
     if batch_size // processes < parts:
         raise ValueError(

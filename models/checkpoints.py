@@ -1,10 +1,10 @@
-"""Checkpoints: writing ours, reading ours and published ones. Nothing is ever unpickled.
+"""Writes and reads our checkpoints, and reads published ones, without executing pickled code.
 
-Ours hold `model` (a state dict), `recipe` (what rebuilds the network, plain values) and, in a run's
-`last.pth`, what training needs to go on.
+Our checkpoints hold `model` (a state dict), `recipe` (plain values that rebuild the network) and,
+in `last.pth` of a run, the state to resume training.
 
-`python -m models.checkpoints convert IN OUT --model M --backbone B [--lightweight]` turns a
-published file into one of ours; with the DFC2020 baseline's args.pkl beside it IN and OUT will do.
+`python -m models.checkpoints convert IN OUT --model M --backbone B [--lightweight]` converts a
+published file to our format. With args.pkl of the DFC2020 baseline beside it, IN and OUT suffice.
 """
 
 import argparse
@@ -58,11 +58,11 @@ def make_recipe(
     options: Mapping[str, object] | None = None,
     split: str | None = None,
 ) -> dict[str, Any]:
-    """Everything that rebuilds a network and reads its classes, as plain values.
+    """Recipe: plain values that rebuild a network and describe its classes.
 
-    A `backbone` or an `output_stride` of None becomes the network's default. `fine_tuned`: it
-    starts from trained weights (matters to the batch norms of a network that trains on).
-    `options`: of this network alone, see `build_network`. `split`: by which it was validated.
+    `backbone` or `output_stride` None: the default of the network. `fine_tuned`: training starts
+    from trained weights (sets the momentum of batch norms). `options`: see `build_network`.
+    `split`: value of --split in training.
     """
     backbone = backbone_of(model, backbone)
     if output_stride is None:
@@ -81,14 +81,14 @@ def make_recipe(
 
 
 def scheme_of(recipe: dict[str, Any]) -> Scheme:
-    """The data set scheme that a recipe carries."""
+    """The data set scheme of a recipe."""
     values = {field: recipe[field] for field in Scheme._fields}
     values["palette"] = tuple(tuple(color) for color in values["palette"])
     return Scheme(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def network_of(recipe: dict[str, Any], pretrained: bool = False) -> nn.Module:
-    """A fresh network by its recipe."""
+    """Builds a network with new weights from its recipe."""
     network = build_network(
         recipe["model"],
         recipe["backbone"],
@@ -112,18 +112,17 @@ def load_network(
     published: Published | None = None,
     scheme: Scheme | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A trained network in eval mode, and its recipe.
+    """Loads a trained network in eval mode, and its recipe.
 
     Args:
         path: one of our checkpoints, or a published state dict.
-        device: where to put it.
-        published: for a published file, what it is; its args.pkl or args.json, if there is one,
-            comes first.
-        scheme: for a published file, the data set it was trained on; not read without `published`.
+        device: device of the network.
+        published: description of a published file; args.pkl or args.json beside it has precedence.
+        scheme: data set of a published file; only used with `published`.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_file`, `load_strictly`, `read_args`; a published
-            file that nothing describes.
+        FileNotFoundError, ValueError: see `read_file`, `load_strictly`, `read_args`; or a published
+            file without a description.
     """
     _refuse_exported(path)
     content = read_file(path)
@@ -160,7 +159,7 @@ def load_network(
 
 
 def check_recipe(path: Path | str, recipe: Mapping[str, Any]) -> None:
-    """Raises ValueError if a recipe lacks an entry; `path` is for the error."""
+    """Raises ValueError if a recipe lacks an entry; `path` is for the error message."""
     missing = RECIPE_KEYS - recipe.keys()
     if missing:
         raise ValueError(
@@ -186,22 +185,22 @@ def _refuse_exported(path: Path | str) -> None:
 def _description_beside(
     path: Path | str, content: Mapping[str, Any]
 ) -> tuple[Published, Scheme] | tuple[None, None]:
-    """What the args.pkl or args.json near a file of the DFC2020 baseline says of it, if any."""
+    """What args.pkl or args.json says about a DFC2020 baseline file; (None, None) without."""
     args = find_args(path) if "model_state_dict" in content else None
     return (None, None) if args is None else described_by_args(read_args(args), args)
 
 
 def published_of(recipe: Mapping[str, Any]) -> Published:
-    """Which network a recipe is of."""
+    """The model, backbone, heads and output stride of a recipe."""
     return Published(**{field: recipe[field] for field in Published._fields})
 
 
 def refuse_contradiction(
     path: Path | str, own: Published, given: Published | None, source: Path | None = None
 ) -> None:
-    """Raises ValueError if the command line says that a file is another network than it is.
+    """Raises ValueError if the command line (`given`) contradicts the network in a file (`own`).
 
-    `source`: the file that says what it is; None: itself.
+    `source`: file that describes `path`; None: `path` itself.
     """
     if given is None:
         return
@@ -222,7 +221,7 @@ def refuse_contradiction(
 
 
 def _description(path: Path | str) -> dict[str, Any]:
-    """What a file holds; of an exported network its recipe alone.
+    """Contents of a checkpoint; for an exported network, only its recipe.
 
     Raises:
         FileNotFoundError, ValueError: see `read_file`, `OnnxNetwork`.
@@ -234,7 +233,7 @@ def _description(path: Path | str) -> dict[str, Any]:
 
 
 def trained_scheme(path: Path | str) -> Scheme | None:
-    """The data set scheme of one of our checkpoints, or of one with an args.pkl; else None."""
+    """The data set scheme of our checkpoints and of files with an args.pkl; otherwise None."""
     content = _description(path)
     if "recipe" in content:
         check_recipe(path, content["recipe"])
@@ -243,7 +242,7 @@ def trained_scheme(path: Path | str) -> Scheme | None:
 
 
 def trained_split(path: Path | str) -> str | None:
-    """The --split that one of our checkpoints was validated by; None if it does not say."""
+    """The value of --split in the training of one of our checkpoints; None if unknown."""
     return _description(path).get("recipe", {}).get("split")
 
 
@@ -251,7 +250,7 @@ def find_checkpoints(outdir: Path | str) -> list[Path]:
     """All of OUTDIR/models/*.pth, sorted.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there are no checkpoints.
     """
     paths = sorted(Path(outdir, "models").glob("[!.]*.pth"))
     if not paths:
@@ -263,12 +262,15 @@ def find_checkpoints(outdir: Path | str) -> list[Path]:
 
 
 def load_matching(network: nn.Module, path: Path | str) -> str:
-    """Loads the entries of a file that fit in name and shape (--pretrain-from); says what it did.
+    """Loads the entries of a file that match in name and shape (--pretrain-from).
 
-    Of a run's `last.pth` with --ema these are the averaged weights, as in `load_network`.
+    From `last.pth` of a run with --ema, the averaged weights are loaded, as in `load_network`.
+
+    Returns:
+        A report line for the log.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_file`; or hardly anything fits.
+        FileNotFoundError, ValueError: see `read_file`; or less than a tenth matches.
     """
     _refuse_exported(path)
     content = read_file(path)
@@ -277,7 +279,7 @@ def load_matching(network: nn.Module, path: Path | str) -> str:
     model = next(name for name, kind in NETWORKS.items() if type(network) is kind)
     if "recipe" not in content and model in PUBLISHED_FORMATS:
         renamed = to_ours(state, PUBLISHED_FORMATS[model])
-        if len(renamed.keys() & own.keys()) > len(state.keys() & own.keys()):  # a published file
+        if len(renamed.keys() & own.keys()) > len(state.keys() & own.keys()):  # has published names
             state = renamed
     fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     if len(fits) < len(own) / 10:
@@ -292,7 +294,7 @@ def load_matching(network: nn.Module, path: Path | str) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m models.checkpoints", description="Convert published checkpoints."
     )
@@ -317,7 +319,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Converts a published file."""
+    """Converts a published file to our format."""
     args = parse_args(argv)
     if args.target.exists() and not args.overwrite:
         raise ValueError(f"{args.target} exists; pass --overwrite to replace it")

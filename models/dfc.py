@@ -1,6 +1,6 @@
-"""DeepLabV3+ as the DFC2020 baseline has it.
+"""DeepLabV3+ of the DFC2020 baseline.
 
-Attribute names below the backbone are the published ones.
+Except for the backbone, attribute names are those of the published code.
 """
 
 from collections import OrderedDict
@@ -13,14 +13,14 @@ from models.land_cover import LandCoverNetwork
 from models.layers import conv3x3, conv3x3_bn_relu
 from models.resampling import resize
 
-WIDTH = 256  # of the ASPP and the decoder
-FINE_WIDTH = 48  # of the fine map in the decoder
+WIDTH = 256  # channels of the ASPP and the decoder
+FINE_WIDTH = 48  # channels of the fine map in the decoder
 
 
 def branch(
     in_channels: int, kernel_size: int = 1, dilation: int = 1, lightweight: bool = False
 ) -> nn.Sequential:
-    """A 1x1 or dilated 3x3 convolution to 256 channels, batch norm, ReLU, under published names."""
+    """1x1 or dilated 3x3 convolution to 256 channels, batch norm, ReLU; published names."""
     if kernel_size == 3:
         conv = conv3x3(in_channels, WIDTH, dilation, lightweight)
     else:
@@ -30,7 +30,7 @@ def branch(
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: five branches side by side, C -> 256 channels.
+    """Atrous spatial pyramid pooling: five parallel branches, C -> 256 channels.
 
     Reference: Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017.
     """
@@ -66,7 +66,7 @@ class ASPP(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The deep map upsampled beside 48 channels of the fine one, two 3x3 convolutions, classes."""
+    """Concatenates the upsampled deep map with 48 channels of the fine map, then classifies."""
 
     def __init__(
         self,
@@ -97,14 +97,14 @@ class Decoder(nn.Module):
 class DFCDeepLabV3Plus(LandCoverNetwork):
     """DeepLabV3+ with a multigrid backbone and aligned corners everywhere.
 
-    Published with a ResNet-101, whose every block is dilated (`models.backbones.dilate_blocks`);
-    other backbones keep timm's dilations.
+    Published with a ResNet-101 (dilated by `models.backbones.dilate_blocks`). Backbones other than
+    ResNets keep the dilation of timm.
 
     Args:
         backbone, num_classes, with_change: as in LandCoverNetwork.
         lightweight: depthwise-separable instead of full 3x3 convolutions below the backbone.
-        dropout: before the classifier, 0..1; five times that, at most 0.9, in the ASPP and between
-            the decoder's convolutions. As published: 0.1, hence 0.5.
+        dropout: dropout before the classifier, 0..1; five times that, at most 0.9, in the ASPP and
+            between the convolutions of the decoder. Published: 0.1 and 0.5.
 
     Reference: Schmitt et al., Weakly Supervised Semantic Segmentation of Satellite Images for Land
     Cover Mapping, 2020 (arXiv 2002.08254); Chen et al., Encoder-Decoder with Atrous Separable

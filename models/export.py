@@ -1,9 +1,9 @@
-"""Writes a trained network as ONNX or as a torch.export program, for use without this program.
+"""Exports a trained network to ONNX or to a torch.export program, for use without this code.
 
-`python -m models.export CHECKPOINT [--out FILE] [--format onnx|torch_export]`. Either file takes
-`images`, float32 (B, T, C, H, W), normalised, of any batch, height and width, and gives the fields
-of Logits that the network has, by name. Its metadata hold the recipe, so that an ONNX file stands
-in for its checkpoint (--checkpoints FILE.onnx).
+`python -m models.export CHECKPOINT [--out FILE] [--format onnx|torch_export]`. The input of both
+is `images`, float32 (B, T, C, H, W), normalised, with any B, H and W. Outputs are the fields of
+Logits that the network has, by name. The metadata hold the recipe, so that an ONNX file can replace
+its checkpoint (--checkpoints FILE.onnx).
 """
 
 import argparse
@@ -26,22 +26,22 @@ from utils.probabilities import to_probs
 from utils.structures import Logits
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
-CHECKED_SIZES = ((1, 128, 160), (3, 131, 97))  # batch, height, width; none as recorded with
-TOLERANCE = 1e-3  # of probabilities
+CHECKED_SIZES = ((1, 128, 160), (3, 131, 97))  # batch, height, width; other sizes than in `record`
+TOLERANCE = 1e-3  # maximum difference of probabilities
 
 
 def write_onnx(
     program: torch.export.ExportedProgram, path: Path, recipe: dict[str, Any], opset: int | None
 ) -> None:
-    """Writes an ONNX file. `opset`: version of its operators; None for torch's choice.
+    """Writes an ONNX file. `opset`: operator set version; None: default of torch.
 
     Raises:
-        ValueError: torch does not write that opset.
+        ValueError: torch cannot write that opset.
     """
     import onnx
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of deprecations inside the exporter
+        warnings.simplefilter("ignore")  # deprecation warnings of the exporter
         exported = torch.onnx.export(
             without_adaptive_pooling(program),
             input_names=["images"],
@@ -63,12 +63,12 @@ def write_onnx(
 
 
 def _describe(model: Any, recipe: dict[str, Any]) -> None:
-    """Names the free sizes of an onnx.ModelProto and puts the recipe into its metadata."""
+    """Names the dynamic axes of an onnx.ModelProto and adds the recipe to its metadata."""
     for value in (*model.graph.input, *model.graph.output):
         sizes = value.type.tensor_type.shape.dim
         for size, name in ((sizes[0], "batch"), (sizes[-2], "height"), (sizes[-1], "width")):
             size.dim_param = name
-    del model.graph.value_info[:]  # which has the old names; only viewers read it
+    del model.graph.value_info[:]  # has the old axis names; only viewers read it
     model.producer_name = METADATA
     model.doc_string = "images: (B, T, C, H, W), normalised: (pixel / scale - mean) / std by band"
     entry = model.metadata_props.add()
@@ -76,21 +76,21 @@ def _describe(model: Any, recipe: dict[str, Any]) -> None:
 
 
 def metadata(recipe: dict[str, Any]) -> str:
-    """What a file says of itself, as JSON."""
+    """Metadata of an exported file as JSON: recipe and torch version."""
     return json.dumps({"recipe": recipe, "torch": str(torch.__version__)})
 
 
 def write_program(
     program: torch.export.ExportedProgram, path: Path, recipe: dict[str, Any]
 ) -> None:
-    """Writes a .pt2 file, for `torch.export.load`; the recipe is its extra file twodates.json."""
+    """Writes a .pt2 file for `torch.export.load`; the recipe is in the extra file twodates.json."""
     torch.export.save(program, str(path), extra_files={f"{METADATA}.json": metadata(recipe)})
 
 
 def read_program(path: Path) -> Callable[[Tensor], Logits]:
-    """The network in a .pt2 file that this process has written.
+    """Loads the network of a .pt2 file that this process has written.
 
-    Never for a file of someone else's: torch.export.load may run code that a file holds.
+    Only for trusted files: torch.export.load may execute code from the file.
     """
     module = torch.export.load(str(path)).module()
     return lambda images: Logits(**module(images))
@@ -100,10 +100,10 @@ def read_program(path: Path) -> Callable[[Tensor], Logits]:
 def largest_difference(
     network: Callable[[Tensor], Logits], other: Callable[[Tensor], Logits], images: Tensor
 ) -> float:
-    """Between the probabilities of two networks; NaN where one of them has NaN.
+    """Largest difference between the probabilities of two networks; NaN if one of them has NaN.
 
     Raises:
-        ValueError: one has a head that the other has not.
+        ValueError: the networks have different heads.
     """
     differences = []
     for name, a, b in zip(
@@ -122,7 +122,7 @@ def check(
     dates: int,
     bands: int,
 ) -> None:
-    """Compares a written network with the original on random images, and prints the outcome.
+    """Compares an exported network with the original on random images; prints the differences.
 
     Raises:
         ValueError: their probabilities differ by more than TOLERANCE.
@@ -143,17 +143,17 @@ def check(
 def export(
     checkpoint: Path | str, target: Path, file_format: str = "onnx", opset: int | None = None
 ) -> None:
-    """Writes a checkpoint in another format, once the file's predictions are seen to be the same.
+    """Exports a checkpoint; the file is kept only if its predictions match the original.
 
     Args:
-        checkpoint: one of ours.
+        checkpoint: one of our checkpoints.
         target: the file to write.
         file_format: a key of SUFFIXES.
-        opset: of ONNX; None for torch's choice.
+        opset: ONNX operator set version; None: default of torch.
 
     Raises:
         FileNotFoundError, ValueError: see `load_network`; packages are missing, torch cannot
-            export this network, or it predicts otherwise.
+            export this network, or predictions differ.
     """
     network, recipe = load_network(checkpoint)
     scheme = scheme_of(recipe)
@@ -167,7 +167,7 @@ def export(
             else:
                 write_program(program, temporary, recipe)
                 check(network, read_program(temporary), dates, bands)
-        except Exception as error:  # torch's exporters fail in as many ways as there are operators
+        except Exception as error:  # exporters of torch raise many exception types
             if isinstance(error, (ValueError, OSError)):
                 raise
             raise ValueError(_cannot(recipe, file_format, error)) from error
@@ -175,7 +175,7 @@ def export(
 
 def _cannot(recipe: dict[str, Any], file_format: str, error: Exception) -> str:
     line = (str(error).strip().splitlines() or [""])[0][:200]
-    if line.startswith("Guard failed"):  # and then a formula
+    if line.startswith("Guard failed"):  # followed by a formula
         line = "it holds for some sizes only"
     other = "" if file_format == "onnx" else "try --format onnx, "
     return (
@@ -186,7 +186,7 @@ def _cannot(recipe: dict[str, Any], file_format: str, error: Exception) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = Parser(
         "Write a trained network as ONNX or as a torch.export program.",
         prog="python -m models.export",

@@ -1,9 +1,9 @@
-"""Heads: feature maps in, logits out.
+"""Heads: convert feature maps to logits.
 
 Every head is built as `Head(channels, strides, out_channels, lightweight=..., dropout=...)` with
-the channels and strides of the maps it reads, finest first. It turns the list of those maps, each
-(N, C_i, h_i, w_i), into logits (N, out_channels, h, w) at a resolution of its own; the network
-resizes them. A head never asks which backbone the maps came from.
+the channels and strides of its input maps, finest first. `forward` maps a list of maps, each
+(N, C_i, h_i, w_i), to logits (N, out_channels, h, w). The resolution depends on the head; the
+network resizes the logits. Heads do not depend on the backbone.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class FCNHead(nn.Module):
 
 
 class PSPHead(nn.Module):
-    """Pyramid pooling, then as `FCNHead`, on the last map.
+    """Pyramid pooling, then the layers of `FCNHead`, on the last map.
 
     Reference: Zhao et al., Pyramid Scene Parsing Network, CVPR 2017.
     """
@@ -72,7 +72,7 @@ class PSPHead(nn.Module):
 
 
 class DeepLabV3PlusHead(nn.Module):
-    """ASPP on the last map, joined by 48 channels of the first, finer one.
+    """ASPP on the last map, concatenated with 48 channels of the first, finer map.
 
     Reference: Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image
     Segmentation, ECCV 2018.
@@ -87,7 +87,7 @@ class DeepLabV3PlusHead(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        # The 0.5 of the ASPP scales along, so that dropout 0 means none anywhere.
+        # The ASPP dropout (0.5 by default) scales with `dropout`, so that 0 disables both.
         self.aspp = ASPP(channels[-1], lightweight=lightweight, dropout=min(5 * dropout, 0.9))
         self.reduce = conv1x1_bn_relu(channels[0], 48)
         self.fuse = nn.Sequential(

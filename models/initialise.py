@@ -1,4 +1,4 @@
-"""What a network starts from: random weights, published starts, ImageNet, another run."""
+"""Initial weights of a network: random, published initialisation, ImageNet, or another run."""
 
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,16 @@ from models import NETWORKS
 from models.checkpoints import load_matching, network_of
 from models.pretrained import find_pretrained, load_pretrained
 
-DEVIATION = 0.02  # of the normal distributions below
+DEVIATION = 0.02  # standard deviation in `init_tfinet`
 
 
 def init_tfinet(network: nn.Module, keep_backbone: bool) -> None:
-    """TFINet's start: convolutions from N(0, 0.02), batch norms from N(1, 0.02), biases 0.
+    """Initialises TFINet: convolutions from N(0, 0.02), batch norms from N(1, 0.02), biases 0.
 
     Args:
-        network: whose weights are replaced in place.
-        keep_backbone: leave `network.backbone` as it is, as the paper says. The released code did
-            not, and so lost its ImageNet weights.
+        network: network to modify in place.
+        keep_backbone: keep the weights of `network.backbone`, as in the paper. The released code
+            also overwrites its ImageNet weights.
     """
     kept = set(network.backbone.modules()) if keep_backbone else set()
     for module in network.modules():
@@ -40,17 +40,18 @@ def start_network(
     pretrain_from: str | None = None,
     init: str | None = None,
 ) -> tuple[nn.Module, str]:
-    """A fresh network by its recipe, and in words what it starts from.
+    """Builds a network from its recipe with initial weights; also returns their description.
 
     Args:
         recipe: see `models.checkpoints.make_recipe`.
-        pretrained: file of ImageNet weights for the backbone; "" looks for one under data/, else
-            downloads; None for none.
-        pretrain_from: checkpoint to take all from that fits.
-        init: "paper" (None means the same) or "released", see `init_tfinet`; of tfinet only.
+        pretrained: file of ImageNet weights for the backbone; "": a file under data/, or else a
+            download; None: no ImageNet weights.
+        pretrain_from: checkpoint from which all matching entries are loaded.
+        init: "paper" (same as None) or "released", see `init_tfinet`; for tfinet only.
 
     Raises:
-        ValueError, OSError: see models.pretrained and models.checkpoints; or `init` of another one.
+        ValueError, OSError: see models.pretrained and models.checkpoints; or `init` is given for
+            another network.
     """
     model, backbone = recipe["model"], recipe["backbone"]
     if init and model != "tfinet":

@@ -1,4 +1,4 @@
-"""The base of networks made for land cover: the classes of every image by itself."""
+"""Base class of land-cover networks, which classify every image separately."""
 
 from typing import ClassVar
 
@@ -11,12 +11,12 @@ from utils.structures import Logits
 
 
 class LandCoverNetwork(Network):
-    """Classes without change: an image is labelled by itself, whatever other dates there are.
+    """Predicts land-cover classes of every date separately, without change.
 
-    A network here is a decoder, `classify`, over the maps of the backbone.
+    Subclasses implement `classify`, the decoder of the backbone's maps.
 
     Args:
-        backbone: sees all dates as one batch.
+        backbone: processes all dates as one batch.
         num_classes: K > 0.
         with_change: must be False.
     """
@@ -34,13 +34,13 @@ class LandCoverNetwork(Network):
         return ("land_cover",)
 
     def classify(self, maps: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """The backbone's maps -> logits (N, K, h, w), and the same of an auxiliary head or None."""
+        """Logits (N, K, h, w) of the backbone's maps, and those of an auxiliary head or None."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Logits:
         """Images (B, T, C, H, W), normalised -> logits at full resolution, in float32.
 
-        `aux_semantic` is there in training only, and in networks that have such a head.
+        `aux_semantic` is given only in training, by networks with an auxiliary head.
         """
         height, width = images.shape[-2:]
         folded = pad_to_multiple(images.flatten(0, 1), self.backbone.size_multiple)
@@ -54,7 +54,7 @@ class LandCoverNetwork(Network):
 
 
 def check_classes_only(kind: type[nn.Module], num_classes: int, with_change: bool) -> None:
-    """Raises ValueError unless a network is asked for classes, and for classes only."""
+    """Raises ValueError unless a semantic head and no change head is requested."""
     if not num_classes or with_change:
         raise ValueError(
             f"{kind.__name__} has a semantic head only, got num_classes={num_classes} and "

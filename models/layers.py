@@ -1,4 +1,4 @@
-"""Blocks that several heads share. Every map is (N, C, h, w)."""
+"""Building blocks of the heads. Every map is (N, C, h, w)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from models.resampling import region_means, resize
 
 
 class SeparableConv3x3(nn.Module):
-    """Depthwise 3x3, batch norm, ReLU, then a 1x1 convolution; the cheap stand-in for a 3x3."""
+    """Depthwise 3x3, batch norm, ReLU, then 1x1 convolution; a cheap replacement of a 3x3."""
 
     def __init__(self, in_channels: int, out_channels: int, dilation: int = 1):
         super().__init__()
@@ -38,7 +38,7 @@ def conv3x3(
     lightweight: bool = False,
     bias: bool = False,
 ) -> nn.Module:
-    """A 3x3 convolution that keeps the size; if `lightweight` depthwise-separable, without bias."""
+    """3x3 convolution that keeps the size; `lightweight`: depthwise-separable, without bias."""
     if lightweight:
         return SeparableConv3x3(in_channels, out_channels, dilation)
     return nn.Conv2d(
@@ -67,7 +67,7 @@ def conv1x1_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class PyramidPooling(nn.Module):
-    """The input beside its averages over 1, 4, 9 and 36 regions: C -> C + 4 * (C // 4) channels.
+    """Concatenates the input with its means over 1, 4, 9, 36 regions: C -> C + 4 * (C // 4).
 
     Reference: Zhao et al., Pyramid Scene Parsing Network, CVPR 2017, section 3.2.
     """
@@ -89,7 +89,7 @@ class PyramidPooling(nn.Module):
 
 
 class ImagePooling(nn.Module):
-    """The mean over the whole map, through a 1x1 convolution, spread out again."""
+    """Mean over the whole map, 1x1 convolution, batch norm, ReLU, expanded to the input size."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -106,7 +106,7 @@ class ImagePooling(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: five branches side by side, C -> C // 8 channels.
+    """Atrous spatial pyramid pooling: five parallel branches, C -> C // 8 channels.
 
     Reference: Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image
     Segmentation, ECCV 2018, section 3.1.

@@ -1,7 +1,7 @@
-"""PSPNet and DeepLabV3+ as mmsegmentation has them, with which NAIC 2020's weights were trained.
+"""PSPNet and DeepLabV3+ of mmsegmentation, used for the published weights of NAIC 2020.
 
-Attribute names below the backbone are the published ones. They differ from `models.heads` in their
-widths, in the auxiliary head and in where batch norms stand.
+Except for the backbone, attribute names are those of the published code. The networks differ from
+`models.heads` in widths, auxiliary head and positions of batch norms.
 """
 
 from collections import OrderedDict
@@ -16,15 +16,15 @@ from models.land_cover import LandCoverNetwork
 from models.layers import conv3x3
 from models.resampling import resize
 
-WIDTH = 512  # of the decode heads
-AUX_WIDTH = 256
-FINE_WIDTH = 48  # of DeepLabV3+'s fine map
+WIDTH = 512  # channels of the decode heads
+AUX_WIDTH = 256  # channels of the auxiliary head
+FINE_WIDTH = 48  # channels of the fine map in DeepLabV3+
 
 
 def conv_module(
     in_channels: int, out_channels: int, kernel_size: int = 1, lightweight: bool = False
 ) -> nn.Sequential:
-    """A convolution without bias, batch norm, ReLU, under published names."""
+    """Convolution without bias, batch norm, ReLU; published names."""
     if kernel_size == 3:
         conv = conv3x3(in_channels, out_channels, lightweight=lightweight)
     else:
@@ -38,7 +38,7 @@ def _named(conv: nn.Module, out_channels: int) -> nn.Sequential:
 
 
 def separable_module(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
-    """A depthwise 3x3 and a 1x1 convolution, batch norm and ReLU after each."""
+    """Depthwise 3x3 and 1x1 convolution, each with batch norm and ReLU."""
     depthwise = nn.Conv2d(
         in_channels,
         in_channels,
@@ -56,7 +56,7 @@ def separable_module(in_channels: int, out_channels: int, dilation: int = 1) -> 
 
 
 class MMSegHead(nn.Module):
-    """Base of the heads: dropout of whole channels, then a 1x1 classifier."""
+    """Base class of the heads: dropout of whole channels, then a 1x1 classifier."""
 
     def __init__(self, width: int, out_channels: int, dropout: float):
         super().__init__()
@@ -64,7 +64,7 @@ class MMSegHead(nn.Module):
         self.conv_seg = nn.Conv2d(width, out_channels, kernel_size=1)
 
     def initialise(self) -> None:
-        """As published: Kaiming normal (fan out), the classifier from N(0, 0.01)."""
+        """Initialises as published: Kaiming normal (fan out), classifier from N(0, 0.01)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -77,7 +77,7 @@ class MMSegHead(nn.Module):
 
 
 class PSPHead(MMSegHead):
-    """Means over 1, 4, 9 and 36 regions beside the deepest map, then a 3x3 convolution.
+    """Pyramid pooling (1, 4, 9, 36 regions) on the last map, 3x3 convolution, classifier.
 
     Reference: Zhao et al., Pyramid Scene Parsing Network, CVPR 2017.
     """
@@ -110,7 +110,7 @@ class PSPHead(MMSegHead):
 
 
 class SeparableASPPHead(MMSegHead):
-    """ASPP with separable convolutions on the last map, joined by 48 channels of the first.
+    """ASPP with separable convolutions on the last map, joined with 48 channels of the first.
 
     Reference: Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image
     Segmentation, ECCV 2018.
@@ -151,7 +151,7 @@ class SeparableASPPHead(MMSegHead):
 
 
 class AuxiliaryHead(MMSegHead):
-    """A 3x3 convolution and a classifier, for a second loss in training."""
+    """3x3 convolution and classifier, for an auxiliary loss in training."""
 
     def __init__(
         self, in_channels: int, out_channels: int, lightweight: bool = False, dropout: float = 0.1
@@ -166,15 +166,15 @@ class AuxiliaryHead(MMSegHead):
 
 
 class MMSegNetwork(LandCoverNetwork):
-    """Base of the two networks: a decode head on the finest (stride 4) and the deepest map.
+    """Base class of the two networks: a decode head on the finest (stride 4) and the deepest map.
 
-    In training an auxiliary head reads the deepest map but one. Published with a ResNet-101 that
-    has a deep stem, at output stride 8 or 16.
+    In training, an auxiliary head reads the second deepest map. Published with a ResNet-101 with
+    deep stem, at output stride 8 or 16.
 
     Args:
         backbone, num_classes, with_change: as in LandCoverNetwork.
         lightweight: depthwise-separable instead of full 3x3 convolutions in the heads.
-        dropout: of whole channels before the classifiers, 0..1.
+        dropout: dropout of whole channels before the classifiers, 0..1.
     """
 
     usual_backbone = "resnet101c"
@@ -202,12 +202,12 @@ class MMSegNetwork(LandCoverNetwork):
 
 
 class MMSegPSPNet(MMSegNetwork):
-    """PSPNet; NAIC 2020's network."""
+    """PSPNet, the published network of NAIC 2020."""
 
     decode_head_type = PSPHead
 
 
 class MMSegDeepLabV3Plus(MMSegNetwork):
-    """DeepLabV3+, which was trained for comparison."""
+    """DeepLabV3+, published for comparison."""
 
     decode_head_type = SeparableASPPHead

@@ -1,4 +1,4 @@
-"""Stored pixel values -> what a network was trained on."""
+"""Normalises stored pixel values for a network."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from utils.structures import Scheme
 
 
 class Normalise(nn.Module):
-    """Stored pixel values -> what a network was trained on: (x / scale - mean) / std per band."""
+    """Normalises stored pixel values x: (x / scale - mean) / std per band."""
 
     def __init__(self, scale: float, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -19,7 +19,7 @@ class Normalise(nn.Module):
 
     @classmethod
     def of(cls, scheme: Scheme) -> "Normalise":
-        """For a data set."""
+        """Normalisation of a data set scheme."""
         return cls(scheme.scale, scheme.mean, scheme.std)
 
     def forward(self, images: Tensor) -> Tensor:

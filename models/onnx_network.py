@@ -1,7 +1,4 @@
-"""Exported networks: an ONNX file, with the recipe in its metadata, predicts without our network.
-
-`python -m models.export` writes such files.
-"""
+"""Runs networks exported by `python -m models.export` to ONNX, with the recipe in the metadata."""
 
 import importlib.util
 import json
@@ -18,7 +15,7 @@ METADATA = "twodates"  # the key of our metadata in an ONNX file; its value is J
 
 
 def require(*packages: str) -> None:
-    """Raises ValueError, with the command that mends it, unless all packages are installed."""
+    """Raises ValueError, with the install command, unless all packages are installed."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
@@ -28,26 +25,26 @@ def require(*packages: str) -> None:
 
 
 def is_onnx(path: Path | str) -> bool:
-    """Whether a file is an ONNX file, by its name."""
+    """Whether a file name has the suffix .onnx."""
     return Path(path).suffix.lower() == ".onnx"
 
 
 class OnnxNetwork(nn.Module):
-    """A network in an ONNX file, run by onnxruntime: images of any size -> Logits.
+    """A network in an ONNX file, run by onnxruntime, for images of any size.
 
-    On a CUDA device it runs there if this onnxruntime can, else on the CPU.
+    Runs on a CUDA device if `device` is one and onnxruntime supports it, otherwise on the CPU.
 
     Args:
         path: a file of `python -m models.export`.
         device: where to run.
 
     Attributes:
-        recipe: what the file's checkpoint was trained for, see `models.checkpoints.make_recipe`.
-        has_gate: gives Logits.aux_change.
+        recipe: recipe of the exported checkpoint, see `models.checkpoints.make_recipe`.
+        has_gate: whether the output has `aux_change`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not ONNX, not ours, or onnxruntime is not installed.
+        FileNotFoundError: the file does not exist.
+        ValueError: not ONNX, no recipe in the file, or onnxruntime is not installed.
     """
 
     def __init__(self, path: Path | str, device: torch.device | str = "cpu"):
@@ -66,7 +63,7 @@ class OnnxNetwork(nn.Module):
 
 
 def read_recipe(path: Path | str) -> dict[str, Any]:
-    """The recipe in an ONNX file of ours.
+    """Reads the recipe of an ONNX file.
 
     Raises:
         FileNotFoundError, ValueError: see `OnnxNetwork`.
@@ -75,7 +72,7 @@ def read_recipe(path: Path | str) -> dict[str, Any]:
 
 
 def _open(path: Path | str, device: torch.device, optimised: bool = True) -> Any:
-    """An onnxruntime.InferenceSession; `optimised` makes opening slow and running fast."""
+    """Opens an onnxruntime.InferenceSession; `optimised`: slower to open, faster to run."""
     check_file(path)
     require("onnxruntime")
     import onnxruntime
@@ -88,13 +85,13 @@ def _open(path: Path | str, device: torch.device, optimised: bool = True) -> Any
     providers = _providers(device, onnxruntime.get_available_providers())
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime has an exception class for each kind of damage
+    except Exception as error:  # onnxruntime has many exception classes
         line = (str(error).splitlines() or [""])[0][:200]
         raise ValueError(f"{path} is not a readable ONNX file ({line}); export it again") from error
 
 
 def _providers(device: torch.device, available: list[str]) -> list:
-    """What onnxruntime should run on, best first."""
+    """Execution providers of onnxruntime for a device, best first."""
     cpu = "CPUExecutionProvider"
     if device.type != "cuda" or "CUDAExecutionProvider" not in available:
         return [cpu]

@@ -14,7 +14,7 @@ from utils.structures import Logits
 
 
 class DoubleConv(nn.Module):
-    """Twice: a 3x3 convolution with bias, batch norm, ReLU."""
+    """Two blocks of 3x3 convolution with bias, batch norm and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, lightweight: bool = False):
         super().__init__()
@@ -33,7 +33,7 @@ class DoubleConv(nn.Module):
 
 
 class Down(nn.Module):
-    """The maximum of every 2x2 pixels, then a DoubleConv."""
+    """2x2 max pooling, then a DoubleConv."""
 
     def __init__(self, in_channels: int, out_channels: int, lightweight: bool = False):
         super().__init__()
@@ -47,7 +47,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Twice the size with aligned corners, padded with 0 to the skip's; a DoubleConv of both."""
+    """Upsamples 2x (aligned corners), pads to the skip's size, concatenates, then a DoubleConv."""
 
     def __init__(self, in_channels: int, out_channels: int, lightweight: bool = False):
         super().__init__()
@@ -61,7 +61,7 @@ class Up(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A 1x1 convolution under its published name."""
+    """1x1 convolution; published name."""
 
     def __init__(self, in_channels: int, num_classes: int):
         super().__init__()
@@ -73,14 +73,14 @@ class Classifier(nn.Module):
 
 
 class PlainUNet(Network):
-    """U-Net with an encoder of its own, for images of 16 pixels a side or more.
+    """U-Net with its own encoder, for images of at least 16 pixels per side.
 
     Args:
         in_channels: bands of an image; there is no backbone.
         num_classes: K > 0.
         with_change: must be False.
         lightweight: depthwise-separable instead of full 3x3 convolutions.
-        dropout: not used: the published network has none.
+        dropout: not used; the published network has none.
 
     Reference: Ronneberger et al., U-Net, MICCAI 2015; Schmitt et al. 2020 (arXiv 2002.08254).
     """

@@ -10,7 +10,7 @@ from utils.state_files import load_strictly, read_file
 
 
 def find_pretrained(backbone: str, folder: Path | str = "data/pretrained_models") -> Path | None:
-    """The local ImageNet file of a backbone, by our name or timm's, if there is one."""
+    """Finds a local ImageNet file of a backbone, named like the backbone or its timm model."""
     names = [backbone]
     if backbone in BACKBONES:
         names.append(BACKBONES[backbone].timm_name)
@@ -19,18 +19,18 @@ def find_pretrained(backbone: str, folder: Path | str = "data/pretrained_models"
 
 
 def _stem(key: str) -> str:
-    """Flat name of an entry of a ResNet's deep stem: mmseg's -> timm's."""
+    """Converts the flat name of a deep-stem entry of a ResNet from mmseg to timm."""
     return key.replace("stem_7_", "bn1_").replace("stem_", "conv1_")
 
 
 def load_pretrained(backbone: nn.Module, path: Path | str) -> None:
-    """Loads ImageNet weights: HRNet's official files, torchvision's, timm's and mmseg's.
+    """Loads ImageNet weights in the formats of HRNet, torchvision, timm and mmseg.
 
-    Entries of the classifier are ignored; a first convolution for another number of bands is
-    adapted by timm's rule.
+    Classifier entries are ignored. If the number of bands differs, timm's `adapt_input_conv`
+    converts the first convolution.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_file`; or the file is of another backbone.
+        FileNotFoundError, ValueError: see `read_file`; or the file belongs to another backbone.
     """
     from timm.models import adapt_input_conv
 
@@ -42,7 +42,7 @@ def load_pretrained(backbone: nn.Module, path: Path | str) -> None:
     state = state_dict_of(read_file(path))
     by_flat_name = {flat(k): v for k, v in state.items()}
     own = backbone.body.state_dict()
-    if "conv1.0.weight" in own:  # a deep stem, which mmseg calls otherwise
+    if "conv1.0.weight" in own:  # a deep stem, which has other names in mmseg
         by_flat_name |= {_stem(k): v for k, v in by_flat_name.items() if k.startswith("stem_")}
     found = {k: by_flat_name[flat(k)] for k in own if flat(k) in by_flat_name}
     first = next(k for k, v in own.items() if v.ndim == 4)

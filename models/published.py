@@ -1,4 +1,4 @@
-"""Published state dicts: their wrappers, their key names, their polarity."""
+"""Converts published state dicts: wrappers, key names, polarity of the change score."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -13,14 +13,14 @@ from utils.structures import Scheme
 
 
 class StateDictFormat(NamedTuple):
-    """How a published state dict names the entries of one of our networks."""
+    """How the keys of a published state dict correspond to one of our networks."""
 
-    prefixes: Mapping[str, str]  # beginnings of keys, theirs -> ours; the rest of a key stays
-    change_classifier: str | None = None  # our name of the layer that gives the change score
-    says_unchanged: bool = False  # it was trained to be positive on UNCHANGED pixels
-    unused: tuple[str, ...] = ()  # beginnings of their keys that nothing reads; left out
-    options: Mapping[str, object] = MappingProxyType({})  # of the network (build_network)
-    scheme: Scheme | None = SECOND  # of the data that it was trained on; None: it varies
+    prefixes: Mapping[str, str]  # key prefixes, theirs -> ours; the rest of a key is kept
+    change_classifier: str | None = None  # our name of the layer that outputs the change score
+    says_unchanged: bool = False  # score is positive on UNCHANGED pixels
+    unused: tuple[str, ...] = ()  # prefixes of their keys to ignore
+    options: Mapping[str, object] = MappingProxyType({})  # `options` of build_network
+    scheme: Scheme | None = SECOND  # scheme of the training data; None: not fixed
 
 
 _SENSEEARTH = {
@@ -29,8 +29,8 @@ _SENSEEARTH = {
     "head_bin.": "change_head.",
 }
 
-_TFINET = {"resnet.": "backbone.body."}  # all else has its published name
-_XVIEW2 = {  # its SE-ResNeXt-50 is timm's legacy one; all else has its published name
+_TFINET = {"resnet.": "backbone.body."}  # all other names are unchanged
+_XVIEW2 = {  # its SE-ResNeXt-50 is the legacy model of timm; all other names are unchanged
     "encoder_stages.0.": "backbone.body.layer0.",
     "encoder_stages.1.1.": "backbone.body.layer1.",  # [0] is the pooling
     "encoder_stages.2.": "backbone.body.layer2.",
@@ -42,13 +42,13 @@ _SMP = {
     "decoder.blocks.": "change_head.blocks.",
     "segmentation_head.0.": "change_head.classifier.",
 }
-_DFC = {"backbone.": "backbone.body."}  # all else has its published name, here and below
-_MMSEG = {  # the stem's last batch norm is timm's bn1
+_DFC = {"backbone.": "backbone.body."}  # all other names are unchanged
+_MMSEG = {  # the last batch norm of the stem is bn1 in timm
     "backbone.stem.7.": "backbone.body.bn1.",
     "backbone.stem.": "backbone.body.conv1.",
     "backbone.": "backbone.body.",
 }
-# --model: its published layout
+# value of --model -> its published format
 PUBLISHED_FORMATS: dict[str, StateDictFormat] = {
     "fcn": StateDictFormat(_SENSEEARTH, "change_head.head.4", says_unchanged=True),
     "pspnet": StateDictFormat(_SENSEEARTH, "change_head.conv5.5", says_unchanged=True),
@@ -88,15 +88,15 @@ PUBLISHED_FORMATS: dict[str, StateDictFormat] = {
 
 
 class Published(NamedTuple):
-    """What a bare state dict does not say of itself (--model, --backbone, --lightweight).
+    """Description of a published state dict, which has no recipe (--model, --backbone, ...).
 
-    None: not checked against a file that says it itself.
+    For files with a recipe, fields that are set are checked against it.
     """
 
     model: str | None = None
-    backbone: str | None = None  # for networks that take none
+    backbone: str | None = None  # None: network without a backbone
     lightweight: bool = False
-    output_stride: int | None = None  # None: the network's default
+    output_stride: int | None = None  # None: default of the network
 
 
 def described(
@@ -106,13 +106,13 @@ def described(
     count: int,
     output_stride: int | None = None,
 ) -> list[Published | None]:
-    """The command line's --model and --backbone, pair by pair, for each of `count` checkpoints.
+    """Pairs the values of --model and --backbone for each of `count` checkpoints.
 
-    One pair stands for all; without any they are None. Networks without a backbone take none, and
-    those that were published with a single one need not name it.
+    One pair applies to all checkpoints; without models, all are None. Networks without a backbone
+    need no entry in `backbones`, which may be empty if no default backbone is USUAL_BACKBONE.
 
     Raises:
-        ValueError: only one of them, different numbers of them, or an option of theirs alone.
+        ValueError: numbers of names do not match, or another option is given without --model.
     """
     for option, value in (("--lightweight", lightweight), ("--output-stride", output_stride)):
         if value and not models:
@@ -142,16 +142,16 @@ def described(
     return pairs * count if len(pairs) == 1 else pairs or [None] * count
 
 
-# the options in the DFC2020 baseline's args.pkl that say what its network is
+# options in args.pkl of the DFC2020 baseline that describe its network
 DFC_OPTIONS = ("model", "out_stride", "use_s1", "use_s2hr", "use_s2mr", "use_s2lr", "no_savanna")
 DFC_MODELS = {"deeplab": "dfc_deeplabv3plus", "unet": "plain_unet"}
 
 
 def described_by_args(given: Mapping[str, Any], source: object) -> tuple[Published, Scheme]:
-    """What the DFC2020 baseline's args.pkl says of the checkpoint beside it.
+    """Network and scheme of a DFC2020 baseline checkpoint, from the options in its args.pkl.
 
     Raises:
-        ValueError: an option is missing, or the network is none of that program's.
+        ValueError: an option is missing, or the network is unknown.
     """
     missing = [name for name in DFC_OPTIONS if name not in given]
     if missing:
@@ -173,7 +173,7 @@ def described_by_args(given: Mapping[str, Any], source: object) -> tuple[Publish
 
 
 def state_dict_of(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The state dict inside the usual wrappers, without DataParallel's `module.`."""
+    """Extracts the state dict from common wrappers; removes DataParallel's prefix `module.`."""
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -184,9 +184,9 @@ def state_dict_of(content: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def to_ours(state: dict[str, Tensor], layout: StateDictFormat) -> dict[str, Tensor]:
-    """A published state dict in our names and our polarity (change > 0 is changed).
+    """Converts a published state dict to our names and our polarity (change > 0 is changed).
 
-    Keys that the layout does not know stay as they are, for the loader to complain of.
+    Unknown keys are kept; `load_strictly` reports them.
     """
     renamed = {}
     for key, value in state.items():
@@ -201,16 +201,16 @@ def to_ours(state: dict[str, Tensor], layout: StateDictFormat) -> dict[str, Tens
 
 
 def their_key(key: str, layout: StateDictFormat) -> str:
-    """Our name of an entry -> its published name; the inverse of `to_ours`' names."""
+    """Converts our name of an entry to its published name; the inverse of `to_ours`."""
     theirs = next((p for p, ours in layout.prefixes.items() if key.startswith(ours)), "")
     return theirs + key.removeprefix(layout.prefixes.get(theirs, ""))
 
 
 def check_one_score(state: Mapping[str, Tensor], layout: StateDictFormat, source: object) -> None:
-    """Refuses weights, in our names, whose change classifier gives other than one score a pixel.
+    """Checks that the change classifier in `state` (our names) outputs one score per pixel.
 
     Raises:
-        ValueError: so it does; with what it can be used for.
+        ValueError: it outputs another number of scores.
     """
     if layout.change_classifier is None:
         return

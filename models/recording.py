@@ -1,4 +1,4 @@
-"""Recording what a network computes, for images of any size, as a graph of plain operations."""
+"""Records the computation of a network as a graph, for images of any size."""
 
 import torch
 import torch.nn.functional as F
@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from models.resampling import spans
 from utils.speed import for_prediction
 
-RECORDED_SIZE = (2, 91, 150)  # batch, height, width of the images it is recorded with
-AXES = {0: "batch", 3: "height", 4: "width"}  # of images, those whose sizes stay free
+RECORDED_SIZE = (2, 91, 150)  # batch, height, width of the example images
+AXES = {0: "batch", 3: "height", 4: "width"}  # dynamic axes of `images`
 POOLING = (torch.ops.aten.adaptive_avg_pool2d, torch.ops.aten._adaptive_avg_pool2d)
 
 
 class ExportedForm(nn.Module):
-    """A network as it is exported: padding of any size inside, its scores by name.
+    """A network in the form for export: pads images itself and returns a dict of scores.
 
     Args:
-        network: in eval mode.
-        multiple: it pads the sides of images to multiples of this; see `size_multiple`.
+        network: network in eval mode.
+        multiple: image sides are padded to multiples of this; see `size_multiple`.
     """
 
     def __init__(self, network: nn.Module, multiple: int):
@@ -25,9 +25,9 @@ class ExportedForm(nn.Module):
         self.network, self.multiple = network, multiple
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, T, C, H, W), normalised -> those fields of Logits that there are."""
+        """Images (B, T, C, H, W), normalised -> the fields of Logits that are not None."""
         height, width = images.shape[-2:]
-        if self.multiple > 1:  # the network itself pads under a condition, which is not recorded
+        if self.multiple > 1:  # the network pads conditionally, which cannot be recorded
             sides = (0, -width % self.multiple, 0, -height % self.multiple)
             padded = F.pad(images.flatten(0, 1), sides, mode="replicate")
             images = padded.unflatten(0, images.shape[:2])
@@ -36,13 +36,13 @@ class ExportedForm(nn.Module):
 
 
 class _Seen(Exception):
-    """Carries the shape of what a backbone is given."""
+    """Carries the width of the input of a backbone."""
 
 
 def size_multiple(network: nn.Module, dates: int, bands: int) -> int:
-    """What a network pads the sides of images to a multiple of: what an image of one pixel becomes.
+    """The multiple to which a network pads image sides; 1 for a network without a backbone.
 
-    1 for a network without a backbone, which takes any size.
+    Measured as the size to which an image of one pixel is padded.
     """
 
     def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -61,11 +61,11 @@ def size_multiple(network: nn.Module, dates: int, bands: int) -> int:
 
 
 def record(network: nn.Module, dates: int, bands: int) -> torch.export.ExportedProgram:
-    """The computation of a network for any batch, height and width; its batch norms folded.
+    """Records a network for any batch, height and width, with folded batch norms.
 
     Raises:
-        ValueError: torch cannot record it for all of these.
-        Exception: of torch, where it cannot record the network at all.
+        ValueError: torch records a fixed batch, height or width.
+        Exception: torch cannot record the network.
     """
     folded = for_prediction(network, fused=False)
     form = ExportedForm(folded, size_multiple(network, dates, bands)).eval()
@@ -80,21 +80,21 @@ def record(network: nn.Module, dates: int, bands: int) -> torch.export.ExportedP
 
 
 def _forget_guards(program: torch.export.ExportedProgram) -> None:
-    """Lets a program run at sizes that torch was not shown, such as those that need no padding.
+    """Removes the guards of a program, so that it runs at sizes such as those without padding.
 
-    torch notes which way each condition on sizes went while it recorded, and has the program
-    refuse images with which one would go the other way. The conditions are about short cuts (a map
-    that has its size already is not resized, a whole map is not a slice): what is recorded is the
-    long way, which gives the same. `models.export.check` compares.
+    torch records the result of every condition on sizes as a guard, and the program refuses images
+    that violate one. These conditions only select shortcuts (such as no resizing if a map already
+    has the size). The recorded general path gives the same result, which `models.export.check`
+    verifies.
     """
-    getattr(program, "_guards_code", []).clear()  # which torch has from 2.9 on
+    getattr(program, "_guards_code", []).clear()  # exists since torch 2.9
 
 
 def _check_free(program: torch.export.ExportedProgram) -> None:
-    """Raises ValueError if torch took batch, height or width for constants."""
+    """Raises ValueError if torch recorded batch, height or width as a constant."""
     (name,) = program.graph_signature.user_inputs
     shape = next(node for node in program.graph.nodes if node.name == name).meta["val"].shape
-    # a size that torch fixed is still a SymInt, of a number
+    # a size fixed by torch is still a SymInt, which prints as a number
     fixed = [kind for axis, kind in AXES.items() if str(shape[axis]).isdecimal()]
     if fixed:
         raise ValueError(
@@ -114,7 +114,7 @@ def output_names(program: torch.export.ExportedProgram) -> list[str]:
 def without_adaptive_pooling(
     program: torch.export.ExportedProgram,
 ) -> torch.export.ExportedProgram:
-    """The same computation with `adaptive_mean` for torch's operator, which ONNX does not have."""
+    """Replaces adaptive average pooling, which ONNX does not support, by `adaptive_mean`."""
     table = {operator.default: adaptive_mean for operator in POOLING}
     if not any(node.target in table for node in program.graph.nodes):
         return program
@@ -122,11 +122,11 @@ def without_adaptive_pooling(
 
 
 def adaptive_mean(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """F.adaptive_avg_pool2d by two matrix products, which may have any size.
+    """F.adaptive_avg_pool2d as two matrix products, for any input size.
 
     Args:
         x: (N, C, h, w).
-        size: (rows, columns) of regions; those of an axis may overlap.
+        size: (rows, columns) of regions; neighbouring regions may overlap.
 
     Returns:
         (N, C, *size), the mean of every region.
@@ -136,6 +136,6 @@ def adaptive_mean(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _shares(length: int, count: int, like: Tensor) -> Tensor:
-    """(count, length): the share that each pixel of an axis has in the mean of each region."""
+    """(count, length) weight of every pixel of an axis in the mean of every region."""
     inside = spans(length, count, like.device).to(like.dtype)
     return inside / inside.sum(dim=1, keepdim=True)

@@ -1,9 +1,9 @@
-"""Maps brought to another size, in the way that is quick where they are.
+"""Resizing and pooling of maps, by matrix products where these are faster than torch.
 
-A linear filter along rows and columns is a product with a small matrix on either side. torch's own
-pooling reads a map once for every number of regions, and keeps it for the gradient; on CUDA, and
-from very small maps, its resizing of channels-last maps is slow. All is left to torch in float32,
-which is for comparing numbers, and in float16, which sums of many pixels leave.
+A separable linear filter is a product with a small matrix on each side. Pooling of torch reads the
+map once per grid and keeps it for the gradient. Its resizing of channels-last maps is slow on CUDA
+and for very small maps. Matrix products are used for bfloat16 only: float32 results must be
+comparable with torch, and sums of many pixels overflow float16.
 """
 
 import functools
@@ -17,7 +17,7 @@ FEW_PIXELS = 64  # such as the regions of pyramid pooling
 
 
 def resize(x: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool = False) -> Tensor:
-    """(N, C, h, w) bilinear to `size` = (height, width); itself if it has that size already."""
+    """Resizes (N, C, h, w) bilinearly to `size` = (height, width), if it differs."""
     if x.shape[-2:] == tuple(size):
         return x
     if _by_products(x):
@@ -29,7 +29,7 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool = 
 
 
 class Upsample(nn.Upsample):
-    """torch's bilinear one."""
+    """nn.Upsample (bilinear) with matrix products where they are faster."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, H, W)."""
@@ -40,14 +40,14 @@ class Upsample(nn.Upsample):
 
 
 def region_means(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
-    """Means over 1 x 1, 2 x 2, ... regions, which share edge pixels where they do not fit.
+    """Means over grids of g x g regions, as in F.adaptive_avg_pool2d.
 
     Args:
         x: (N, C, h, w).
-        grids: regions along a side.
+        grids: number of regions per side, g.
 
     Returns:
-        For each grid g (N, C, g, g).
+        (N, C, g, g) for each g in `grids`.
     """
     if not _is_bfloat16(x):
         return [F.adaptive_avg_pool2d(x, grid) for grid in grids]
@@ -66,7 +66,7 @@ def resize_by_products(x: Tensor, size: Sequence[int], align_corners: bool) -> T
 
 
 def region_means_by_products(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
-    """`region_means` as one matrix product: sums in the type of the map, means in float32."""
+    """`region_means` as one matrix product: sums in the dtype of the map, means in float32."""
     regions, share = _regions(*x.shape[-2:], tuple(grids), x.device, x.dtype)
     sums = regions @ x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, regions of all grids, C)
     means = (sums * share).transpose(1, 2).split([grid * grid for grid in grids], dim=2)
@@ -74,7 +74,7 @@ def region_means_by_products(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
 
 
 def _dense(gradient: Tensor) -> Tensor:
-    """A gradient in one piece: for a part of joined maps, torch's kernel takes 20 times as long."""
+    """Makes a gradient contiguous: the kernel of torch is 20 times slower for a slice."""
     last = gradient.stride(1) == 1 and gradient.shape[1] > 1
     return gradient.contiguous(
         memory_format=torch.channels_last if last else torch.contiguous_format
@@ -82,13 +82,13 @@ def _dense(gradient: Tensor) -> Tensor:
 
 
 def _by_products(x: Tensor) -> bool:
-    """Where it is quicker: on CUDA for maps as networks have inside; elsewhere for a few pixels."""
+    """Whether matrix products are faster: small maps, and CUDA maps with several channels."""
     small = x.shape[-2] * x.shape[-1] <= FEW_PIXELS
     return _is_bfloat16(x) and (small or (x.is_cuda and x.shape[1] > 1))
 
 
 def _is_bfloat16(x: Tensor) -> bool:
-    """Whether it is such a map, and nobody compiles, who could not follow."""
+    """Whether a map is bfloat16; False under torch.compile, which cannot trace the products."""
     return x.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
 
 
@@ -96,7 +96,7 @@ def _is_bfloat16(x: Tensor) -> bool:
 def _filter(
     old: int, new: int, align_corners: bool, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """(new, old): what of each old pixel goes into each new one."""
+    """(new, old) weights of the old pixels in every new pixel."""
     pixels = torch.eye(old)[None]
     new_of_old = F.interpolate(pixels, size=new, mode="linear", align_corners=align_corners)[0]
     return new_of_old.T.contiguous().to(device, dtype)
@@ -106,7 +106,7 @@ def _filter(
 def _regions(
     height: int, width: int, grids: tuple[int, ...], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """(regions, height * width) of 0 and 1, which are exact in any type, and 1 / pixels of each."""
+    """Region masks (regions, height * width) of 0 and 1, and 1 / number of pixels (regions, 1)."""
     member = torch.cat(
         [torch.kron(spans(height, g).float(), spans(width, g).float()) for g in grids]
     )
@@ -114,9 +114,9 @@ def _regions(
 
 
 def spans(length: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """(count, length) bool: which pixels of a side belong to which of `count` regions.
+    """(count, length) bool: whether a pixel of a side belongs to each of `count` regions.
 
-    Region i spans floor(i * length / count) up to, not including, ceil((i + 1) * length / count).
+    Region i is [floor(i * length / count), ceil((i + 1) * length / count)).
     """
     region = torch.arange(count, device=device)[:, None]
     pixel = torch.arange(length, device=device)

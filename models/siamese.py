@@ -1,6 +1,6 @@
-"""Networks of one shared backbone: a semantic head for each date, a change head on the difference.
+"""Siamese networks: a shared backbone, a semantic head per date, a change head on the difference.
 
-A network here is a choice of two heads and of the maps they read.
+Subclasses choose the two heads and the maps that they read.
 """
 
 from collections.abc import Mapping
@@ -21,17 +21,17 @@ USUAL_BACKBONE = "hrnet_w18"
 
 
 class Network(nn.Module):
-    """Base of all networks: what `build_network` and the scripts ask of their class."""
+    """Base class of all networks: the attributes that `build_network` and the scripts use."""
 
-    # what it is built on unless a user names a backbone; None: it takes none at all
+    # default backbone; None: the network has no backbone
     usual_backbone: ClassVar[str | None] = USUAL_BACKBONE
-    dense_output_stride: ClassVar[int | None] = 8  # what the backbone is asked for by default
-    undilated: ClassVar[bool] = False  # the backbone has that stride without dilated convolutions
-    multigrid: ClassVar[tuple[int, ...]] = ()  # dilations of its last stage (`dilate_blocks`)
-    timm_names: ClassVar[Mapping[str, str]] = MappingProxyType({})  # where BACKBONES has others
-    smallest_batch: ClassVar[int] = 1  # 2 where a 1 x 1 map meets a batch norm
-    has_gate: ClassVar[bool] = False  # gives Logits.aux_change, a gate supervised by the change
-    options: ClassVar[Mapping[str, tuple]] = MappingProxyType({})  # name: values, default first
+    dense_output_stride: ClassVar[int | None] = 8  # default output stride of the backbone
+    undilated: ClassVar[bool] = False  # remove the backbone's dilation (`undilate`)
+    multigrid: ClassVar[tuple[int, ...]] = ()  # dilation factors, see `dilate_blocks`
+    timm_names: ClassVar[Mapping[str, str]] = MappingProxyType({})  # override BACKBONES
+    smallest_batch: ClassVar[int] = 1  # 2 if batch norm follows 1 x 1 pooling
+    has_gate: ClassVar[bool] = False  # outputs Logits.aux_change, supervised by `change`
+    options: ClassVar[Mapping[str, tuple]] = MappingProxyType({})  # name -> values, default first
 
     @property
     def traced(self) -> tuple[str, ...]:
@@ -45,24 +45,24 @@ class Network(nn.Module):
 
     @classmethod
     def tasks(cls, **options: object) -> tuple[str, ...]:
-        """What it can learn with these options, of utils.structures.TASKS."""
+        """Supported tasks of utils.structures.TASKS with these options."""
         return TASKS
 
     @classmethod
     def bands_read(cls, in_channels: int, **options: object) -> int:
-        """Bands of what the backbone sees, given those of an image."""
+        """Input channels of the backbone for images with `in_channels` bands."""
         return in_channels
 
 
 class SiameseNetwork(Network):
-    """Base of the networks below.
+    """Base class of the networks below.
 
     Args:
-        backbone: shared by all dates, which it sees as one batch.
-        num_classes: K, or 0 for no semantic head.
+        backbone: shared by all dates; processes them as one batch.
+        num_classes: K; 0: no semantic head.
         with_change: whether there is a change head (two dates).
         lightweight: depthwise-separable instead of full 3x3 convolutions in the heads.
-        dropout: of the heads, 0..1.
+        dropout: dropout probability of the heads, 0..1.
     """
 
     semantic_head_type: ClassVar[type[nn.Module]]
@@ -97,22 +97,22 @@ class SiameseNetwork(Network):
         return [self.backbone.merged_stride]
 
     def head_maps(self, maps: list[Tensor]) -> list[Tensor]:
-        """The backbone's maps -> the maps that the heads read."""
+        """Converts the maps of the backbone to those that the heads read."""
         return [self.backbone.merge(maps)]
 
     def fuse_images(self, images: Tensor) -> Tensor:
-        """Images (B, T, C, H, W) -> what the backbone sees of them (B, T', C', H, W)."""
+        """Converts images (B, T, C, H, W) to the backbone's input (B, T', C', H, W)."""
         return images
 
     def fuse_maps(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps (B, T', C, h, w) -> the change head's (B, C, h, w)."""
+        """Converts maps (B, T', C, h, w) to the change head's input (B, C, h, w)."""
         return [_difference(x) for x in maps]
 
     def forward(self, images: Tensor) -> Logits:
         """Images (B, T, C, H, W), normalised -> logits at full resolution, in float32.
 
         Raises:
-            ValueError: a change head and other than two dates.
+            ValueError: there is a change head, and T is not 2.
         """
         height, width = images.shape[-2:]
         if self.change_head is not None:
@@ -135,10 +135,10 @@ class SiameseNetwork(Network):
 
 
 def _difference(x: Tensor) -> Tensor:
-    """(B, 2, C, h, w) -> (B, C, h, w), absolute.
+    """Absolute difference of both dates, (B, 2, C, h, w) -> (B, C, h, w).
 
-    Channels last, so that the gradient is so too: to bring it from one order to the other would
-    take as long as all else here. Unbound, not sliced: the gradient of a slice is filled with 0.
+    Computed in channels-last order, so that the gradient needs no conversion, which would take as
+    long as the rest. Uses `unbind`: the gradient of a slice is padded with zeros.
     """
     date1, date2 = x.movedim(2, -1).unbind(1)
     return (date1 - date2).abs().movedim(-1, 1)
@@ -153,21 +153,21 @@ def check_two_dates(images: Tensor) -> None:
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """(N, C, H, W) with right and bottom edges repeated until both sides are multiples."""
+    """Pads (N, C, H, W) at the right and bottom, by repeating edges, to multiples of `multiple`."""
     height, width = images.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
 
 
 class FCN(SiameseNetwork):
-    """Convolutional heads on the deepest map (HRNet: on all branches joined)."""
+    """FCN heads on the deepest map (HRNet: on all branches concatenated)."""
 
     semantic_head_type = FCNHead
     change_head_type = FCNHead
 
 
 class PSPNet(SiameseNetwork):
-    """As FCN, with pyramid pooling in the change head; the contest's winner."""
+    """As FCN, with pyramid pooling in the change head; the winner of the SenseEarth contest."""
 
     semantic_head_type = FCNHead
     change_head_type = PSPHead
@@ -192,13 +192,13 @@ class DeepLabV3Plus(SiameseNetwork):
 
 
 class PyramidNetwork(SiameseNetwork):
-    """Base of networks whose heads read every map of the backbone.
+    """Base class of networks whose heads read every map of the backbone.
 
     Args:
         backbone, num_classes, with_change, lightweight, dropout: as in SiameseNetwork.
-        fusion: how two dates become one change score. "features": the absolute difference of their
-            maps; "difference": the maps of image 1 - image 2; "concat": the maps of both images as
-            one of twice the bands. The last two leave no map of one date, hence no classes.
+        fusion: input of the change head. "features": absolute difference of the maps of both dates;
+            "difference": maps of image 1 - image 2; "concat": maps of both images, concatenated
+            along bands. The last two support no classes, as there are no maps per date.
     """
 
     dense_output_stride = None
@@ -243,14 +243,14 @@ class PyramidNetwork(SiameseNetwork):
 
 
 class UNet(PyramidNetwork):
-    """UNet decoders with scSE attention, one for the classes and one for the change."""
+    """UNet decoders with scSE attention, one for classes and one for change."""
 
     semantic_head_type = UNetHead
     change_head_type = UNetHead
 
 
 class UNetPlusPlus(PyramidNetwork):
-    """UNet++ decoders, one for the classes and one for the change."""
+    """UNet++ decoders, one for classes and one for change."""
 
     semantic_head_type = UNetPlusPlusHead
     change_head_type = UNetPlusPlusHead

@@ -1,6 +1,6 @@
-"""The siamese UNet of the xView2 contest, as it served for binary change (Rucode).
+"""The siamese UNet of the xView2 contest, as used for binary change (Rucode).
 
-Attribute names below the backbone are the published ones.
+Except for the backbone, attribute names are those of the published code.
 """
 
 import math
@@ -19,14 +19,14 @@ from utils.structures import Logits
 
 
 class Decoder(NamedTuple):
-    """How wide a decoder is."""
+    """Widths of a decoder."""
 
-    filters: tuple[int, ...] = (48, 96, 192, 256)  # of the stages, finest first
-    last: int | None = 24  # channels of the last upsampling; None: it has no convolution
-    attention: bool = True  # scSE after each joined map, which doubles its channels
+    filters: tuple[int, ...] = (48, 96, 192, 256)  # channels of the stages, finest first
+    last: int | None = 24  # channels after the last upsampling; None: no convolution there
+    attention: bool = True  # scSE after each JoinConv, which doubles the channels
 
 
-# the published ones, by timm's name of their backbone; all others get Decoder()
+# published decoders by timm name of the backbone; all others use Decoder()
 DECODERS = {
     "legacy_seresnext50_32x4d": Decoder((48, 92, 192, 256)),
     "dpn92": Decoder((64, 128, 256, 256), last=None, attention=False),
@@ -36,13 +36,13 @@ DECODERS = {
 
 
 def conv3x3_relu(in_channels: int, out_channels: int, lightweight: bool) -> list[nn.Module]:
-    """A 3x3 convolution with bias, and ReLU."""
+    """3x3 convolution with bias, and ReLU."""
     conv = conv3x3(in_channels, out_channels, lightweight=lightweight, bias=True)
     return [conv, nn.ReLU(inplace=True)]
 
 
 class ConcatSCSE(nn.Module):
-    """Squeeze and excitation over channels and over pixels, side by side: C -> 2 * C channels.
+    """Squeeze and excitation over channels and over pixels, concatenated: C -> 2 * C channels.
 
     Reference: as `models.layers.SCSE`, which adds the two.
     """
@@ -56,13 +56,13 @@ class ConcatSCSE(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, 2 * C, h, w): by channels, then by pixels."""
+        """(N, C, h, w) -> (N, 2 * C, h, w): channel attention, then pixel attention."""
         by_channel = self.fc2(self.fc1(x.mean(dim=(2, 3), keepdim=True)).relu()).sigmoid()
         return torch.cat([x * by_channel, x * self.spatial_se(x)], dim=1)
 
 
 class UpsampleConv(nn.Module):
-    """Twice the size (nearest), then a 3x3 convolution and ReLU."""
+    """2x upsampling (nearest), 3x3 convolution, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, lightweight: bool):
         super().__init__()
@@ -76,7 +76,7 @@ class UpsampleConv(nn.Module):
 
 
 class JoinConv(nn.Module):
-    """3x3 convolution and ReLU over the joined maps, then scSE if there is `attention`."""
+    """3x3 convolution and ReLU on concatenated maps, then scSE if `attention`."""
 
     def __init__(self, in_channels: int, out_channels: int, attention: bool, lightweight: bool):
         super().__init__()
@@ -90,17 +90,17 @@ class JoinConv(nn.Module):
 
 
 class SiameseUNet(Network):
-    """Binary change by one UNet decoder over the maps of both dates.
+    """Binary change detection with one UNet decoder on the maps of both dates.
 
     Args:
-        backbone: shared by both dates, which it sees as one batch.
-        num_classes: must be 0: there is no semantic head.
+        backbone: shared by both dates; processes them as one batch.
+        num_classes: must be 0; there is no semantic head.
         with_change: must be True.
         lightweight: depthwise-separable instead of full 3x3 convolutions in the decoder.
-        dropout: of whole channels before the classifier, 0..1.
-        symmetric: whether swapped dates give the same change. If so the decoder starts from the
-            absolute difference of the deepest maps, and its skips are |e1 - e2| and (e1 + e2) / 2;
-            if not, as published, it starts from date 2's deepest map, with e1 and e2.
+        dropout: dropout of whole channels before the classifier, 0..1.
+        symmetric: whether swapped dates give the same change. True: the decoder starts from the
+            absolute difference of the deepest maps; its skips are |e1 - e2| and (e1 + e2) / 2.
+            False (published): it starts from the deepest map of date 2; its skips are e1 and e2.
 
     Reference: the xView2 contest's 1st place solution, and Rucode's use of it.
     """
@@ -137,9 +137,9 @@ class SiameseUNet(Network):
         self.final = nn.Sequential(nn.Conv2d(width, 1, kernel_size=1))
 
     def _build_stages(self, decoder: Decoder, lightweight: bool) -> int:
-        """Adds `decoder_stages` (finest first) and `bottlenecks` (deepest first); the last width.
+        """Adds `decoder_stages` (finest first) and `bottlenecks` (deepest first).
 
-        Pyramids of fewer than five maps get the deepest of the filters.
+        Pyramids of fewer than five maps use the deepest of the filters. Returns the output width.
         """
         *skips, width = self.backbone.channels
         filters = decoder.filters[len(decoder.filters) - len(skips) :]
@@ -159,7 +159,7 @@ class SiameseUNet(Network):
         """Images (B, 2, C, H, W), normalised -> change logits at full resolution, in float32.
 
         Raises:
-            ValueError: other than two dates.
+            ValueError: T is not 2.
         """
         check_two_dates(images)
         height, width = images.shape[-2:]
@@ -170,7 +170,7 @@ class SiameseUNet(Network):
         return Logits(change=change[..., :height, :width].squeeze(1))
 
     def decode(self, maps: list[Tensor]) -> Tensor:
-        """Maps (B, 2, C, h, w), finest first -> (B, 1, h, w) at twice the first one's size."""
+        """Maps (B, 2, C, h, w), finest first -> (B, 1, 2h, 2w), twice the first map's size."""
         *skips, deepest = maps
         x = (deepest[:, 0] - deepest[:, 1]).abs() if self.symmetric else deepest[:, 1]
         stages = zip(reversed(self.decoder_stages), self.bottlenecks, reversed(skips), strict=True)
@@ -179,7 +179,7 @@ class SiameseUNet(Network):
         return self.final(self.dropout(self.last_upsample(x)))
 
     def _joined(self, skip: Tensor) -> tuple[Tensor, Tensor]:
-        """The two maps (B, C, h, w) that join the decoder's."""
+        """The two skip maps (B, C, h, w) for the decoder."""
         one, other = skip.unbind(dim=1)
         return ((one - other).abs(), (one + other) / 2) if self.symmetric else (one, other)
 

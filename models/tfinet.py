@@ -1,6 +1,6 @@
-"""TFINet: three branches that share what a difference-driven gate found (SCDNet in its code).
+"""TFINet: three branches on features with a difference-driven gate (SCDNet in the published code).
 
-Attribute names below the backbone are the published ones.
+Except for the backbone, attribute names are those of the published code.
 """
 
 import math
@@ -17,14 +17,14 @@ from utils.structures import Logits
 
 
 def double(x: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, C, 2h, 2w), bilinear."""
+    """Upsamples (N, C, h, w) -> (N, C, 2h, 2w), bilinear."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class ResidualConv(nn.Module):
-    """Two 3x3 convolutions with batch norm; what the first gives is added to what the second does.
+    """Two 3x3 convolutions with batch norm, with a residual connection around the second.
 
-    The paper's conv-block. With `lightweight` the convolutions are depthwise-separable.
+    The conv-block of the paper. With `lightweight`, convolutions are depthwise-separable.
     """
 
     def __init__(self, in_channels: int, out_channels: int, lightweight: bool = False):
@@ -42,7 +42,7 @@ class ResidualConv(nn.Module):
 
 
 class LocalContext(nn.Module):
-    """The map plus a bottleneck of its 3x3 means (`SPModel`)."""
+    """Adds a bottleneck of the 3x3 means to the map (`SPModel` in the published code)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -53,15 +53,15 @@ class LocalContext(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> the same shape, >= 0. At the border the mean is of what there is."""
+        """(N, C, h, w) -> the same shape, >= 0. Means at the border exclude the padding."""
         means = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
         return F.relu(self.bn2(self.fc2(F.relu(self.bn1(self.fc1(means))))) + x)
 
 
 class FeatureInteraction(nn.Module):
-    """Gates the features of both dates by where they differ (`Fea_Inter_Model`).
+    """Gates the features of both dates by their difference (`Fea_Inter_Model`).
 
-    The gate has its published sign: trained to be POSITIVE ON UNCHANGED pixels.
+    The gate has the published sign: POSITIVE ON UNCHANGED pixels.
     """
 
     def __init__(self, channels: int, lightweight: bool = False):
@@ -77,7 +77,7 @@ class FeatureInteraction(nn.Module):
         self.beta = nn.Parameter(torch.ones(1))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 2, C, h, w) -> the same shape, and the gate's logit (B, 1, h, w)."""
+        """Features (B, 2, C, h, w) -> the same shape, and gate logits (B, 1, h, w)."""
         both = self.conv1(features.flatten(1, 2))
         difference = self.conv2((features[:, 0] - features[:, 1]).abs())
         gate = self.gen_mask(self.sp(torch.cat([both, difference], dim=1)))
@@ -87,7 +87,7 @@ class FeatureInteraction(nn.Module):
 
 
 class ChangeDecoder(nn.Module):
-    """Features of both dates, side by side -> one score at 8 times their size (`Aggregation`)."""
+    """Change logits at 8 times the size of the concatenated features (`Aggregation`)."""
 
     def __init__(self, channels: int, lightweight: bool = False):
         super().__init__()
@@ -107,7 +107,7 @@ class ChangeDecoder(nn.Module):
 
 
 class ClassDecoder(nn.Module):
-    """Features of one date -> class logits at 8 times their size (`Classifier`)."""
+    """Class logits at 8 times the size of the features of one date (`Classifier`)."""
 
     def __init__(self, channels: int, num_classes: int, lightweight: bool = False):
         super().__init__()
@@ -116,23 +116,23 @@ class ClassDecoder(nn.Module):
         self.conv1_5 = ResidualConv(32, num_classes, lightweight)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, K, 8h, 8w), >= 0 as published: they come out of a ReLU."""
+        """(N, C, h, w) -> (N, K, 8h, 8w), >= 0 because of a final ReLU (as published)."""
         x = self.conv1_4(double(self.conv1_3(features)))
         return double(self.conv1_5(double(x)).float())
 
 
 class TFINet(Network):
-    """Semantic change detection by a gate on the features of both dates.
+    """Semantic change detection with a gate on the features of both dates.
 
-    Published with a ResNet-18 of stride 8 without dilation. With other backbones it reads the one
-    map that dense heads read, and resizes at the end where that does not have stride 8.
+    Published with a ResNet-18 of stride 8 without dilation. With other backbones it reads the
+    merged map and resizes the logits if its stride is not 8.
 
     Args:
-        backbone: shared by both dates, which it sees as one batch.
+        backbone: shared by both dates; processes them as one batch.
         num_classes: K > 0.
         with_change: must be True.
         lightweight: depthwise-separable instead of full 3x3 convolutions below the backbone.
-        dropout: not used: the published network has none.
+        dropout: not used; the published network has none.
 
     Reference: A Difference-Enhanced Semantic Change Detection Network Based on Tri-Branch Feature
     Interaction.
@@ -168,10 +168,10 @@ class TFINet(Network):
     def forward(self, images: Tensor) -> Logits:
         """Images (B, 2, C, H, W), normalised -> logits at full resolution, in float32.
 
-        `semantic` is >= 0. `aux_change` is the gate's logit in our polarity, > 0 means changed.
+        `semantic` is >= 0. `aux_change` are gate logits in our polarity, > 0 means changed.
 
         Raises:
-            ValueError: other than two dates.
+            ValueError: T is not 2.
         """
         check_two_dates(images)
         height, width = images.shape[-2:]

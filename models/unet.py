@@ -11,7 +11,7 @@ from models.resampling import resize
 
 
 class UNetBlock(nn.Module):
-    """Upsample, join the skip map, scSE, two 3x3 convolutions, scSE."""
+    """Upsampling, concatenation with the skip map, scSE, two 3x3 convolutions, scSE."""
 
     def __init__(
         self, in_channels: int, skip_channels: int, out_channels: int, lightweight: bool = False
@@ -24,7 +24,7 @@ class UNetBlock(nn.Module):
         self.attention2 = SCSE(out_channels)
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """(N, in, h, w) and its skip -> (N, out, h', w'): the skip's size, or twice the input's."""
+        """(N, in, h, w) and skip -> (N, out, h', w'): size of the skip, or twice the input size."""
         if skip is None:
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         else:
@@ -33,9 +33,9 @@ class UNetBlock(nn.Module):
 
 
 class UNetHead(nn.Module):
-    """UNet decoder over all maps, then 2x upsampling blocks without skip to full resolution.
+    """UNet decoder on all maps, then 2x upsampling blocks without skip to full resolution.
 
-    With a five-map pyramid from stride 2 the blocks have c3, c2, c1, c1/2 and c1/4 channels.
+    For a five-map pyramid from stride 2, the blocks have c3, c2, c1, c1/2 and c1/4 channels.
 
     Reference: Ronneberger et al., U-Net, MICCAI 2015; scSE as in `models.layers.SCSE`.
     """

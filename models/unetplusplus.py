@@ -10,7 +10,7 @@ from models.layers import conv3x3_bn_relu
 
 
 class DenseNode(nn.Module):
-    """Upsample (nearest), join the skips, two 3x3 convolutions."""
+    """Upsampling (nearest), concatenation with the skips, two 3x3 convolutions."""
 
     def __init__(
         self, in_channels: int, skip_channels: int, out_channels: int, lightweight: bool = False
@@ -20,7 +20,7 @@ class DenseNode(nn.Module):
         self.conv2 = conv3x3_bn_relu(out_channels, out_channels, 1, lightweight)
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
-        """(N, in, h, w) -> (N, out, h', w') at the skips' size, or at twice its own."""
+        """(N, in, h, w) -> (N, out, h', w'): size of the skips, or twice the input size."""
         if skips:
             x = F.interpolate(x, size=skips[0].shape[-2:], mode="nearest")
         else:
@@ -29,10 +29,11 @@ class DenseNode(nn.Module):
 
 
 class UNetPlusPlusHead(nn.Module):
-    """UNet++ decoder over all maps.
+    """UNet++ decoder on all maps.
 
-    Node x_d_l reads the node before it in the same row, upsampled, and every node and encoder map
-    of row l's resolution. Row 0 ends at twice the finest map's resolution.
+    Node x_row_column reads the previous node of its row (or an encoder map), upsampled, and the
+    other nodes and the encoder map of its column, which have its resolution. The last node has
+    twice the resolution of the finest map.
 
     Reference: Zhou et al., UNet++: A Nested U-Net Architecture, DLMIA 2018.
     """
@@ -52,7 +53,7 @@ class UNetPlusPlusHead(nn.Module):
         self.depth = depth = len(encoder) - 1
         widths = [*self.widths[:depth], self.widths[-1]] if depth else [self.widths[-1]]
         self.blocks = nn.ModuleDict()
-        for column in range(depth):  # column: how many levels above the deepest map it ends
+        for column in range(depth):  # column c: c + 1 levels above the deepest map
             skip = encoder[column + 1]
             for row in range(column + 1):
                 before = (
@@ -71,7 +72,7 @@ class UNetPlusPlusHead(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """As published: Kaiming uniform (fan in) in the nodes, Xavier uniform in the classifier."""
+        """Initialises as published: Kaiming uniform (nodes), Xavier uniform (classifier)."""
         for module in self.blocks.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="relu")

@@ -1,1 +1,1 @@
-"""The command lines of the scripts, which are read before torch is imported."""
+"""Command lines of the scripts, parsed before torch is imported."""

@@ -9,7 +9,7 @@ from utils.cli import SWITCH, Parser, fraction, positive_int
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = Parser("Pseudo-label the unchanged pixels of the training tiles.", prog="label.py")
     data = shared.add_data_options(parser, DATASETS)
     shared.add_split_option(data)

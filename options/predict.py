@@ -12,7 +12,7 @@ CHANGE_ONLY = {"threshold", "full_semantics", "strict_grid", "vector", "min_area
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = Parser("Map what changed between two images, or land cover.", prog="predict.py")
     add_input_options(parser)
     shared.add_ensemble_options(parser, NETWORKS, BACKBONES)
@@ -38,7 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def add_input_options(parser: Parser) -> None:
-    """What is predicted, and where results go."""
+    """Adds flags for inputs and outputs."""
     group = parser.add_argument_group("inputs and outputs")
     group.add_argument(
         "inputs",
@@ -74,7 +74,7 @@ def add_input_options(parser: Parser) -> None:
 
 
 def add_prediction_options(parser: Parser) -> None:
-    """How it is predicted."""
+    """Adds flags for the prediction."""
     group = parser.add_argument_group("prediction")
     add_tta_option(group, "none")
     group.add_argument(
@@ -100,7 +100,7 @@ def add_prediction_options(parser: Parser) -> None:
 
 
 def add_result_options(parser: Parser) -> None:
-    """What is made of the maps."""
+    """Adds flags for polygons and the report."""
     group = parser.add_argument_group("results beside the maps")
     group.add_argument(
         "--vector",
@@ -131,7 +131,7 @@ def add_result_options(parser: Parser) -> None:
 
 
 def add_machine_options(parser: Parser) -> None:
-    """Where it runs."""
+    """Adds flags for networks, device and precision."""
     group = parser.add_argument_group("runtime")
     group.add_argument(
         "--outdir",

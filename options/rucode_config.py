@@ -1,7 +1,7 @@
-"""The JSON configs of the Rucode solution, as options of train.py.
+"""Converts JSON configs of the published Rucode solution to options of train.py.
 
-The original is started as `train.py <config.json>`. What its code fixes (loss, rates, epochs, how
-crops are drawn) is in RECIPE; what its config says is in KEYS.
+The original is started as `train.py <config.json>`. RECIPE holds the values that are fixed in its
+code (loss, rates, epochs, crops); KEYS are the keys of its config.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-# fixed in the original's code
+# fixed in the code of the original
 RECIPE: dict[str, object] = {
     "change_loss": "dice_bce",
     "lr": 1e-4,
@@ -21,12 +21,12 @@ RECIPE: dict[str, object] = {
     "epochs": 150,
     "positive_crops": 0.7,
     "samples_per_image": 100,
-    "crop_size": 256,  # this and the next two unless the config says otherwise
+    "crop_size": 256,  # the config may override this and the next two
     "batch_size": 5,
     "early_stop": 7,
 }
-ARCHITECTURE_WORDS = r"siamese|seamese|unet\+\+|unetplusplus|unetpp|unet"  # say no backbone
-# how a backbone may be written once those words, blanks, - and _ are gone; the first that fits
+ARCHITECTURE_WORDS = r"siamese|seamese|unet\+\+|unetplusplus|unetpp|unet"  # contain no backbone
+# spellings of backbones after removing those words and all but letters and digits; first match
 BACKBONE_SPELLINGS = {
     r"seresnext50|seresnext(?!\d)": "seresnext50",
     r"(?<!se)resnext101": "resnext101",
@@ -36,12 +36,12 @@ BACKBONE_SPELLINGS = {
     r"(?<!se)resnet34": "resnet34",
     r"(?<!se)resnet50": "resnet50",
 }
-# the networks of the original: the backbones each has, and with siamese_unet its `in_filters`
+# networks of the original -> backbones -> `in_filters` (siamese_unet only)
 NETWORKS: dict[str, dict[str, int | None]] = {
     "unetplusplus": {"resnext50": None, "seresnext50": None, "resnet34": None, "resnet50": None},
     "siamese_unet": {"seresnext50": 48, "dpn92": 64, "resnext101": 48, "densenet161": 64},
 }
-CHANNELS = {"unetplusplus": 1, "siamese_unet": 3}  # `img_channels` of each
+CHANNELS = {"unetplusplus": 1, "siamese_unet": 3}  # required `img_channels`
 KEYS = (
     *("images_path", "mask_path", "sample_submission_path", "device", "img_size", "batch"),
     *("patience", "img_channels", "is_siamese", "model", "model_name", "pretrained"),
@@ -52,35 +52,35 @@ Options = dict[str, object]
 
 
 class Config(NamedTuple):
-    """A config as read, and what there is to say about it."""
+    """A config file, and messages about its conversion."""
 
     path: Path
     values: Mapping[str, object]
     sentences: list[str]
 
     def error(self, key: str, rule: str) -> ValueError:
-        """File, key, value and what must hold."""
+        """Error with the file, the key, its value and the rule that it breaks."""
         shown = f' "{key}": {json.dumps(self.values[key])}' if key in self.values else f' "{key}"'
         return ValueError(f"{self.path}:{shown} {rule}")
 
     def say(self, key: str, outcome: str) -> None:
-        """Tells what became of a key."""
+        """Adds a message about the conversion of a key."""
         self.sentences.append(f"{key} {json.dumps(self.values[key])}: {outcome}")
 
 
 def read_rucode_config(path: Path | str) -> tuple[Options, list[str]]:
-    """The options of train.py, by name, that repeat a run of the original.
+    """Reads a config as options of train.py that repeat a run of the original.
 
     Args:
-        path: one of the original's JSON files. Paths in it are relative to the working directory.
+        path: a JSON file of the original. Paths in it are relative to the working directory.
 
     Returns:
-        The options, and sentences for the user: what became of each key, what was guessed, what
-        has no counterpart.
+        The options by name, and messages for the user: converted keys, guesses, and keys without a
+        counterpart.
 
     Raises:
-        ValueError: the file, or one that it names, is missing; it is not JSON; it has an unknown
-            key or a value that we cannot follow.
+        ValueError: the file, or a file that it names, is missing; it is not JSON; it has an unknown
+            key or an unsupported value.
     """
     config = _read(Path(path))
     model = _model_options(config)
@@ -113,7 +113,7 @@ def _read(path: Path) -> Config:
 
 
 def _data_options(config: Config) -> Options:
-    """Where the files are."""
+    """Options for the data set and its folders."""
     folders = []
     for key, name in [("images_path", "images"), ("mask_path", "masks")]:
         folders += _folder(config, key, name, Path.is_dir, "folder")
@@ -137,7 +137,7 @@ def _folder(
 
 
 def _model_options(config: Config) -> Options:
-    """The network, its backbone and the bands it reads."""
+    """Options for the network, its backbone and its bands."""
     network = _network(config)
     backbone = _said_by(config, _backbone_in, "backbone")
     if backbone not in NETWORKS[network]:
@@ -160,12 +160,12 @@ def _model_options(config: Config) -> Options:
 
 
 def _word(value: object) -> str:
-    """An option's value as it is typed."""
+    """The value of an option as command-line text."""
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _said_by(config: Config, meaning: Callable[[str], str | None], what: str) -> str | None:
-    """What `model` means, or where it does not say, the run's or the file's own name."""
+    """Applies `meaning` to `model`, `model_name` and the file name; returns the first result."""
     sources = {"model": _text(config, "model"), "model_name": _text(config, "model_name")}
     for source, text in {**sources, "the file's name": config.path.stem}.items():
         if found := meaning(text or ""):
@@ -176,7 +176,7 @@ def _said_by(config: Config, meaning: Callable[[str], str | None], what: str) ->
 
 
 def _network(config: Config) -> str:
-    """By `model`, else `is_siamese`, else the run's or the file's name."""
+    """The network, from `model`, `is_siamese`, `model_name` or the file name."""
     siamese = config.values.get("is_siamese")
     if siamese not in (None, True, False):
         raise config.error("is_siamese", "must be true or false")
@@ -196,7 +196,7 @@ def _network(config: Config) -> str:
 
 
 def _network_in(text: str) -> str | None:
-    """Our name of the network that a text names, or another's; None if it does not say."""
+    """Our name of the network in a text, or the name of an unsupported one; None if absent."""
     text = text.lower()
     if re.search(r"unet\+\+|unetplusplus|unetpp|unet_plus_plus", text):
         return "unetplusplus"
@@ -207,7 +207,7 @@ def _network_in(text: str) -> str | None:
 
 
 def _backbone_in(text: str) -> str | None:
-    """Our name of the backbone that a text names."""
+    """Our name of the backbone in a text; None if none is found."""
     text = re.sub(ARCHITECTURE_WORDS, "", text.lower())
     text = re.sub("[^a-z0-9]", "", text)
     found = (name for spelling, name in BACKBONE_SPELLINGS.items() if re.search(spelling, text))
@@ -225,7 +225,7 @@ def _check_channels(config: Config, network: str) -> None:
 
 
 def _note_unused(config: Config, network: str, backbone: str) -> None:
-    """Keys that choose nothing here."""
+    """Adds messages about keys without a counterpart."""
     filters = NETWORKS[network][backbone]
     if "in_filters" in config.values and config.values["in_filters"] != filters:
         fixed = f"the network has {filters}" if filters else f"{network} has no such thing"
@@ -235,7 +235,7 @@ def _note_unused(config: Config, network: str, backbone: str) -> None:
 
 
 def _pretrained_options(config: Config, network: str) -> Options:
-    """What training starts from."""
+    """Options for the initial weights."""
     given = [key for key in ("pretrained", "pretrained_path") if key in config.values]
     if len({str(config.values[key]) for key in given}) > 1:
         raise config.error("pretrained_path", "differs from pretrained; keep one of the two")
@@ -259,7 +259,7 @@ def _pretrained_options(config: Config, network: str) -> Options:
 
 
 def _run_options(config: Config) -> Options:
-    """Sizes, device and the run's name."""
+    """Options for sizes, early stopping, device and the name of the run."""
     options: Options = {}
     for key, name in [
         ("img_size", "crop_size"),
@@ -291,7 +291,7 @@ def _positive_int(config: Config, key: str) -> int:
 
 
 def _text(config: Config, key: str) -> str | None:
-    """A text; None where it is absent, null, false or empty."""
+    """The text value of a key; None if it is missing, null, false or empty."""
     value = config.values.get(key)
     if value in (None, False, ""):
         return None

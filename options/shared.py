@@ -1,4 +1,4 @@
-"""Flags that several scripts share; a script adds the groups whose every flag it uses."""
+"""Groups of flags shared by several scripts; a script adds only groups that it uses completely."""
 
 import argparse
 import os
@@ -12,12 +12,12 @@ OUTPUT_STRIDES = (8, 16, 32)
 
 
 def asked_for(args: argparse.Namespace, names: Iterable[str]) -> list[str]:
-    """Those of some flags that were given, sorted, but for switches that were turned off."""
+    """Sorted `names` without switches that are turned off."""
     return sorted(name for name in names if getattr(args, name) is not False)
 
 
 def add_data_options(parser: Parser, datasets: Iterable[str]) -> argparse._ArgumentGroup:
-    """Where the tiles are."""
+    """Adds flags for the data set and its folders."""
     names = list(datasets)
     group = parser.add_argument_group("data")
     group.add_argument(
@@ -41,7 +41,7 @@ def add_data_options(parser: Parser, datasets: Iterable[str]) -> argparse._Argum
 
 
 def add_scene_data_options(group: argparse._ArgumentGroup) -> None:
-    """Of data sets with images of any size and any bands."""
+    """Adds flags for data sets with images of any size and number of bands."""
     group.add_argument(
         "--bands",
         nargs="+",
@@ -58,7 +58,7 @@ def add_scene_data_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_split_option(group: argparse._ArgumentGroup) -> None:
-    """Which training tiles validate."""
+    """Adds --split, the rule for validation tiles."""
     group.add_argument(
         "--split",
         metavar="RULE",
@@ -72,7 +72,7 @@ def add_split_option(group: argparse._ArgumentGroup) -> None:
 def add_model_options(
     parser: Parser, networks: Iterable[str], backbones: Iterable[str]
 ) -> argparse._ArgumentGroup:
-    """Which network."""
+    """Adds flags for the network."""
     group = parser.add_argument_group("model")
     names = list(networks)
     group.add_argument(
@@ -95,7 +95,7 @@ def add_model_options(
 def add_ensemble_options(
     parser: Parser, networks: Iterable[str], backbones: Iterable[str]
 ) -> argparse._ArgumentGroup:
-    """Which trained networks."""
+    """Adds flags for trained networks."""
     group = parser.add_argument_group("networks")
     group.add_argument(
         "--checkpoints",
@@ -128,7 +128,7 @@ def add_ensemble_options(
 
 
 def add_tta_option(group: argparse._ArgumentGroup, default: str) -> None:
-    """Test-time augmentation."""
+    """Adds --tta, test-time augmentation."""
     group.add_argument(
         "--tta",
         nargs="?",
@@ -140,7 +140,7 @@ def add_tta_option(group: argparse._ArgumentGroup, default: str) -> None:
 
 
 def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:
-    """How and where it runs."""
+    """Adds flags for output folder, device, precision, workers and seed."""
     group = parser.add_argument_group("runtime")
     group.add_argument("--outdir", default="outdir", metavar="DIR", help="everything goes here")
     group.add_argument(
@@ -167,5 +167,5 @@ def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:
 
 
 def default_workers() -> int:
-    """As many as there are cores, at most 8."""
+    """Number of available cores, at most 8."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8)

@@ -21,7 +21,7 @@ SCENES_ONLY = {
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = Parser("Predict change (and land cover of both dates).", prog="test.py")
     data = shared.add_data_options(parser, DATASETS)
     add_part_option(data)
@@ -63,12 +63,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def has_one_png(dataset: str) -> bool:
-    """Whether a tile's prediction is one palette PNG."""
+    """Whether the prediction of a tile is a single palette PNG."""
     return DATASETS[dataset].task == "land_cover" and DATASETS[dataset].labels is None
 
 
 def add_scene_options(parser: Parser) -> None:
-    """How scenes of any size are predicted."""
+    """Adds flags for the prediction of scenes."""
     group = parser.add_argument_group("scenes (binary, rucode; of any size)")
     group.add_argument(
         "--tile-px", type=positive_int, default=512, help="side of the windows of a scene"
@@ -110,7 +110,7 @@ def _threshold(text: str) -> float | str:
 
 
 def add_part_option(group: argparse._ArgumentGroup) -> None:
-    """What is predicted."""
+    """Adds --split, the folder to predict."""
     group.add_argument(
         "--split",
         metavar="NAME",
@@ -119,7 +119,7 @@ def add_part_option(group: argparse._ArgumentGroup) -> None:
 
 
 def add_prediction_options(parser: Parser) -> None:
-    """How it is predicted."""
+    """Adds flags for the prediction."""
     group = parser.add_argument_group("prediction")
     add_tta_option(group, "flip_rot")
     group.add_argument(
@@ -137,7 +137,7 @@ def add_prediction_options(parser: Parser) -> None:
 
 
 def add_output_options(parser: Parser) -> None:
-    """What comes of it beside masks."""
+    """Adds flags for outputs other than masks."""
     group = parser.add_argument_group("outputs (masks always go to OUTDIR/masks/SPLIT)")
     group.add_argument(
         "--score",

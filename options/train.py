@@ -17,7 +17,7 @@ from utils.cli import SWITCH, Parser, fraction, one_of, positive_float, positive
 CHANGE_ONLY = {"swap_dates", "change_loss", "changed_weight"}  # without effect on one date
 FUSIONS = ("features", "difference", "concat")
 
-# what may differ when a run goes on: nothing that changes its numbers
+# options that may differ with --resume, since they do not change the results
 FREE_ON_RESUME = {
     *("resume", "config", "device", "num_workers", "cache", "cache_dir", "compile", "cuda_graphs"),
     *("grad_checkpointing", "save_every", "keep_every", "log_every"),
@@ -25,7 +25,7 @@ FREE_ON_RESUME = {
 
 
 def build_parser() -> Parser:
-    """Every flag of training."""
+    """Builds the parser with all flags of train.py."""
     description = "Train a network on tiles of two dates (or one)."
     parser = Parser(description, prog="train.py", read_json=read_rucode_config)
     data = shared.add_data_options(parser, DATASETS)
@@ -41,7 +41,7 @@ def build_parser() -> Parser:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line; with --resume, the options of the interrupted run."""
+    """Parses the command line; with --resume, uses the options of the interrupted run."""
     parser = build_parser()
     args = parser.parse_args(argv)
     args.backbone, given = backbone_of(args.model, args.backbone), parser.given(argv)
@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.resume is not None:
         take_over_options(parser, args, given)
     check_data_flags(args.dataset, args.val_dataset, args.val_root, args.split, args.save_mask)
-    if args.load_from:  # a file of ours says what it is, which nothing given may contradict
+    if args.load_from:  # our own files describe themselves; given flags must not contradict them
         args.described = sorted(given & {"model", "backbone", "lightweight", "output_stride"})
     if "cache_dir" in given and args.cache != "disk":
         parser.error("--cache-dir is for --cache disk; leave it out, or pass --cache disk")
@@ -74,7 +74,7 @@ def check_data_flags(
     split: str | None,
     save_mask: bool,
 ) -> None:
-    """Raises ValueError for flags of data that contradict each other; arguments are the flags."""
+    """Raises ValueError for contradictory data flags; arguments are the values of the flags."""
     if val_dataset is not None and split not in (None, "official"):
         raise ValueError(
             f"--split {split} and --val-dataset {val_dataset} both say what validates; leave one "
@@ -92,10 +92,10 @@ def check_data_flags(
 
 
 def take_over_options(parser: Parser, args: argparse.Namespace, given: set[str]) -> None:
-    """Sets the options of the interrupted run (--resume), but for those given that may differ."""
+    """Sets the options of the interrupted run (--resume), except given ones of FREE_ON_RESUME."""
     last = find_run(args.resume, args.outdir, args.name)
     options = read_options(last.parent)
-    # the run's own, however it was found
+    # use the values of the run that was found
     args.resume, args.outdir, args.name = str(last), str(outdir_of(last)), options["name"]
     for key, value in options.items():
         if key in ("resume", "config", "outdir", "name") or (
@@ -112,7 +112,7 @@ def take_over_options(parser: Parser, args: argparse.Namespace, given: set[str])
 
 
 def add_training_data_options(group: argparse._ArgumentGroup, datasets: Iterable[str]) -> None:
-    """What training does to its tiles."""
+    """Adds flags for training and validation data, cache and augmentation."""
     group.add_argument(
         "--val-dataset",
         type=one_of("data set", list(datasets)),
@@ -169,7 +169,7 @@ def add_training_data_options(group: argparse._ArgumentGroup, datasets: Iterable
 
 
 def add_training_model_options(group: argparse._ArgumentGroup) -> None:
-    """How a network is built and what it starts from."""
+    """Adds flags for the network and its initial weights."""
     group.add_argument(
         "--output-stride",
         "--out-stride",
@@ -211,7 +211,7 @@ def add_training_model_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_optimisation_options(parser: Parser) -> None:
-    """How it is trained: what takes the steps, what they minimise, and the loop around them."""
+    """Adds flags for the optimiser, the loss and the training loop."""
     _add_optimizer_options(parser.add_argument_group("optimiser"))
     _add_loss_options(parser.add_argument_group("loss"))
     _add_loop_options(parser.add_argument_group("training loop"))
@@ -368,7 +368,7 @@ def _add_interval_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_run_options(group: argparse._ArgumentGroup) -> None:
-    """The run's folder."""
+    """Adds flags for the run folder."""
     group.add_argument(
         "--name", help="of the run's folder OUTDIR/runs/NAME (default: model, backbone and time)"
     )

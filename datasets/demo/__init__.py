@@ -1,11 +1,11 @@
-"""The embedded data set: generated pairs of satellite images in SECOND layout.
+"""The demo data set: generated pairs of satellite images in SECOND layout.
 
     python -m datasets.demo --out data/demo --pairs 200 --size 256 --seed 0
 
-A scene is a made-up landscape at 0.75 m a pixel, drawn at two dates. Between them some parcels
-change their use, and everything changes its looks: season, sun, haze, camera, cars. Labels hold the
-classes of changed pixels only; `dense1` and `dense2` hold those of every pixel, to measure pseudo
-labels with, never to train on.
+A scene is a synthetic landscape at 0.75 m per pixel, drawn at two dates. Between the dates some
+parcels change their use, and the appearance changes everywhere: season, sun, haze, camera, cars.
+Labels hold the classes of changed pixels only. `dense1` and `dense2` hold the class of every pixel;
+use them only to evaluate pseudo labels, not for training.
 """
 
 import json
@@ -28,14 +28,14 @@ from utils.rasters.masks import write_mask
 from utils.schemes import SECOND
 
 PARTS = ("train", "test")
-MARKER = "demo.json"  # the parameters; written last
-VERSION = 1  # of the drawing: raise it when the same seed gives other bytes
+MARKER = "demo.json"  # file with the parameters; written last
+VERSION = 1  # increase it when the same seed gives other bytes
 PAIRS, SIZE_PX, SEED = 200, 256, 0
 SMALLEST_PX = 32
 
 
 class Scene(NamedTuple):
-    """One tile at two dates, on one grid."""
+    """One tile at two dates on one grid."""
 
     image1: Image.Image  # RGB
     image2: Image.Image
@@ -44,12 +44,12 @@ class Scene(NamedTuple):
 
 
 def make_scene(seed: int, index: int, size: int = SIZE_PX, part: str = "train") -> Scene:
-    """Makes tile `index` of a part; it does not depend on how many tiles there are.
+    """Generates tile `index` of a part; independent of the number of tiles.
 
     Args:
-        seed: of the data set, at least 0.
-        index: of the tile in its part, at least 0.
-        size: side in px.
+        seed: seed of the data set, at least 0.
+        index: index of the tile in its part, at least 0.
+        size: side length in px.
         part: "train" or "test".
     """
     rng = np.random.default_rng([seed, PARTS.index(part), index])
@@ -72,20 +72,20 @@ def write_demo(
     seed: int = SEED,
     overwrite: bool = False,
 ) -> bool:
-    """Writes a data set, all of it or nothing.
+    """Writes a data set, completely or not at all.
 
     Args:
-        out: folder to make.
-        pairs: number of tiles; a fifth of them, at least one, is the test part.
-        size: side of a tile in px.
+        out: folder to create.
+        pairs: number of tiles; a fifth of them, at least one, form the test part.
+        size: side length of a tile in px.
         seed: the same seed gives the same bytes (with the same NumPy and Pillow).
         overwrite: replace a data set that was made with other parameters.
 
     Returns:
-        False if the very data set was there already, and nothing was done.
+        False if the same data set already exists and nothing was written.
 
     Raises:
-        ValueError: bad parameters, or `out` holds something else.
+        ValueError: bad parameters, or `out` holds other files.
     """
     out = Path(out)
     parameters = _parameters(pairs, size, seed)
@@ -104,10 +104,10 @@ def write_demo(
 
 
 def ensure_demo(root: Path | str) -> Path:
-    """Makes the default data set unless `root` holds a finished one, whatever its parameters.
+    """Writes the default data set unless `root` already holds one, with any parameters.
 
     Raises:
-        ValueError: `root` holds something else.
+        ValueError: `root` holds other files.
     """
     root = Path(root)
     if not (root / MARKER).is_file():
@@ -119,7 +119,7 @@ def ensure_demo(root: Path | str) -> Path:
 
 
 def _parameters(pairs: int, size: int, seed: int) -> dict[str, int]:
-    """What identifies a data set; kept in its MARKER."""
+    """Parameters that identify a data set; stored in its MARKER file."""
     if pairs < 2:
         raise ValueError(
             f"--pairs {pairs} is too few: train and test need a pair each, pass 2 or more."
@@ -133,7 +133,7 @@ def _parameters(pairs: int, size: int, seed: int) -> dict[str, int]:
 
 
 def _is_there(out: Path, parameters: dict[str, int], overwrite: bool) -> bool:
-    """Whether `out` is the wanted data set; an error if it is in the way."""
+    """Whether `out` already is the requested data set; ValueError if it holds other files."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file: pass a folder to make.")
     if not out.exists() or not any(out.iterdir()):
@@ -175,7 +175,7 @@ def _write_tile(part: Path, name: str, scene: Scene) -> None:
 
 
 def _put_in_place(made: Path, out: Path, parameters: dict[str, int], overwrite: bool) -> None:
-    """Renames the finished folder; leaves what another process made of the same meanwhile."""
+    """Renames the finished folder to `out`, unless another process wrote the same data there."""
     if _is_there(out, parameters, overwrite):
         return
     if out.exists():
@@ -188,7 +188,7 @@ def _put_in_place(made: Path, out: Path, parameters: dict[str, int], overwrite: 
 
 
 def parse_args(argv: list[str] | None = None):
-    """The command line."""
+    """Parses the command line."""
     parser = Parser(
         "Makes the demo data set: pairs of generated satellite images in SECOND layout.",
         prog="python -m datasets.demo",
@@ -215,7 +215,7 @@ def parse_args(argv: list[str] | None = None):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Makes what the command line asks for."""
+    """Writes the demo data set."""
     args = parse_args(argv)
     if write_demo(args.out, args.pairs, args.size, args.seed, args.overwrite):
         print(f"{args.out}: {args.pairs} pairs of {args.size} px, seed {args.seed}")

@@ -1,6 +1,6 @@
-"""What the demo scenes are drawn on: a map of surface numbers and a table of surfaces.
+"""Canvas of the demo scenes: a map of surface numbers and a table of surfaces.
 
-Scenes are laid out in metres, x to the right and y down, from the upper left corner of the tile.
+Scene coordinates are in metres, x to the right and y down, from the upper left corner of the tile.
 """
 
 from typing import NamedTuple
@@ -14,30 +14,30 @@ from datasets.demo.shapes import dense_outline, turn
 WATER, GROUND, LOW_VEGETATION, TREE, BUILDING, SPORTS = range(1, 7)
 
 GSD = 0.75  # metres per image px
-FINE = 2  # drawn px per image px and side
+FINE = 2  # drawn (fine) px per image px, along each side
 NOTHING = -1  # no surface
-MARGIN = 8  # image px drawn beyond each rim: for shadows and shifts
+MARGIN = 8  # image px drawn beyond each edge, for shadows and shifts
 
 
 class Surface(NamedTuple):
-    """One thing on the ground: what it is and how it looks under even light."""
+    """One object on the ground: its class, geometry and appearance under even light."""
 
     cover: float  # land-cover class, 1..6
-    red: float  # reflectance 0..1, as green and blue
+    red: float  # reflectance in 0..1, like green and blue
     green: float
     blue: float
-    grain: float = 0.05  # share of the brightness that varies from pixel to pixel
-    patch: float = 0.06  # share of the brightness that varies over some 10 m
-    season: float = 0.0  # 0..1, how far the season recolours it
-    vary: float = 0.05  # share of the brightness that varies between dates
-    rows: float = 0.0  # furrows or ribs: share of the brightness
-    period: float = 4.0  # m from row to row
+    grain: float = 0.05  # pixel noise as a share of the brightness
+    patch: float = 0.06  # variation over about 10 m as a share of the brightness
+    season: float = 0.0  # 0..1, how strongly the season changes the colour
+    vary: float = 0.05  # variation between dates as a share of the brightness
+    rows: float = 0.0  # contrast of furrows or ribs as a share of the brightness
+    period: float = 4.0  # m between rows
     angle: float = 0.0  # radians, across the rows
     height: float = 0.0  # m above the ground
-    tilt_x: float = 0.0  # where a roof plane faces, and how steeply (rise over run)
+    tilt_x: float = 0.0  # slope of a roof plane (rise over run), towards its downhill side
     tilt_y: float = 0.0
     dome: float = 0.0  # radius in m of a round crown, 0 = flat
-    x: float = 0.0  # its centre, m
+    x: float = 0.0  # centre, m
     y: float = 0.0
 
 
@@ -45,19 +45,19 @@ COLUMN = {name: number for number, name in enumerate(Surface._fields)}
 
 
 def fine(points: ndarray) -> ndarray:
-    """Where on the canvas points in metres lie, in fine px."""
+    """Converts points in metres to canvas coordinates in fine px."""
     return (points / GSD + MARGIN) * FINE
 
 
 class Bend:
-    """A smooth deformation of the plane, so that field rims and roads are not ruled lines."""
+    """A smooth deformation of the plane, so that field edges and roads are not straight lines."""
 
     def __init__(self, rng: np.random.Generator, strength: float):
         """Draws the waves.
 
         Args:
-            rng: source of the waves.
-            strength: m a point moves at most, about.
+            rng: random generator of the waves.
+            strength: approximate maximum displacement of a point, m.
         """
         length = rng.uniform(170, 420, 4)
         angle = rng.uniform(0, 2 * np.pi, (2, 4))
@@ -67,20 +67,20 @@ class Bend:
         self.shift = shift * (length / 300)[:, None]
 
     def __call__(self, points: ndarray) -> ndarray:
-        """Where the points (n, 2) go."""
+        """Deformed points (n, 2)."""
         return points + np.sin(points @ self.wave + self.phase) @ self.shift
 
 
 class Canvas:
-    """One date of a scene while it is drawn; later things cover earlier ones."""
+    """Canvas of one date of a scene; later objects cover earlier ones."""
 
     def __init__(self, size: int, bend: Bend, passing: np.random.Generator):
-        """An empty canvas.
+        """Creates an empty canvas.
 
         Args:
-            size: side of the tile in px, without the margin.
+            size: side length of the tile in px, without the margin.
             bend: deformation of everything drawn.
-            passing: source of what is there at this date only (cars).
+            passing: random generator of objects of this date only (cars).
         """
         side = (size + 2 * MARGIN) * FINE
         self.image = Image.new("I", (side, side))
@@ -110,20 +110,21 @@ class Canvas:
             draw.polygon(fine(points).ravel().tolist(), fill=number)
 
     def area(self, polygon: ndarray, surface: Surface) -> None:
-        """Draws land: the outline bends with the plane."""
+        """Draws land; the outline is deformed with the plane."""
         if len(polygon) >= 3:
             self._fill(self.bend(dense_outline(polygon)), surface, self.ground)
 
     def shape(
         self, centre: ndarray, outline: ndarray, surface: Surface, passing: bool = False
     ) -> None:
-        """Draws a built thing: moved and turned with the plane, but rigid.
+        """Draws a rigid object; it is moved and rotated with the plane, but not deformed.
 
         Args:
-            centre: (2,) where it stands.
-            outline: (n, 2) relative to `centre`.
-            surface: what it is made of.
-            passing: it is there at this date only, and shows on open ground only: labels stay.
+            centre: (2,) position, m.
+            outline: (n, 2) relative to `centre`, m.
+            surface: class and appearance.
+            passing: the object exists at this date only. It is visible on GROUND only, so that
+                labels do not change.
         """
         here, ahead = self.bend(centre + np.array([[0.0, 0.0], [1.0, 0.0]]))
         angle = float(np.arctan2(*(ahead - here)[::-1]))
@@ -138,7 +139,7 @@ class Canvas:
             centres: (n, 2) m.
             radii: (n,) m.
             tints: (n,) brightness factors.
-            kind: what all of them are; colour, dome and place are set for each.
+            kind: common surface; colour, dome, height and position are set for each crown.
         """
         if len(centres) == 0:
             return

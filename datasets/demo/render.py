@@ -1,4 +1,4 @@
-"""How a satellite sees the ground of the demo scenes: season, sun, haze, sensor."""
+"""Renders the ground of the demo scenes as a satellite image: season, sun, haze, sensor."""
 
 import math
 from typing import NamedTuple
@@ -11,16 +11,16 @@ from datasets.demo.canvas import COLUMN, FINE, GSD, MARGIN
 
 SUMMER = np.array([0.84, 0.98, 0.86], np.float32)
 DRY = np.array([1.30, 1.08, 1.16], np.float32)
-HEADROOM = 1.4  # the brightest light that is kept apart from white
+HEADROOM = 1.4  # highest light level that is not clipped
 
 
 class Sky(NamedTuple):
     """The conditions of one date."""
 
     dryness: float  # 0 = lush, 1 = parched
-    sun: float  # azimuth: radians in image axes, the way to the sun
+    sun: float  # azimuth of the sun, radians in image axes
     elevation: float  # of the sun, radians
-    gain: tuple[float, ...]  # of red, green and blue: exposure and white balance
+    gain: tuple[float, ...]  # per channel (red, green, blue): exposure and white balance
     gamma: float
     saturation: float
     haze: float  # 0..1
@@ -48,14 +48,14 @@ def some_sky(rng: np.random.Generator) -> Sky:
 
 
 def waves(rng: np.random.Generator, side: int, length: float) -> ndarray:
-    """Smooth noise (side, side) float32 of unit deviation, about, and `length` px."""
+    """Smooth noise (side, side) float32, std about 1, wavelength about `length` px."""
     count = max(2, round(side / length)) + 1
     grid = Image.fromarray(rng.standard_normal((count, count), dtype=np.float32))
     return np.asarray(grid.resize((side, side), Image.Resampling.BICUBIC)) * np.float32(1.5)
 
 
 def cloudy(rng: np.random.Generator, side: int, length: float) -> ndarray:
-    """Noise (side, side) float32 of unit deviation, about, with detail down to `length` / 9 px."""
+    """Noise (side, side) float32, std about 1, wavelengths `length` to `length` / 9 px."""
     return (
         0.7 * waves(rng, side, length)
         + 0.55 * waves(rng, side, length / 3)
@@ -64,21 +64,21 @@ def cloudy(rng: np.random.Generator, side: int, length: float) -> ndarray:
 
 
 def lasting_noise(rng: np.random.Generator, side: int) -> ndarray:
-    """Patches and grain (2, side, side) float32 of the ground that stay from date to date."""
+    """Noise of the ground that both dates share: patches and grain, (2, side, side) float32."""
     return np.stack([cloudy(rng, side, 26 * FINE), waves(rng, side, 0.8 * FINE)])
 
 
 def moved(plane: ndarray, x: int, y: int) -> ndarray:
-    """`plane` moved by whole px; the rim repeats."""
+    """`plane` moved by whole px; edge values are repeated."""
     side = len(plane)
     rows, columns = np.arange(side) - y, np.arange(side) - x
     return plane[rows.clip(0, side - 1)][:, columns.clip(0, side - 1)]
 
 
 def shadows(height: ndarray, sun: ndarray, slope: float) -> ndarray:
-    """Share of direct sun that is blocked, (S, S) in 0..1.
+    """Share of direct sunlight that is blocked, (S, S) in 0..1.
 
-    Doubling the reach at every step gives the highest ray over every px in a few passes.
+    Computes the shadow height over every px; the reach doubles in every pass.
 
     Args:
         height: (S, S) in fine px.
@@ -94,7 +94,7 @@ def shadows(height: ndarray, sun: ndarray, slope: float) -> ndarray:
 
 
 def relief(ids: ndarray, column: dict[str, ndarray], sky: Sky) -> tuple[ndarray, ndarray]:
-    """Heights (S, S) in fine px, and brightness (S, S) of what faces or leaves the sun."""
+    """Heights (S, S) in fine px, and slope towards the sun (S, S), > 0 where a surface faces it."""
     height = column["height"][ids]
     cos, sin = math.cos(sky.sun), math.sin(sky.sun)
     facing = (column["tilt_x"] * cos + column["tilt_y"] * sin)[ids]
@@ -117,8 +117,8 @@ def texture(
     Args:
         ids: (S, S) surface numbers.
         column: the table of surfaces.
-        rng: source of what differs between dates.
-        still: (2, S, S) patches and grain that last.
+        rng: random generator of the noise of this date.
+        still: (2, S, S) patches and grain that both dates share.
     """
     side = len(ids)
     patch = 0.75 * still[0] + 0.65 * cloudy(rng, side, 18 * FINE)
@@ -133,7 +133,7 @@ def texture(
 def reflectance(
     ids: ndarray, column: dict[str, ndarray], sky: Sky, rng: np.random.Generator
 ) -> ndarray:
-    """Colour (S, S, 3) of every surface at this date."""
+    """Reflectance (S, S, 3) of the surface at every px at this date."""
     count = len(column["red"])
     dry = (sky.dryness + rng.normal(0, 2.2, count) * column["vary"]).clip(0, 1)[:, None]
     season = column["season"][:, None] * (SUMMER + dry * (DRY - SUMMER) - 1)
@@ -143,7 +143,7 @@ def reflectance(
 
 
 def sampled(light: ndarray, size: int, sky: Sky) -> ndarray:
-    """What falls on the detector: (size, size, 3), off the grid by the misregistration, blurred."""
+    """Light on the sensor (size, size, 3): resampled with the misregistration, blurred."""
     fine = Image.fromarray((light * (255 / HEADROOM)).clip(0, 255).astype(np.uint8))
     cos, sin = FINE * math.cos(sky.spin), FINE * math.sin(sky.spin)
     x, y = (
@@ -159,7 +159,7 @@ def sampled(light: ndarray, size: int, sky: Sky) -> ndarray:
 
 
 def sensed(light: ndarray, sky: Sky, rng: np.random.Generator) -> Image.Image:
-    """The picture that haze and camera make of the light (size, size, 3)."""
+    """Applies exposure, haze and sensor noise to light (size, size, 3); returns an RGB image."""
     grey = light.mean(2, keepdims=True)
     light = (grey + sky.saturation * (light - grey)) * np.array(sky.gain, np.float32)
     haze = sky.haze * (1 + 0.3 * waves(rng, len(light), 120.0)[..., None]).clip(0, 1.6)
@@ -173,18 +173,18 @@ def sensed(light: ndarray, sky: Sky, rng: np.random.Generator) -> Image.Image:
 def render(
     ids: ndarray, table: ndarray, size: int, sky: Sky, still: ndarray, rng: np.random.Generator
 ) -> Image.Image:
-    """Takes the picture of one date.
+    """Renders the image of one date.
 
     Args:
         ids: (S, S) surface numbers.
         table: (n, columns) surfaces.
-        size: side of the picture, px.
+        size: side length of the image, px.
         sky: conditions.
         still: (2, S, S) noise that both dates share.
-        rng: source of what they do not share.
+        rng: random generator of the noise of this date.
 
     Returns:
-        RGB picture of `size` px.
+        RGB image of `size` x `size` px.
     """
     column = {name: table[:, number] for name, number in COLUMN.items()}
     height, facing = relief(ids, column, sky)

@@ -1,4 +1,4 @@
-"""The ground of the demo scenes: roads, rivers and parcels, and what becomes of them."""
+"""Generates the ground of the demo scenes: roads, rivers and parcels at both dates."""
 
 from typing import NamedTuple
 
@@ -25,11 +25,11 @@ from datasets.demo.uses import USES
 class Theme(NamedTuple):
     """A kind of landscape."""
 
-    share: float  # of all landscapes
-    parcel: float  # usual parcel area, m^2
-    street: str  # what divides large blocks
-    lane: str  # what divides parcels
-    bend: float  # m a ruled line is bent by
+    share: float  # probability of this theme
+    parcel: float  # typical parcel area, m^2
+    street: str  # kind of strip between large blocks
+    lane: str  # kind of strip between parcels
+    bend: float  # strength of the Bend, m
     uses: dict[str, int]  # use -> weight
 
 
@@ -77,17 +77,17 @@ class Parcel(NamedTuple):
 
     polygon: ndarray  # (n, 2) m, convex
     use: str
-    seed: int  # the same seed draws the same things
-    fill: float = 1.0  # 0..1, see demo_uses
+    seed: int  # the same seed gives the same drawing
+    fill: float = 1.0  # 0..1, see datasets.demo.uses
 
 
 class Strip(NamedTuple):
-    """A road, track or river: the convex land within half a width of a line."""
+    """A road, track or river: the land within `width` / 2 of a line, a convex polygon."""
 
     polygon: ndarray  # (n, 2) m
     kind: str
     point: ndarray  # (2,) on the line
-    direction: ndarray  # (2,) unit
+    direction: ndarray  # (2,) unit vector
     width: float  # m
     seed: int
 
@@ -103,7 +103,7 @@ class Land(NamedTuple):
 def split(
     polygon: ndarray, kind: str, point: ndarray, direction: ndarray, width: float, seed: int
 ) -> tuple[list[ndarray], Strip]:
-    """Divides a polygon by a strip; returns what lies beside it and the strip."""
+    """Divides a polygon by a strip; returns the pieces on both sides and the strip."""
     across = left_of(direction) * width / 2
     halves = [cut(polygon, point + across, across), cut(polygon, point - across, -across)]
     strip = band(polygon, point, direction, width)
@@ -113,7 +113,7 @@ def split(
 def first_cuts(
     root: ndarray, side: float, rng: Rng, theme: Theme
 ) -> tuple[list[ndarray], list[Strip]]:
-    """Main road and river: lines through the whole tile, so that they cross as bridges."""
+    """Divides the scene by a main road and a river (each optional); returns blocks and strips."""
     angle, blocks, strips = longest_side(root), [root], []
     lines = [(theme.street, angle, WIDTHS[theme.street])] if rng.random() < 0.8 else []
     if rng.random() < 0.25:
@@ -128,7 +128,7 @@ def first_cuts(
 
 
 def divide(block: ndarray, theme: Theme, rng: Rng, strips: list[Strip]) -> list[ndarray]:
-    """Halves a block again and again down to parcels; appends the strips between them."""
+    """Halves a block recursively into parcels; appends the strips between them to `strips`."""
     space = area(block)
     if space < theme.parcel * rng.uniform(0.7, 1.9):
         return [block]
@@ -145,11 +145,11 @@ def divide(block: ndarray, theme: Theme, rng: Rng, strips: list[Strip]) -> list[
 
 
 def settle(side: float, rng: Rng) -> Land:
-    """The land at date 1: a landscape, or two that meet at a line.
+    """Generates the land at date 1: two themes (possibly equal), divided by a line.
 
     Args:
-        side: of the tile, m; a small one gets small parcels, so that it holds some.
-        rng: source of everything.
+        side: side length of the tile, m; small tiles get small parcels.
+        rng: random generator.
     """
     share = [theme.share for theme in THEMES]
     theme, other = (THEMES[number] for number in rng.choice(len(THEMES), 2, p=share))
@@ -170,7 +170,7 @@ def settle(side: float, rng: Rng) -> Land:
 
 
 def in_tile(polygon: ndarray, side: float) -> float:
-    """Area in m^2 of the part of a polygon that the tile shows."""
+    """Area in m^2 of the part of a polygon inside the tile."""
     for corner, normal in zip(
         (0, 0, side, side), np.array([[1, 0], [0, 1], [-1, 0], [0, -1]]), strict=True
     ):
@@ -179,7 +179,7 @@ def in_tile(polygon: ndarray, side: float) -> float:
 
 
 def evolve(land: Land, side: float, rng: Rng) -> Land:
-    """The land at date 2: some parcels get another use, are built up or torn down."""
+    """Generates the land at date 2: some parcels change their use or their `fill`."""
     share = rng.uniform(0.0, 0.02) if rng.random() < 0.1 else rng.uniform(0.06, 0.36)
     left, parcels = share * side**2, list(land.parcels)
     for number in rng.permutation(len(parcels)):
@@ -204,7 +204,7 @@ def on_line(strip: Strip, step: float, offset: float = 0.0) -> ndarray:
 
 
 def draw_road(canvas: Canvas, strip: Strip, rng: Rng) -> None:
-    """Asphalt with verge, lines and traffic."""
+    """Draws a road: asphalt with verge, lines, cars and trees."""
     angle = np.arctan2(*strip.direction[::-1])
     town = strip.kind != "country road"
     canvas.area(strip.polygon, paving(rng) if rng.random() < 0.6 * town else grass(rng))
@@ -221,7 +221,7 @@ def draw_road(canvas: Canvas, strip: Strip, rng: Rng) -> None:
 
 
 def draw_track(canvas: Canvas, strip: Strip, rng: Rng) -> None:
-    """A dirt track, or a grass rim, with bushes."""
+    """Draws a dirt track or a strip of grass, with bushes."""
     bare = strip.kind == "track" and rng.random() < 0.6
     canvas.area(strip.polygon, soil(rng) if bare else grass(rng))
     points = on_line(strip, 6)
@@ -229,7 +229,7 @@ def draw_track(canvas: Canvas, strip: Strip, rng: Rng) -> None:
 
 
 def draw_river(canvas: Canvas, strip: Strip, rng: Rng) -> None:
-    """Water of uneven width between grass and sand banks."""
+    """Draws a river of uneven width between banks of grass and sand."""
     canvas.area(strip.polygon, grass(rng))
     bank, water = soil(rng), Surface(WATER, *tint(rng, WATERS), grain=0.015, patch=0.05, vary=0.03)
     along = on_line(strip, 12)
@@ -244,9 +244,9 @@ def draw(land: Land, size: int, passing: Rng) -> tuple[ndarray, ndarray]:
     """Draws one date.
 
     Args:
-        land: the ground.
-        size: side of the tile, px.
-        passing: source of the cars.
+        land: the land at this date.
+        size: side length of the tile, px.
+        passing: random generator of the cars.
 
     Returns:
         Map (S, S) of surface numbers with S = (size + 2 MARGIN) * FINE, and the table of

@@ -7,7 +7,7 @@ from numpy import ndarray
 
 
 def following(rows: ndarray) -> ndarray:
-    """For each row the next one; the first follows the last."""
+    """The next row for every row; the first row follows the last."""
     return np.concatenate([rows[1:], rows[:1]])
 
 
@@ -17,7 +17,7 @@ def unit(angle: float) -> ndarray:
 
 
 def left_of(direction: ndarray) -> ndarray:
-    """`direction` turned by a quarter."""
+    """`direction` (2,) rotated by +90 degrees, (x, y) -> (-y, x)."""
     return np.array([-direction[1], direction[0]])
 
 
@@ -28,7 +28,7 @@ def box(length: float, width: float, angle: float, x: float = 0.0, y: float = 0.
 
 
 def turn(points: ndarray, angle: float) -> ndarray:
-    """Points turned about the origin by `angle` in radians."""
+    """Points (n, 2) rotated about the origin by `angle` in radians."""
     cos, sin = math.cos(angle), math.sin(angle)
     return points @ np.array([[cos, sin], [-sin, cos]])
 
@@ -40,7 +40,7 @@ def area(polygon: ndarray) -> float:
 
 
 def cut(polygon: ndarray, point: ndarray, normal: ndarray) -> ndarray:
-    """The part of a convex polygon on the side of `point` that `normal` points to; may be empty."""
+    """The part of a convex polygon in the half-plane at `point` along `normal`; may be empty."""
     if len(polygon) == 0:
         return polygon
     side = (polygon - point) @ normal
@@ -56,7 +56,7 @@ def cut(polygon: ndarray, point: ndarray, normal: ndarray) -> ndarray:
 
 
 def band(polygon: ndarray, point: ndarray, direction: ndarray, width: float) -> ndarray:
-    """The part of a convex polygon within `width` / 2 of the line through `point`."""
+    """The part of a convex polygon within `width` / 2 of a line (`point`, `direction`)."""
     normal = left_of(direction)
     return cut(
         cut(polygon, point - normal * width / 2, normal), point + normal * width / 2, -normal
@@ -71,7 +71,7 @@ def longest_side(polygon: ndarray) -> float:
 
 
 def inward(polygon: ndarray) -> ndarray:
-    """Unit normals (n, 2) of the sides of a convex polygon, towards its inside."""
+    """Inward unit normals (n, 2) of the sides of a convex polygon."""
     sides = following(polygon) - polygon
     normals = np.stack([-sides[:, 1], sides[:, 0]], 1)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
@@ -85,16 +85,16 @@ def lattice(
     inset: float,
     size: tuple[float, float] = (0.0, 0.0),
 ) -> ndarray:
-    """Points on the grid along the longest side, laid so that most of them fit.
+    """Grid points in a polygon along its longest side; uses the offset with the most points.
 
     Args:
         polygon: convex, (n, 2).
-        pitch: m from point to point, along and across.
-        inset: m to keep from the rim.
-        size: length and width in m of the rectangle around each point that has to fit.
+        pitch: distance between points along and across, m.
+        inset: minimum distance to the edge, m.
+        size: length and width in m of a rectangle around each point that must fit as well.
 
     Returns:
-        (k, 2) points, perhaps none.
+        (k, 2) points; k may be 0.
     """
     angle, centre, normals = longest_side(polygon), polygon.mean(0), inward(polygon)
     reach = np.abs(turn(polygon - centre, -angle)).max(0)
@@ -118,7 +118,7 @@ def inner_box(polygon: ndarray, aspect: float, inset: float) -> tuple[float, flo
     Args:
         polygon: convex, (n, 2).
         aspect: length / width.
-        inset: m to keep from the rim.
+        inset: minimum distance to the edge, m.
     """
     along, normals = unit(longest_side(polygon)), inward(polygon)
     distance = ((polygon.mean(0) - polygon) * normals).sum(1) - inset
@@ -128,7 +128,7 @@ def inner_box(polygon: ndarray, aspect: float, inset: float) -> tuple[float, flo
 
 
 def rounded(polygon: ndarray, rounds: int = 3) -> ndarray:
-    """Corners cut off again and again: a smooth blob inside the polygon."""
+    """Cuts off the corners `rounds` times: a smooth outline inside the polygon."""
     for _ in range(rounds):
         after = following(polygon)
         polygon = np.stack([0.75 * polygon + 0.25 * after, 0.25 * polygon + 0.75 * after], 1)
@@ -137,7 +137,7 @@ def rounded(polygon: ndarray, rounds: int = 3) -> ndarray:
 
 
 def stadium(length: float, width: float, angle: float) -> ndarray:
-    """Outline of a running track: a rectangle with half discs at both ends, centred on 0."""
+    """Outline of a running track: a rectangle with semicircular ends, centred at the origin."""
     turn_angles = np.linspace(-np.pi / 2, np.pi / 2, 12)
     end = np.stack([np.cos(turn_angles), np.sin(turn_angles)], 1) * width / 2
     end[:, 0] += (length - width) / 2
@@ -145,7 +145,7 @@ def stadium(length: float, width: float, angle: float) -> ndarray:
 
 
 def dense_outline(polygon: ndarray, step: float = 6.0) -> ndarray:
-    """The same outline with a corner at least every `step` m, so that it can be bent."""
+    """The same outline with a corner at least about every `step` m, so that it can be bent."""
     sides = following(polygon) - polygon
     count = max(1, int(np.hypot(sides[:, 0], sides[:, 1]).max() / step))
     parts = np.arange(count)[:, None] / count

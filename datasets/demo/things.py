@@ -1,4 +1,4 @@
-"""What the demo scenes are made of: colours, grounds, trees, cars, roofs, the lines of a pitch."""
+"""Objects of the demo scenes: colours, ground, trees, cars, roofs, sports pitches."""
 
 import numpy as np
 from numpy import ndarray
@@ -29,34 +29,34 @@ WORN = (0.60, 0.60, 0.58)
 
 
 def tint(rng: Rng, colours: list[Colour]) -> ndarray:
-    """One of the colours (3,), a little lighter or darker."""
+    """Picks one of the colours (3,) and varies its brightness."""
     return np.array(colours[rng.integers(len(colours))]) * rng.uniform(0.88, 1.12)
 
 
 def soil(rng: Rng, colours: list[Colour] = SOILS) -> Surface:
-    """Bare ground."""
+    """Surface of bare ground."""
     return Surface(GROUND, *tint(rng, colours), grain=0.06, patch=0.09, vary=0.09, season=0.1)
 
 
 def grass(rng: Rng) -> Surface:
-    """Meadow or lawn."""
+    """Surface of a meadow or lawn."""
     return Surface(
         LOW_VEGETATION, *tint(rng, MEADOWS), grain=0.07, patch=0.09, season=0.9, vary=0.10
     )
 
 
 def paving(rng: Rng) -> Surface:
-    """Concrete or worn asphalt."""
+    """Surface of concrete or worn asphalt."""
     return Surface(GROUND, *tint(rng, PAVINGS), grain=0.035, patch=0.06)
 
 
 def sow(rng: Rng, points: ndarray, pitch: float) -> ndarray:
-    """Points (n, 2) moved by up to `pitch` / 2 m."""
+    """Points (n, 2) moved at random by up to `pitch` / 2 m in x and y."""
     return points + rng.uniform(-pitch / 2, pitch / 2, points.shape)
 
 
 def trees(canvas: Canvas, rng: Rng, points: ndarray, low: float = 2.2, high: float = 4.4) -> None:
-    """Single crowns of `low` to `high` m radius at the points (n, 2)."""
+    """Draws tree crowns of `low` to `high` m radius at the points (n, 2)."""
     radii = rng.uniform(low, high, len(points))
     tints = rng.normal(1.05, 0.14, len(points)).clip(0.7, 1.5)
     kind = Surface(TREE, *tint(rng, WOODS), grain=0.16, season=0.6, height=1.5)
@@ -64,7 +64,7 @@ def trees(canvas: Canvas, rng: Rng, points: ndarray, low: float = 2.2, high: flo
 
 
 def cars(canvas: Canvas, points: ndarray, angle: float, share: float) -> None:
-    """Cars of this date only, on a `share` of the points (n, 2); ground to the labels."""
+    """Draws cars of this date on a `share` of the points (n, 2); the labels show ground there."""
     rng = canvas.passing
     for point in points[rng.random(len(points)) < share]:
         kind = Surface(GROUND, *tint(rng, CARS), grain=0.02, height=1.4)
@@ -80,7 +80,7 @@ def gable(
     kind: Surface,
     pitch: float = 0.6,
 ) -> None:
-    """A roof of two planes that meet over the long axis; `pitch` is rise over run."""
+    """Draws a roof of two planes that meet over the long axis; `pitch` is rise over run."""
     for side in (-1, 1):
         facing = left_of(unit(angle)) * side * pitch
         half = box(length, width / 2, angle, 0, side * width / 4)
@@ -95,7 +95,7 @@ def flats(
     colour: ndarray,
     high: float,
 ) -> None:
-    """One slab: parapet, flat roof and the heads of its stairs."""
+    """Draws a block of flats: parapet, flat roof, stair heads; `size` is length, width, angle."""
     length, width, angle = size
     roof = Surface(BUILDING, *colour, grain=0.05, patch=0.07, height=high)
     canvas.shape(spot, box(length, width, angle), roof._replace(height=high + 1))
@@ -107,7 +107,7 @@ def flats(
 
 
 def field(canvas: Canvas, centre: ndarray, size: tuple[float, float, float], kind: Surface) -> None:
-    """A pitch with its lines: rim, halfway line, circle and the two boxes."""
+    """Draws a sports pitch with its lines; `size` is length and width in m, angle in radians."""
     length, width, angle = size
     line = Surface(SPORTS, *WHITE)
     kind = kind._replace(angle=angle)

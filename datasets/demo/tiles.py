@@ -1,4 +1,4 @@
-"""The generated pairs as the scripts read them: as SECOND's, made on first use."""
+"""DatasetEntry of the demo data set: SECOND layout, generated on first use."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""What stands on a parcel of the demo scenes: fields, forest, houses, halls, ponds, pitches.
+"""Draws the parcels of the demo scenes: fields, forest, houses, halls, ponds, pitches.
 
-Each function draws one use of land on a canvas. The same `rng` gives the same drawing; `fill`
-(0..1) is how much of it is there: the share of lots that are built on, the level of a pond.
+Each function draws one land use on a canvas. The same `rng` gives the same drawing. `fill` (0..1)
+is the share of lots that are built on, or the level of a pond; other uses ignore it.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def ploughed(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
 
 
 def cleared(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
-    """A building site: bare ground with heaps, ruts and a cabin or two."""
+    """A building site: bare ground with heaps, ruts and up to two cabins."""
     canvas.area(polygon, things.soil(rng, things.SANDS)._replace(patch=0.13, grain=0.09))
     for point in things.sow(rng, lattice(polygon, (17, 17), 7), 12):
         patch = rounded(box(rng.uniform(6, 18), rng.uniform(4, 9), rng.uniform(0, np.pi)))
@@ -85,7 +85,7 @@ def park(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
 
 
 def forest(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
-    """Closed canopy."""
+    """Forest with a closed canopy."""
     canvas.area(polygon, Surface(TREE, *np.array(things.WOODS[0]) * 0.7, grain=0.2, patch=0.2))
     points = things.sow(rng, lattice(polygon, (5.2, 5.2), 1), 6)
     things.trees(canvas, rng, rng.permutation(points), 2.4, 5.0)
@@ -125,7 +125,7 @@ def houses(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
 
 
 def blocks(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
-    """Slabs of flats with lawns, paving and trees between."""
+    """Blocks of flats with lawns, paving and trees between them."""
     canvas.area(polygon, things.paving(rng))
     angle, slab, high = longest_side(polygon), things.tint(rng, things.SLABS), rng.uniform(11, 21)
     length, width = rng.uniform(28, 44), rng.uniform(10, 13)
@@ -142,7 +142,7 @@ def blocks(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
 
 
 def halls(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
-    """Works and warehouses on a paved yard."""
+    """Factories and warehouses on a paved yard."""
     canvas.area(polygon, things.paving(rng))
     angle, colour = longest_side(polygon), things.tint(rng, things.METALS)
     things.cars(canvas, lattice(polygon, (9, 9), 4), angle, 0.12)
@@ -195,7 +195,7 @@ def pond(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
 
 
 def pitches(canvas: Canvas, polygon: ndarray, rng: Rng, fill: float) -> None:
-    """A track around a pitch where there is room, else courts."""
+    """A pitch with a running track if there is room, otherwise courts."""
     canvas.area(polygon, things.grass(rng) if rng.random() < 0.5 else things.paving(rng))
     centre, angle = polygon.mean(0), longest_side(polygon)
     length, width = inner_box(polygon, 1.75, 3)

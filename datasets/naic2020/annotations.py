@@ -1,6 +1,6 @@
-"""Lists of images and their labels as JSON, made and split as published for NAIC 2020.
+"""JSON lists of images and labels, generated and split as published for NAIC 2020.
 
-`[{"filename": PATH, "ann": {"seg_map": PATH}}, ...]`, without `ann` where there are no labels.
+`[{"filename": PATH, "ann": {"seg_map": PATH}}, ...]`; `ann` is missing if there are no labels.
 """
 
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 from datasets.land_cover import Patch
 from datasets.layout import EXTENSIONS, DataError, Problem
 
-SEED = 1996  # of the published split
-NUM_EVAL = 5000  # entries that validate
+SEED = 1996  # seed of the published split
+NUM_EVAL = 5000  # validation entries
 
 
 def annotate(
@@ -22,9 +22,9 @@ def annotate(
     """The entries of a folder of images, sorted by file name.
 
     Args:
-        image_dir: holds them.
-        mask_dir: holds the labels, as many and of the same names up to the extension.
-        image_ext: of the images that are taken, such as .tif; None = any that is known.
+        image_dir: folder of images.
+        mask_dir: folder of labels, one per image with the same stem; None = no labels.
+        image_ext: use only images with this extension, such as .tif; None = all of EXTENSIONS.
 
     Raises:
         FileNotFoundError: no images.
@@ -50,7 +50,7 @@ def annotate(
 
 
 def _stem(path: str) -> str:
-    """What stands before the last dot of a file's name."""
+    """File name without folder and extension."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
@@ -65,18 +65,18 @@ def list_images(folder: Path | str) -> list[str]:
 
 
 def split(entries: Sequence[dict], seed: int = SEED, num_eval: int = NUM_EVAL) -> tuple[list, list]:
-    """Shuffles and cuts off the last entries, in the published order.
+    """Shuffles the entries and splits off the last `num_eval`, as published.
 
     Args:
-        entries: of one list.
-        seed: of the shuffle.
-        num_eval: entries that validate.
+        entries: entries of one list.
+        seed: seed of the shuffle.
+        num_eval: number of validation entries.
 
     Returns:
         (train, eval).
 
     Raises:
-        ValueError: nothing would be left for one of them.
+        ValueError: one of the two would be empty.
     """
     if not 0 < num_eval < len(entries):
         raise ValueError(
@@ -91,12 +91,13 @@ def split(entries: Sequence[dict], seed: int = SEED, num_eval: int = NUM_EVAL) -
 def read_annotations(path: Path | str) -> list[Patch]:
     """The patches of a list, in its order; the id is the stem of the image.
 
-    Relative paths are tried as they are, as published, and then beside the list.
+    Relative paths are relative to the working directory (as published), or else to the folder of
+    the list.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: it is not of that form.
-        DataError: files that are not there, or an id twice.
+        FileNotFoundError: the list does not exist.
+        ValueError: the list does not have the form above.
+        DataError: missing files, or a repeated id.
     """
     entries = read_entries(path)
     base = _base(Path(path), entries[0]["filename"])
@@ -119,11 +120,11 @@ def read_annotations(path: Path | str) -> list[Patch]:
 
 
 def read_entries(path: Path | str) -> list[dict]:
-    """The entries of a list as they are in the file.
+    """Reads and checks the entries of a list.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: it is not of that form, or empty.
+        FileNotFoundError: the list does not exist.
+        ValueError: the list is empty or does not have the form above.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -150,5 +151,5 @@ def _is_entry(entry: object) -> bool:
 
 
 def _base(path: Path, first: str) -> Path:
-    """What relative file names of a list are relative to."""
+    """Base folder of the relative file names of a list."""
     return path.parent if not Path(first).exists() and (path.parent / first).exists() else Path()

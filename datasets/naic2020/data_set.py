@@ -1,8 +1,8 @@
 """NAIC 2020 "AI + remote sensing": eight classes of land cover, 256 x 256 pixels of 8-bit colours.
 
 `ROOT/train_sub.json`, `ROOT/eval_5000.json` and `ROOT/image_A.json`, lists made by
-`python -m datasets.prepare naic2020 annotate` and `split`; labels are 16-bit PNG of 100, 200, ...,
-800. As published, images are resized to fit 512 x 512, and nothing is changed at random.
+`python -m datasets.prepare naic2020 annotate` and `split`. Labels are 16-bit PNG of 100, 200, ...,
+800. As published, images are resized to fit 512 x 512, and there is no random augmentation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from datasets.naic2020.submission import read_masks, write_zip
 from utils.schemes import NAIC2020
 from utils.structures import Scheme
 
-# what --folders calls them: usual place
+# key of --folders -> default list
 LISTS = {"train": "train_sub.json", "val": "eval_5000.json", "test": "image_A.json"}
 SIDE_PX = 512  # images are resized to fit into this square
 CODE = 100  # stored value of the first class, and step to the next
@@ -32,10 +32,10 @@ def naic2020_scheme(
     folders: Mapping[str, str] | None = None,
     bands: Sequence[str | int] | None = None,
 ) -> Scheme:
-    """The scheme: red, green and blue with ImageNet's statistics; root and folders do not matter.
+    """The scheme: RGB with ImageNet statistics; `root` and `folders` are not used.
 
     Raises:
-        ValueError: other bands are asked for.
+        ValueError: `bands` is given.
     """
     if bands is not None:
         raise ValueError("--bands: this data set always has red, green and blue; leave it out")
@@ -52,25 +52,25 @@ def build_naic2020(
     size_px: int = SIDE_PX,
     **options,
 ) -> LandCoverDataset:
-    """Builds one part. Images are resized; those of train are also padded to a square.
+    """Builds one part. Images are resized; images of train are also padded to a square.
 
-    Labels of train go with their images. Those of val and test keep the size of their files, to
-    which predictions return before they are scored and written.
+    Labels of train are resized and padded like their images. Labels of val and test keep the size
+    of their files; predictions are resized to that size before they are scored and written.
 
     Args:
         root: see the top of this file.
         part: train, val or test, or the name of a list under root.
         scheme: classes and normalisation.
-        split: None or "official": a list for each part; else see `datasets.splits.split_names`,
-            of the list of train.
-        folders: other lists, keys train, val and test, under root or absolute.
+        split: None or "official": one list per part; others split the list of train, see
+            `datasets.splits.split_names`.
+        folders: replaces default lists; keys train, val and test; under root or absolute.
         size_px: side of the square that images are resized to fit into.
         **options: cache, augment, seed, see LandCoverDataset.
 
     Raises:
         FileNotFoundError: no such list.
-        DataError: files that are not there.
-        ValueError: no labels to split or to train on, or an option that does not fit.
+        DataError: missing files.
+        ValueError: no labels to split or to train on, or a bad option.
     """
     divided = split not in (None, "official")
     path = _list_path(root, "train" if divided else part, folders)
@@ -101,19 +101,19 @@ def check_naic2020(
 
     Args:
         root: see the top of this file.
-        parts: which; None = those whose list is there.
+        parts: parts to check; None = those whose list exists.
         scheme: classes and normalisation.
-        folders: other lists.
+        folders: replaces default lists.
         seen: see `datasets.checks.check_pairs`.
-        threads: None = one a core.
-        progress: show a bar.
+        threads: number of threads; None = one per core.
+        progress: show a progress bar.
 
     Returns:
         Number of images per part.
 
     Raises:
         FileNotFoundError: no such list.
-        DataError: all files that break a rule.
+        DataError: lists all files that break a rule.
     """
     paths = {part: _list_path(root, part, folders) for part in parts or LISTS}
     if parts is None:
@@ -136,11 +136,11 @@ def check_naic2020(
 
 
 def zip_naic(path: Path | str, folder: Path | str, names: Sequence[str]) -> int:
-    """Packs masks as the contest takes them, see `datasets.naic2020.submission.write_zip`.
+    """Packs masks in the format of the contest, see `datasets.naic2020.submission.write_zip`.
 
     Args:
         path: the archive to write.
-        folder: holds `im1/<id>.png` of 1..8.
+        folder: folder with masks `im1/<id>.png` of 1..8.
         names: ids, in the order of the list.
 
     Returns:
@@ -150,7 +150,7 @@ def zip_naic(path: Path | str, folder: Path | str, names: Sequence[str]) -> int:
 
 
 def naic_classes(stored: np.ndarray) -> np.ndarray:
-    """Stored values -> uint8(value / 100) - 1, wrapping: 100..800 become 0..7, 0..99 become 255."""
+    """Converts stored values to classes, uint8(value / 100) - 1: 100..800 -> 0..7, 0..99 -> 255."""
     return (stored // CODE).astype(np.uint8) - np.uint8(1)
 
 
@@ -158,7 +158,7 @@ def read_naic_label(path: Path) -> np.ndarray:
     """Reads a 16-bit label.
 
     Returns:
-        (H, W) uint8 in 0..7, IGNORE_INDEX where the file has less than 100.
+        (H, W) uint8 in 0..7, IGNORE_INDEX where the stored value is below 100.
 
     Raises:
         LabelError: a value of 900 or more, or a label in colours.

@@ -1,4 +1,4 @@
-"""Predictions as the NAIC 2020 contest has them: a pickled list of PNG, a zip of 16-bit PNG."""
+"""Prediction files of the NAIC 2020 contest: a pickled list of PNG, a zip of 16-bit PNG."""
 
 import io
 import pickle
@@ -18,7 +18,7 @@ CODE = 100  # class k is submitted as (k + 1) * CODE
 
 
 def to_png(pred: np.ndarray) -> bytes:
-    """Classes (H, W) in 0..254 as an 8-bit grey PNG."""
+    """Encodes classes (H, W) in 0..254 as an 8-bit grey PNG."""
     return _png(np.asarray(pred).astype(np.uint8))
 
 
@@ -26,7 +26,7 @@ def read_png(data: bytes) -> np.ndarray:
     """The inverse of `to_png`.
 
     Raises:
-        ValueError: no PNG of one band.
+        ValueError: not a PNG with one band.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
@@ -39,33 +39,33 @@ def read_png(data: bytes) -> np.ndarray:
 
 
 def read_masks(folder: Path | str, names: Sequence[str]) -> Iterator[np.ndarray]:
-    """Classes (H, W) uint8 in 0..K-1 of the masks `folder/im1/<id>.png`, which hold 1..K."""
+    """Reads masks `folder/im1/<id>.png` of 1..K; yields classes (H, W) uint8 in 0..K-1."""
     for name in names:
         with Image.open(Path(folder, "im1", f"{name}.png")) as mask:
             yield np.array(mask) - np.uint8(1)
 
 
 def write_pkl(path: Path | str, pngs: Iterable[bytes]) -> int:
-    """Writes a list of PNG files, in the order of the data set; returns how many."""
+    """Pickles a list of PNG files, in the order of the data set; returns their number."""
     items = [bytes(png) for png in pngs]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        pickle.dump(items, file, protocol=4)  # bytes as such; 2 would call a function for each
+        pickle.dump(items, file, protocol=4)  # stores bytes natively, unlike protocol 2
     return len(items)
 
 
 def read_pkl(path: Path | str) -> list[bytes]:
-    """Reads a list of byte strings, ours or one of mmcv; nothing else is built, no code is run.
+    """Unpickles a list of byte strings, written by `write_pkl` or mmcv; executes no code.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds anything else.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file holds anything else.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no {path}; check the path")
     try:
         with Path(path).open("rb") as file:
             items = _BytesUnpickler(file).load()
-    except Exception as error:  # bytes of any other kind fail in any other way
+    except Exception as error:  # malformed pickles raise many exception types
         raise ValueError(
             f"{path} is no pickled list of PNG ({error}); predict again. (The published "
             "single-GPU test writes arrays instead, which its own submission cannot read either.)"
@@ -76,10 +76,10 @@ def read_pkl(path: Path | str) -> list[bytes]:
 
 
 class _BytesUnpickler(pickle.Unpickler):
-    """Builds lists and bytes, and what Python 2's protocol takes to name bytes."""
+    """Unpickles only lists and bytes, including bytes stored with protocol 2."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Only the function that old protocols make bytes with, in a version of our own."""
+        """Allows only the functions that old protocols use for bytes, as safe replacements."""
         if (module, name) == ("_codecs", "encode"):
             return _latin1
         if (module, name) in (("builtins", "bytes"), ("__builtin__", "bytes")):
@@ -102,14 +102,14 @@ def write_zip(path: Path | str, stems: Sequence[str], preds: Iterable[np.ndarray
 
     Args:
         path: the archive to write.
-        stems: names of the images without extension, in the order of the test list.
-        preds: for each the classes (H, W), integers in 0..254; taken one after the other.
+        stems: image names without extension, in the order of the test list.
+        preds: classes (H, W) of every image, integers in 0..254; may be a generator.
 
     Returns:
-        The number of files: `results/<stem>.png`, 16-bit grey, (class + 1) * 100.
+        The number of files `results/<stem>.png`, 16-bit grey, (class + 1) * 100.
 
     Raises:
-        ValueError: a stem twice, not as many predictions as stems, or a pixel without a class.
+        ValueError: a repeated stem, numbers of stems and predictions differ, or invalid classes.
     """
     if len(set(stems)) < len(stems):
         twice = sorted({stem for stem in stems if stems.count(stem) > 1})[:10]
@@ -123,10 +123,10 @@ def write_zip(path: Path | str, stems: Sequence[str], preds: Iterable[np.ndarray
 
 
 def to_codes(pred: np.ndarray, name: str = "prediction") -> np.ndarray:
-    """Classes (H, W) -> uint16 as submitted, (class + 1) * 100.
+    """Converts classes (H, W) to the submitted uint16 values (class + 1) * 100.
 
     Raises:
-        ValueError: no integers of two axes in 0..254.
+        ValueError: not integers (H, W) in 0..254.
     """
     pred = np.asarray(pred)
     whole = pred.ndim == 2 and pred.dtype.kind in "iu"

@@ -1,4 +1,4 @@
-"""Prepares data on disk, once and for good: `python -m datasets.prepare COMMAND --help`."""
+"""Prepares data on disk: `python -m datasets.prepare COMMAND --help`."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ from utils.cli import run, with_dashes
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line; `run` is the function of the chosen command."""
+    """Parses the command line; `run` is the function of the chosen command."""
     parser = argparse.ArgumentParser("python -m datasets.prepare", description=__doc__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 

@@ -1,4 +1,4 @@
-"""Both dates of a scene in one GeoTIFF of 8 bands, as the data set `rucode` reads it."""
+"""Combines both dates of a scene in one GeoTIFF of 8 bands, for the data set `rucode`."""
 
 import argparse
 from collections.abc import Collection, Sequence
@@ -24,14 +24,14 @@ from utils.rasters.reading import Raster, open_raster, strips
 from utils.rasters.writing import StripWriter
 
 SEPARATOR = "__"  # between the two scenes of an id
-BANDS = range(len(NAMED))  # of each date
+BANDS = range(len(NAMED))  # band indices of each date
 
 
 class Pair(NamedTuple):
-    """Two scenes of one place."""
+    """Two images of one place."""
 
     name: str  # id
-    date1: str  # id of the file of date 1
+    date1: str  # file stem of date 1
     date2: str
 
 
@@ -51,30 +51,30 @@ def compose(
 ) -> int:
     """Writes `OUT/<id>.tif`: bands 1 to 4 of date 1, then those of date 2.
 
-    Type, CRS, transform and nodata stay; all is checked before anything is written.
+    Dtype, CRS, transform and nodata are kept. All files are checked before writing.
 
     Args:
         date1_dir: images of date 1, 4 bands each.
-        date2_dir: of date 2; may be the same folder.
+        date2_dir: images of date 2; may be the same folder.
         out: folder to write.
-        table: csv, xlsx or xls with a pair a row.
-        date1_column: of the table: id or file name of date 1's image.
-        date2_column: likewise.
-        id_column: of the table; None makes the ids `<date1>__<date2>`.
+        table: csv, xlsx or xls with one pair per row.
+        date1_column: column with the ids or file names of date 1.
+        date2_column: column with the ids or file names of date 2.
+        id_column: column with the ids of the pairs; None = `<date1>__<date2>`.
         ids: a sample submission (.csv) or a text file with ids `<date1>__<date2>`.
         overwrite: replace files of these ids.
         dry_run: check everything, write nothing.
-        progress: show bars.
+        progress: show progress bars.
 
-    Without `table` and `ids` files of the same name in both folders are a pair.
+    Without `table` and `ids`, files with the same stem in both folders form a pair.
 
     Returns:
         Number of pairs.
 
     Raises:
-        DataError: all images that are missing, unreadable, of a wrong band count, or that differ in
-            size, type, CRS, transform or nodata from their mate.
-        FileExistsError: there are such files, and not `overwrite`.
+        DataError: lists images that are missing, unreadable, have a wrong number of bands, or
+            differ in size, dtype, CRS, transform or nodata from the other date.
+        FileExistsError: a target file exists and `overwrite` is False.
         ValueError: an unknown column, or no pairs.
     """
     folders = [Path(date1_dir), Path(date2_dir)]
@@ -98,7 +98,7 @@ def compose(
 def _check_targets(
     out: Path, folders: Sequence[Path], targets: Collection[Path], overwrite: bool
 ) -> None:
-    """Raises ValueError or FileExistsError if the files cannot be written, or there are none."""
+    """Raises ValueError or FileExistsError if there are no pairs or targets cannot be written."""
     if out.resolve() in [folder.resolve() for folder in folders]:
         raise ValueError(f"OUT {out} holds images to be composed; pass another folder")
     if not targets:
@@ -116,7 +116,7 @@ def _find_pairs(
     columns: Sequence[str | None],
     ids: Path | str | None,
 ) -> tuple[list[Pair], list[Problem]]:
-    """The pairs, and what is wrong with them; arguments as of `compose`."""
+    """The pairs and their problems; for the arguments see `compose`."""
     if table is not None:
         pairs, problems = _from_table(table, columns), []
     elif ids is not None:
@@ -139,7 +139,7 @@ def _from_table(table: Path | str, columns: Sequence[str | None]) -> list[Pair]:
 
 
 def _from_ids(ids: Path | str, found: Sequence[dict]) -> tuple[list[Pair], list[Problem]]:
-    """Pairs of ids; an id is split where both halves are files, for scenes may have a `__` too."""
+    """Splits ids into pairs at the `__` where both halves are files (stems may contain `__`)."""
     path = Path(ids)
     if not path.is_file():
         raise FileNotFoundError(f"--ids {path}: no such file")
@@ -184,7 +184,7 @@ def _missing(
 
 
 def _check(pair: Pair, paths: Sequence[Path]) -> list[Problem]:
-    """What is wrong with two files; reads them to the last pixel."""
+    """Reads both files completely; returns the problems found."""
     rasters = []
     for path in paths:
         try:
@@ -229,13 +229,13 @@ def _write(target: Path, rasters: Sequence[Raster]) -> None:
 
 
 def _stem(text: str) -> str:
-    """An id or a file name -> the id."""
+    """The id of an id or a file name."""
     path = Path(text)
     return path.stem if path.suffix.lower() in (".tif", ".tiff", ".png", ".img") else path.name
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
-    """Adds `compose` to the command line."""
+    """Adds the command `compose`."""
     parser = commands.add_parser(
         "compose",
         help="two 4-band images -> one of 8 bands, for the data set rucode",
@@ -263,7 +263,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def add_writing(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that every command that writes has."""
+    """Adds the options of commands that write files: --overwrite and --dry-run."""
     writing = parser.add_argument_group("writing")
     writing.add_argument(
         "--overwrite", action="store_true", help="replace files that are there (default: refuse)"

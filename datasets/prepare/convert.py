@@ -1,4 +1,4 @@
-"""A folder in the SECOND layout, written anew with usual names and codings."""
+"""Converts a folder in the SECOND layout to default folder names and label codings."""
 
 import os
 import shutil
@@ -37,24 +37,24 @@ def convert(
     dry_run: bool = False,
     progress: bool = True,
 ) -> dict[str, int]:
-    """Writes a SECOND-layout folder anew: usual folder names, labels as palette PNG of indices.
+    """Writes a copy of a SECOND-layout folder: default folder names, labels as palette PNG.
 
     PNG and JPEG images are copied byte for byte; TIFF images become PNG.
 
     Args:
-        source: folder with train, val or test in it; labels in any coding `read_label` knows.
-        target: another folder, made if need be.
-        folders: names in `source` in place of the usual ones.
-        overwrite: replace what is in the target folders; else they must be empty.
+        source: folder with train, val or test in it; labels in any coding of `read_label`.
+        target: another folder, created if needed.
+        folders: replaces default folder names of `source`.
+        overwrite: replace files in the target folders; otherwise the folders must be empty.
         dry_run: check everything, write nothing.
-        progress: show bars.
+        progress: show progress bars.
 
     Returns:
         Tiles per part.
 
     Raises:
         DataError, FileNotFoundError: the source fails the data check.
-        FileExistsError: there are files in the target, and not `overwrite`.
+        FileExistsError: the target holds files and `overwrite` is False.
         ValueError: the target is the source.
     """
     if Path(source).resolve() == Path(target).resolve():

@@ -1,7 +1,7 @@
-"""Two scenes and masks of what is known to have changed or not -> the layout of `binary`.
+"""Converts two images with masks of changed and unchanged pixels to the layout of `binary`.
 
-Benchmarks with few labelled pixels come like this: one mask of changed pixels, one of unchanged
-ones, nothing known of the rest. It becomes 255 in the label, which neither trains nor counts.
+This is the format of benchmarks with few labelled pixels: one mask of changed pixels, one of
+unchanged pixels. All other pixels become 255 in the label: no loss, no metric.
 """
 
 import argparse
@@ -40,14 +40,14 @@ def label_scene(
     """Writes `OUT/A`, `OUT/B` (GeoTIFF, all bands as they are) and `OUT/label` (PNG, 0, 1, 255).
 
     Args:
-        image1: date 1, any format that GDAL knows.
-        image2: date 2, of the same size, bands, type and place.
-        changed: mask, not 0 where the land is known to have changed.
-        unchanged: mask, not 0 where it is known not to have.
+        image1: date 1, any GDAL format.
+        image2: date 2; same size, bands, dtype and georeference.
+        changed: mask, nonzero = changed.
+        unchanged: mask, nonzero = unchanged.
         out: folder to write, such as DIR/train.
         name: id; None = the file name of date 1.
-        tile_px: largest side of the tiles to cut it into, all about equal, `<id>_<top>_<left>`;
-            those without a known pixel are left out. None keeps the scene whole.
+        tile_px: maximum side of tiles, which are about equal and named `<id>_<top>_<left>`; tiles
+            without labelled pixels are left out. None keeps the whole scene.
         overwrite: replace files of these ids.
         dry_run: check everything, write nothing.
 
@@ -56,8 +56,8 @@ def label_scene(
 
     Raises:
         OSError: a file cannot be read.
-        FileExistsError: there are such files, and not `overwrite`.
-        ValueError: files that do not fit together, masks that overlap, or one that is empty.
+        FileExistsError: a target file exists and `overwrite` is False.
+        ValueError: files do not match, masks overlap, or a mask is empty.
     """
     images = [open_raster(path) for path in (image1, image2)]
     masks = [open_raster(path, indices=True) for path in (changed, unchanged)]
@@ -99,7 +99,7 @@ def _refuse_unlike(images: list[Raster], masks: list[Raster]) -> None:
 
 
 def _label(changed: Raster, unchanged: Raster) -> np.ndarray:
-    """(H, W) uint8: 1, 0, or IGNORE_INDEX where neither mask says anything."""
+    """(H, W) uint8 label: 1 = changed, 0 = unchanged, IGNORE_INDEX where neither mask is set."""
     label = np.full((changed.height, changed.width), IGNORE_INDEX, np.uint8)
     overlap = 0
     for window in strips(changed):
@@ -138,14 +138,14 @@ def _tiles(name: str, label: np.ndarray, tile_px: int | None) -> dict[str, Windo
 
 
 def _cuts(length: int, tile_px: int) -> list[tuple[int, int]]:
-    """(start, stop) of pieces of at most `tile_px`, all about equally long."""
+    """(start, stop) of pieces of at most `tile_px`, of about equal length."""
     count = -(-length // tile_px)
     edges = [length * i // count for i in range(count + 1)]
     return list(pairwise(edges))
 
 
 def _write(path: Path, image: Raster, window: Window) -> None:
-    """Writes all bands of a window."""
+    """Writes all bands of a window as a GeoTIFF."""
     with StripWriter(
         path,
         window.height,
@@ -160,7 +160,7 @@ def _write(path: Path, image: Raster, window: Window) -> None:
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
-    """Adds `label-scene` to the command line."""
+    """Adds the command `label-scene`."""
     parser = commands.add_parser(
         "label-scene",
         help="two scenes and masks of changed and unchanged pixels -> A, B, label",

@@ -1,4 +1,4 @@
-"""The steps before and after training on NAIC 2020: `python -m datasets.prepare naic2020`."""
+"""Data preparation and submission for NAIC 2020: `python -m datasets.prepare naic2020`."""
 
 import argparse
 from pathlib import Path
@@ -21,15 +21,15 @@ from datasets.naic2020.submission import read_pkl, read_png, write_zip
 from utils.files import save_image, write_json
 from utils.structures import IGNORE_INDEX
 
-# classes of GID by (red, green, blue) as the bits 4, 2, 1: black, blue, green, cyan, red, -, yellow
+# class by colour code, bits 4, 2, 1 = red, green, blue: black, blue, green, cyan, red, -, yellow, -
 GID_CLASSES = (0, 3, 2, 5, 1, IGNORE_INDEX, 4, IGNORE_INDEX)
 
 
 def gid_classes(colours: np.ndarray) -> np.ndarray:
-    """GID's colours -> classes.
+    """Converts the colours of GID masks to classes.
 
     Args:
-        colours: (H, W, 3) uint8; one with a value other than 0 and 255 counts as black.
+        colours: (H, W, 3) uint8; a colour with a value other than 0 and 255 counts as black.
 
     Returns:
         (H, W) uint8: black 0, red 1, green 2, blue 3, yellow 4, cyan 5, others 255.
@@ -40,7 +40,7 @@ def gid_classes(colours: np.ndarray) -> np.ndarray:
 
 
 def convert_gid(mask_dir: Path, out: Path, *, overwrite: bool, dry_run: bool) -> int:
-    """Writes the colour masks of GID as index PNG; returns how many."""
+    """Converts the colour masks of GID to index PNG; returns their number."""
     jobs = {Path(path): out / f"{Path(path).stem}.png" for path in list_images(mask_dir)}
     if len(set(jobs.values())) < len(jobs):
         raise DataError(mask_dir, [Problem("same id twice", str(mask_dir))])
@@ -57,7 +57,7 @@ def convert_gid(mask_dir: Path, out: Path, *, overwrite: bool, dry_run: bool) ->
 
 
 def zip_predictions(test_list: Path, pkl: Path, out: Path) -> int:
-    """Packs the predictions of a test list for submission; returns how many."""
+    """Packs the predictions of a test list for submission; returns their number."""
     stems = [Path(entry["filename"]).stem for entry in read_entries(test_list)]
     pngs = read_pkl(pkl)
     if len(stems) != len(pngs):
@@ -69,7 +69,7 @@ def zip_predictions(test_list: Path, pkl: Path, out: Path) -> int:
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
-    """Adds `naic2020` with its own commands to the command line."""
+    """Adds the command `naic2020` with its subcommands."""
     parser = commands.add_parser("naic2020", help="NAIC 2020: lists of images, their split, GID")
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
     _add_annotate(steps)

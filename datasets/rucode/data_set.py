@@ -2,7 +2,7 @@
 
 `ROOT/Images_composit/Images_composit/8_ch/<id>.tif` (red, green, blue, near infrared of date 1,
 then of date 2), `ROOT/mask/mask/<id>.tif` and `ROOT/sample_submission.csv`, whose ids are the test
-part. The published code divides by 1024 before it standardises; that cancels, and is left out.
+part. The published code divides by 1024 before it standardises; this has no effect and is omitted.
 
 Reference: the contest roscosmos-rucode, Kaggle 2021.
 """
@@ -22,13 +22,13 @@ from datasets.splits import SCENE_RULES
 from utils.schemes import change_scheme
 from utils.structures import Scheme
 
-# what --folders calls them: usual place
+# key of --folders -> default place
 PLACES = {
     "images": "Images_composit/Images_composit/8_ch",
     "masks": "mask/mask",
     "sample_submission": "sample_submission.csv",
 }
-NUM_BANDS = 2 * len(NAMED)  # of a file
+NUM_BANDS = 2 * len(NAMED)  # bands of a file
 PARTS = ("train", "test")
 
 
@@ -38,16 +38,16 @@ def rucode_scheme(
     folders: Mapping[str, str] | None = None,
     bands: Sequence[str | int] | None = None,
 ) -> Scheme:
-    """The scheme: each date of each image standardised by itself, all bands jointly.
+    """The scheme: every date of every image is standardised separately, all bands jointly.
 
     Args:
-        root: not looked at: all files are alike.
-        folders: likewise.
+        root: not used.
+        folders: not used.
         bands: names (red, green, blue, nir, grey) or numbers 1..4 of each date; None = red, green
             and blue.
 
     Raises:
-        ValueError: a band that is not there.
+        ValueError: an unknown band.
     """
     names = band_names(bands or RGB)
     if max(band_numbers(names)) >= len(NAMED):
@@ -68,20 +68,21 @@ def build_rucode(
     label_coding: str = "auto",
     **options,
 ) -> SceneDataset:
-    """Builds one part: with a split its "train" or "val", else "train" or "test" as a whole.
+    """Builds one part: with `split` the subset "train" or "val", otherwise "train" or "test".
 
     Args:
         root: see the top of this file.
         part: train, val or test.
         scheme: see `rucode_scheme`.
-        split: see `datasets.scenes.split_scenes`; there is no official one.
-        folders: other places, keys images, masks and sample_submission, under root or absolute.
+        split: see `datasets.scenes.split_scenes`; "official" is not available.
+        folders: replaces default places; keys images, masks, sample_submission; under root or
+            absolute.
         label_coding: "auto", "01" or "0255".
         **options: see `datasets.scenes.build_scenes`.
 
     Raises:
         FileNotFoundError: no images, or an unknown part.
-        DataError: an id without an image, or there twice.
+        DataError: an id without an image, or a repeated id.
         ValueError: no masks to split, or an unknown option.
     """
     if split == "official":
@@ -113,9 +114,9 @@ def check_rucode(
 
     Args:
         root: see the top of this file.
-        parts: of train and test; None = those that have scenes.
+        parts: train, test or both; None = those that have scenes.
         scheme: see `rucode_scheme`.
-        folders: other places.
+        folders: replaces default places.
         label_coding: as in `build_rucode`.
         **options: seen, threads, progress, see `datasets.checks.check_scenes`.
 
@@ -123,8 +124,8 @@ def check_rucode(
         Number of scenes per part.
 
     Raises:
-        FileNotFoundError: no images, or a part that is empty.
-        DataError: all files that break a rule.
+        FileNotFoundError: no images, or an empty part.
+        DataError: lists all files that break a rule.
     """
     found = {}
     for part in parts or _parts(root, folders):
@@ -144,17 +145,17 @@ def list_rucode(
 
     Args:
         root: see the top of this file.
-        part: "train": the ids with a mask, sorted; "test": those of the sample submission in its
-            order, or without one those that have no mask.
-        scheme: whose bands are read.
-        folders: other places.
+        part: "train": ids with a mask, sorted; "test": ids of the sample submission, in its order,
+            or without a submission the ids without a mask.
+        scheme: bands to read.
+        folders: replaces default places.
 
     Returns:
-        The scenes, and the ids that lack an image or have two.
+        The scenes, and problems of ids that have no image or two.
 
     Raises:
-        FileNotFoundError: no images, an unknown part, or one without scenes.
-        ValueError: the sample submission is no csv of Id,mask.
+        FileNotFoundError: no images, an unknown part, or an empty part.
+        ValueError: the sample submission is not a csv with the columns Id,mask.
     """
     if part not in PARTS:
         rules = ", ".join(rule for rule in SCENE_RULES if rule != "official")
@@ -217,7 +218,7 @@ def _parts(root, folders) -> list[str]:
 
 
 def _coding(root, folders, label_coding: str) -> str:
-    """How all masks are stored, whatever part they belong to."""
+    """Label coding (key of CHANGE_CODINGS), determined from all masks."""
     masks = find_files(_place(root, "masks", folders)).values()
     return find_coding([paths[0] for paths in masks], label_coding)
 

@@ -1,7 +1,7 @@
-"""Change masks as run lengths, and the csv of them that the Rucode contest takes.
+"""Run-length encoding of change masks, and the submission csv of the Rucode contest.
 
-Pixels are numbered from 1, top to bottom and then left to right. A mask is the text of its runs of
-changed pixels, `start length start length ...`; the text of an empty mask is empty.
+Pixels are numbered from 1, top to bottom, then left to right. A mask is encoded as the runs of
+changed pixels, `start length start length ...`; an empty mask is an empty string.
 """
 
 import csv
@@ -14,14 +14,14 @@ import numpy as np
 from utils.files import atomic_path
 
 COLUMNS = ("Id", "mask")
-COLUMNS_AT_ONCE = 256  # of a mask while its text is made; a multiple of 8
+COLUMNS_AT_ONCE = 256  # columns of a mask that are encoded at a time; a multiple of 8
 NUMBERS_AT_ONCE = 100_000
-SHOWN_IDS = 5  # in an error
+SHOWN_IDS = 5  # ids listed in an error
 MAX_TEXT = 2**31 - 1  # characters of one mask; csv's own limit is 131072
 
 
 def to_run_lengths(mask: np.ndarray) -> str:
-    """The runs of a mask (H, W) of 0 and 1 = changed, or bool."""
+    """Encodes a mask (H, W), 1 or True = changed, as run lengths."""
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f"a mask must be (H, W), not {mask.shape}")
@@ -31,10 +31,10 @@ def to_run_lengths(mask: np.ndarray) -> str:
 
 
 def from_run_lengths(text: str, height: int, width: int) -> np.ndarray:
-    """The mask (H, W) uint8, 1 = changed, of the runs that `to_run_lengths` gives.
+    """Decodes run lengths to a mask (H, W) uint8, 1 = changed; the inverse of `to_run_lengths`.
 
     Raises:
-        ValueError: not pairs of whole numbers, runs outside the mask, not in order or overlapping.
+        ValueError: not pairs of integers, or runs outside the mask, unordered or overlapping.
     """
     runs = _numbers(text).reshape(-1, 2)
     first, end = runs[:, 0] - 1, runs[:, 0] - 1 + runs[:, 1]
@@ -56,7 +56,7 @@ def from_run_lengths(text: str, height: int, width: int) -> np.ndarray:
 
 
 class StripEncoder:
-    """Encodes a scene that arrives in strips of rows, in any order; holds one bit a pixel."""
+    """Encodes a scene from strips of rows in any order; stores one bit per pixel."""
 
     def __init__(self, height: int, width: int):
         self.height, self.width = height, width
@@ -64,11 +64,11 @@ class StripEncoder:
         self._arrived = np.zeros(height, bool)
 
     def add(self, top: int, strip: np.ndarray) -> None:
-        """Takes rows `top` and on.
+        """Adds a strip of rows.
 
         Args:
             top: first row, from 0.
-            strip: (h, W) of 0 and 1 = changed, or bool.
+            strip: (h, W), 1 or True = changed.
 
         Raises:
             ValueError: the strip does not lie in the scene, or holds other values.
@@ -87,7 +87,7 @@ class StripEncoder:
         self._arrived[rows] = True
 
     def text(self) -> str:
-        """The runs.
+        """The run lengths of the scene.
 
         Raises:
             ValueError: rows are missing.
@@ -98,13 +98,13 @@ class StripEncoder:
         borders = self._borders()
         first, end = borders[::2], borders[1::2]
         numbers = np.stack([first + 1, end - first], 1).flatten()
-        parts = range(0, len(numbers), NUMBERS_AT_ONCE)  # Python's integers are large
+        parts = range(0, len(numbers), NUMBERS_AT_ONCE)  # lists of Python integers are large
         return " ".join(
             " ".join(map(str, numbers[i : i + NUMBERS_AT_ONCE].tolist())) for i in parts
         )
 
     def _borders(self) -> np.ndarray:
-        """Where, counted column by column from 0, runs begin and end, in turn."""
+        """Alternating start and end positions of the runs, in column-major order from 0."""
         found, before = [], False
         for left in range(0, self.width, COLUMNS_AT_ONCE):
             packed = self._bits[:, left // 8 : (left + COLUMNS_AT_ONCE) // 8]
@@ -126,10 +126,10 @@ def write_submission(
     Args:
         path: the csv.
         masks: (id, runs) in any order.
-        order: the ids wanted, as `read_sample_ids` gives them.
+        order: required ids, see `read_sample_ids`.
 
     Raises:
-        ValueError: an id is missing, not wanted or there twice.
+        ValueError: an id is missing, unexpected or repeated.
     """
     masks = list(masks)
     texts = dict(masks)
@@ -142,16 +142,16 @@ def write_submission(
 
 
 def read_sample_ids(path: Path | str) -> list[str]:
-    """The ids of a sample submission, in its order. Raises as `read_submission`."""
+    """The ids of a sample submission, in its order; for errors see `read_submission`."""
     return list(read_submission(path))
 
 
 def read_submission(path: Path | str) -> dict[str, str]:
-    """The runs by id, in the order of the file.
+    """Reads a submission: {id: run lengths}, in the order of the file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not columns Id,mask, or an id that is there twice.
+        FileNotFoundError: the file does not exist.
+        ValueError: the columns are not Id,mask, or an id is repeated.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no submission at {path}; check the path")
@@ -168,7 +168,7 @@ def read_submission(path: Path | str) -> dict[str, str]:
 
 
 def _numbers(text: str) -> np.ndarray:
-    """The words of a text as (n,) int64, n even."""
+    """Parses integers, (n,) int64 with n even."""
     words = text.split()
     try:
         numbers = np.array([int(word) for word in words], dtype=np.int64)
@@ -187,7 +187,7 @@ def _repeated(names: Iterable[str]) -> list[str]:
 
 
 def _refuse(path: Path | str, what: str, names: Sequence[str]) -> None:
-    """Raises if there are names."""
+    """Raises ValueError if `names` is not empty."""
     if names:
         more = f" and {len(names) - SHOWN_IDS} more" if len(names) > SHOWN_IDS else ""
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The data sets of Sentinel patches: SEN12MS, the DFC2020 contest's, and a folder of TIFFs.
+"""Data sets of Sentinel patches: SEN12MS, DFC2020, and a folder of TIFFs.
 
 `datasets.sentinel.files` finds their files, `datasets.sentinel.reader` reads them.
 
@@ -29,7 +29,7 @@ from utils.rasters.writing import write_in_place_of
 from utils.schemes import DFC_CLASSES, WHITE, dfc_scheme
 from utils.structures import Scheme
 
-# what takes the place of _s2_ in the name of a predicted label
+# replaces `s2` in the file name of a predicted label
 PREDICTED = {"sen12ms": "lc", "dfc2020": "dfc", "tiff_dir": "pred"}
 BAND_FLAGS = {
     "use_s1": "read Sentinel-1 (VV, VH)",
@@ -51,10 +51,10 @@ def sentinel_scheme(
     use_s2lr: bool = False,
     no_savanna: bool = False,
 ) -> Scheme:
-    """The scheme of groups of bands, see `utils.schemes.dfc_scheme`; the files do not matter.
+    """The scheme of the chosen band groups, see `utils.schemes.dfc_scheme`; opens no files.
 
     Raises:
-        ValueError: no group is chosen, or bands are chosen one by one.
+        ValueError: no group is chosen, or `bands` is given.
     """
     if bands is not None:
         raise ValueError(
@@ -88,13 +88,13 @@ def dfc_label_name(name: str, dataset: str) -> str:
 
 
 def write_dfc_label(path: Path | str, mask: np.ndarray, scheme: Scheme, patch: Patch) -> None:
-    """Writes a prediction as DFC2020's labels are: a GeoTIFF of 1..10, in the place of its image.
+    """Writes a prediction in the format of DFC2020 labels: a GeoTIFF of 1..10.
 
     Args:
         path: the file, .tif.
         mask: (H, W) uint8, 1..K = class.
-        scheme: its K classes, 10, or 9 without savanna, whose number 3 is then left out.
-        patch: the image that was predicted, for its CRS and transform.
+        scheme: K = 10 classes, or 9 without savanna, whose number 3 is then left out.
+        patch: source of the CRS and transform.
     """
     labels = to_dfc_labels(mask - np.uint8(1), scheme.num_classes)
     write_in_place_of(path, labels, (WHITE, *DFC_CLASSES.values()), patch.images[0])
@@ -105,7 +105,8 @@ def build_sen12ms(root: Path | str, part: str, **options) -> LandCoverDataset:
 
     Args:
         root: see `datasets.sentinel.files`.
-        part: train, val, test or holdout; with a split but "official", train or val of train.
+        part: train, val, test or holdout; with a split other than "official": train or val, both
+            subsets of train.
         **options: see `build_patches`.
 
     Raises:
@@ -115,12 +116,12 @@ def build_sen12ms(root: Path | str, part: str, **options) -> LandCoverDataset:
 
 
 def build_dfc2020(root: Path | str, part: str, **options) -> LandCoverDataset:
-    """Builds val or test of DFC2020; with a split, train or val of its val. See `build_patches`."""
+    """Builds val or test of DFC2020; with a split, subsets of its val. See `build_patches`."""
     return build_patches("dfc2020", root, part, **options)
 
 
 def build_tiff_dir(root: Path | str, part: str = "test", **options) -> LandCoverDataset:
-    """Builds all patches of a folder, whatever the part is called. See `build_patches`."""
+    """Builds all patches of a folder, for any `part`. See `build_patches`."""
     return build_patches("tiff_dir", root, part, **options)
 
 
@@ -140,18 +141,18 @@ def build_patches(
     Args:
         dataset: sen12ms, dfc2020 or tiff_dir.
         root: see `datasets.sentinel.files`.
-        part: of that data set.
-        scheme: see `utils.schemes.dfc_scheme`; only the files of its bands must be there.
-        split: None or "official": the parts of the data set; else see
-            `datasets.splits.split_names`, of the labelled patches of its first part.
-        folders: another list of scenes that are held out, key holdout_scenes.
-        index_dir: where the names of the files are kept, see `datasets.sentinel.patch_index`.
+        part: part of the data set.
+        scheme: see `utils.schemes.dfc_scheme`; only the files of its bands must exist.
+        split: None or "official": the parts of the data set. Others split its first labelled part,
+            see `datasets.splits.split_names`.
+        folders: replaces the list of held-out scenes, key holdout_scenes.
+        index_dir: folder for the list of file names, see `datasets.sentinel.patch_index`.
         **options: cache, augment, seed, see LandCoverDataset.
 
     Raises:
-        FileNotFoundError: no patches, or no list of scenes that are held out.
-        DataError: patches that lack a file.
-        ValueError: no such part, no labels to split, or an option that does not fit.
+        FileNotFoundError: no patches, or no list of held-out scenes.
+        DataError: a patch lacks a file.
+        ValueError: no such part, no labels to split, or a bad option.
     """
     divided = split not in (None, "official")
     source = {"sen12ms": "train", "dfc2020": "val"}.get(dataset, part) if divided else part
@@ -174,7 +175,7 @@ def check_sen12ms(root: Path | str, parts=None, **options) -> dict[str, int]:
 
 
 def check_dfc2020(root: Path | str, parts=None, **options) -> dict[str, int]:
-    """Checks those of val and test that are there, see `check_patches`; train is cut from val."""
+    """Checks val and test if they exist, see `check_patches`; train is a subset of val."""
     there = [part for part, scene in DFC_SCENES.items() if Path(root, scene).is_dir()]
     parts = ["val" if part == "train" else part for part in parts or there or ["val"]]
     return check_patches("dfc2020", root, parts, **options)
@@ -196,27 +197,27 @@ def check_patches(
     threads: int | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
-    """Checks that every file has its mates, and opens the first patch of each folder.
+    """Checks that every patch is complete, and opens the first patch of each folder.
 
-    There are half a million files: bands, sizes and values of the other patches are only looked at
-    when they are read, which then raises an error with the name of the file.
+    There are about half a million files. Therefore bands, sizes and values of other patches are
+    checked when they are read; the error then names the file.
 
     Args:
         dataset: sen12ms, dfc2020 or tiff_dir.
         root: see `datasets.sentinel.files`.
-        parts: of that data set.
-        scheme: only the files of its bands are looked for.
+        parts: parts of the data set.
+        scheme: only the files of its bands are required.
         folders: as in `build_patches`.
-        seen: the names of the files are kept in its folder, see `datasets.sentinel.patch_index`.
-        threads: not needed here; this is quick.
-        progress: likewise.
+        seen: its folder stores the file names, see `datasets.sentinel.patch_index`.
+        threads: not used.
+        progress: not used.
 
     Returns:
         Number of patches per part.
 
     Raises:
         FileNotFoundError, ValueError: see `build_patches`.
-        DataError: all that is wrong.
+        DataError: lists all problems.
     """
     counts, problems = {}, []
     index_dir = None if seen is None else Path(seen).parent
@@ -235,7 +236,7 @@ def check_patches(
 
 
 def _check_patch(reader: SentinelReader, index: int) -> list[Problem]:
-    """What is wrong inside the files of one patch."""
+    """Reads the files of one patch; returns the problems found."""
     problems = []
     for kind in reader.bands:
         path = reader.path(index, kind)

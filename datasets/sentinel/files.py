@@ -1,10 +1,10 @@
-"""Where the files of Sentinel patches are, in three layouts.
+"""Finds the files of Sentinel patches in three layouts.
 
-`sen12ms`: ROOT/ROIs1158_spring/{s1,s2,lc}_<n>/*.tif and the like of the other seasons, with
-ROOT/SEN12MS_holdOutScenes.txt; labels are IGBP's. `dfc2020`:
+`sen12ms`: ROOT/ROIs1158_spring/{s1,s2,lc}_<n>/*.tif, likewise for the other seasons, and
+ROOT/SEN12MS_holdOutScenes.txt; labels are IGBP classes. `dfc2020`:
 ROOT/ROIs0000_validation/{s1,s2,lc,dfc}_validation/*.tif and ROOT/ROIs0000_test/{s1,s2,lc,dfc}_0.
-`tiff_dir`: ROOT/s2/*.tif and ROOT/s1, without labels. An id is the name of a Sentinel-2 file; its
-mates are called alike, but for `_s1_`, `_lc_` or `_dfc_` in place of `_s2_`.
+`tiff_dir`: ROOT/s2/*.tif and ROOT/s1, without labels. An id is the name of a Sentinel-2 file; the
+other files have `_s1_`, `_lc_` or `_dfc_` in place of `_s2_`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from utils.structures import Scheme
 
 SEASONS = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter")
 HOLDOUT_SCENES = "SEN12MS_holdOutScenes.txt"
-BROKEN = {"ROIs1868_summer_s2_146_p202"}  # nothing but NaN in its Sentinel-1 image
+BROKEN = {"ROIs1868_summer_s2_146_p202"}  # its Sentinel-1 image is all NaN
 DFC_SCENES = {"val": "ROIs0000_validation/s2_validation", "test": "ROIs0000_test/s2_0"}
 # kind of the labels
 LABELS = {"sen12ms": "lc", "dfc2020": "dfc", "tiff_dir": None}
@@ -40,17 +40,17 @@ def find_patches(
         dataset: sen12ms, dfc2020 or tiff_dir.
         root: see the top of this file.
         part: train, val, test or holdout of sen12ms; val or test of dfc2020; any of tiff_dir.
-        scheme: the files of its bands must be there.
-        folders: another list of scenes that are held out, key holdout_scenes.
-        index_dir: where the names of the files are kept, see `datasets.sentinel.patch_index`.
+        scheme: the files of its bands must exist.
+        folders: replaces the list of held-out scenes, key holdout_scenes.
+        index_dir: folder for the list of file names, see `datasets.sentinel.patch_index`.
 
     Returns:
-        The whole patches, sorted by id; the kind of their labels, None where there are none; and
-        the files that others lack.
+        The patches, sorted by id; the kind of their labels, None if there are no labels; and
+        a problem for every missing file.
 
     Raises:
-        FileNotFoundError: no patches, or no list of scenes that are held out.
-        ValueError: no such part, or a scheme of other bands.
+        FileNotFoundError: no patches, or no list of held-out scenes.
+        ValueError: no such part, or a scheme with other bands.
     """
     scenes = _scenes(dataset, Path(root), part, folders)
     kinds = list(dict.fromkeys(("s2", *chosen_bands(scheme), LABELS[dataset] or "s2")))
@@ -65,7 +65,7 @@ def find_patches(
         raise FileNotFoundError(_nothing(dataset, root, part, scenes))
     label = kinds[-1] if kinds[-1] == LABELS[dataset] else None
     if label and not any(files[one[-1]] for one in wanted.values()):
-        label = None  # nothing of that kind at all: to be predicted
+        label = None  # no label files at all: data for prediction only
     needed = [kind for kind in kinds[1:] if kind in BANDS or kind == label]
     problems = _lacking(Path(root), patches, needed, files)
     return sorted(patches, key=lambda patch: patch.name), label, problems
@@ -74,7 +74,7 @@ def find_patches(
 def _lacking(
     root: Path, patches: list[SentinelPatch], kinds: Sequence[str], files: Mapping[str, list[str]]
 ) -> list[Problem]:
-    """The files that are not there."""
+    """Problems for missing files."""
     by_folder: dict[str, list[SentinelPatch]] = {}
     for patch in patches:
         by_folder.setdefault(patch.folder, []).append(patch)
@@ -94,7 +94,7 @@ def _lacking(
 
 
 def _scenes(dataset: str, root: Path, part: str, folders: Mapping[str, str] | None) -> list[str]:
-    """Folders of Sentinel-2 images of a part, relative to the root."""
+    """Folders with the Sentinel-2 images of a part, relative to the root."""
     if dataset == "tiff_dir":
         return ["s2"]
     if dataset == "dfc2020":
@@ -115,14 +115,14 @@ def _scenes(dataset: str, root: Path, part: str, folders: Mapping[str, str] | No
 
 
 def read_holdout(path: Path) -> set[str]:
-    """The scenes that are held out, as folders of Sentinel-2 images: ROIs1158_spring/s2_1.
+    """The held-out scenes, as folders of Sentinel-2 images such as ROIs1158_spring/s2_1.
 
     Args:
-        path: text file of lines such as ROIs1158_spring/s1_1.
+        path: text file with lines such as ROIs1158_spring/s1_1.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line that is not of that form.
+        FileNotFoundError: the file does not exist.
+        ValueError: a line does not have that form.
     """
     if not path.is_file():
         raise FileNotFoundError(

@@ -1,7 +1,7 @@
-"""The names of very many patches in many folders, listed once and then kept in a file.
+"""File names of many patches in many folders, listed once and stored in an index file.
 
-A folder is listed again when its modification time changed, which every file that is added, removed
-or renamed does; so a second look costs one question a folder, not one a file.
+A folder is listed again if its modification time has changed, which happens when a file is added,
+removed or renamed. Later calls need one `stat` per folder, not one per file.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from tqdm import tqdm
 from utils import distributed
 from utils.files import atomic_path
 
-VERSION = 1  # of the file
+VERSION = 1  # of the index file
 SUFFIX = ".tif"
-SETTLED_NS = 2 * 10**9  # some file systems tell times to two seconds only
+SETTLED_NS = 2 * 10**9  # some file systems store times with a resolution of two seconds
 
 
 def list_patches(
@@ -30,12 +30,12 @@ def list_patches(
     """Ids (names of *.tif without the extension) in each folder.
 
     Args:
-        root: holds the folders.
-        folders: relative to it.
-        index_dir: what is found is kept here, in a file that belongs to root; None keeps nothing.
+        root: parent of the folders.
+        folders: folders relative to root.
+        index_dir: folder of the index file, see `index_path`; None = no index file.
 
     Returns:
-        {folder: ids, sorted}; a folder that is not there has none.
+        {folder: ids, sorted}; empty for a missing folder.
     """
     kept = _load(index_dir, root)
     times = {folder: _changed(Path(root, folder)) for folder in folders}
@@ -50,13 +50,13 @@ def list_patches(
 
 
 def index_path(index_dir: Path | str, root: Path | str) -> Path:
-    """The file that belongs to a root."""
+    """Path of the index file of a root."""
     digest = hashlib.sha1(str(Path(root).resolve()).encode()).hexdigest()
     return Path(index_dir, f"patches_{digest[:12]}.json")
 
 
 def _changed(folder: Path) -> int | None:
-    """Modification time in nanoseconds, None of a folder that is not there."""
+    """Modification time in nanoseconds; None for a missing folder."""
     try:
         return os.stat(folder).st_mtime_ns
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def _changed(folder: Path) -> int | None:
 
 
 def _list(folder: Path) -> str:
-    """Ids, sorted, one a line: a million short strings would take long to read back."""
+    """Sorted ids, one per line; one long string loads faster than a million short ones."""
     if not folder.is_dir():
         return ""
     names = [name for name in os.listdir(folder) if name.endswith(SUFFIX)]
@@ -72,7 +72,7 @@ def _list(folder: Path) -> str:
 
 
 def _load(index_dir: Path | str | None, root: Path | str) -> dict[str, tuple[int | None, str]]:
-    """What was kept; a file that is no such index counts as none."""
+    """Reads the index file; empty if it is missing or invalid."""
     if index_dir is None:
         return {}
     try:
@@ -90,7 +90,7 @@ def _save(
     kept: dict[str, tuple[int | None, str]],
     before: int,
 ) -> None:
-    """Keeps folders last changed before a time; a younger one might change unnoticed."""
+    """Saves folders last changed before a time; newer ones may still change unnoticed."""
     if index_dir is None:
         return
     folders = {key: value for key, value in kept.items() if value[0] and value[0] < before}

@@ -1,8 +1,8 @@
-"""Patches of Sentinel-1 and Sentinel-2 with a land-cover label, as arrays.
+"""Reads patches of Sentinel-1 and Sentinel-2 with a land-cover label as arrays.
 
-Sentinel-2 comes as 13 bands (digital numbers, 10000 = reflectance 1), Sentinel-1 as VV and VH in
-decibel. Only the bands that a network takes are read, each file is opened once: uncompressed ones
-as bytes, others by rasterio.
+Sentinel-2 has 13 bands (digital numbers, 10000 = reflectance 1), Sentinel-1 has VV and VH in
+decibel. Only the bands of the scheme are read. Uncompressed files are read by `plain_tiff`, others
+by rasterio.
 """
 
 import os
@@ -22,26 +22,26 @@ from utils.rasters.reading import decoding
 from utils.schemes import DFC_CLASSES, S1_BANDS, S2_BANDS
 from utils.structures import IGNORE_INDEX, Scheme
 
-BANDS = {"s2": S2_BANDS, "s1": S1_BANDS}  # of the files, in their order
-S2_MOST = 10000  # digital number that stands for 1.0
-S1_LEAST = -25.0  # decibel that stand for 0.0; 0 dB for 1.0
-SAVANNA = 3  # number of that class, which --no-savanna leaves out
-# DFC2020's class of each of IGBP's 0..17; 0 = none
+BANDS = {"s2": S2_BANDS, "s1": S1_BANDS}  # bands of the files, in file order
+S2_MOST = 10000  # digital number that is scaled to 1.0
+S1_LEAST = -25.0  # decibel that are scaled to 0.0; 0 dB to 1.0
+SAVANNA = 3  # DFC2020 number of the class that --no-savanna leaves out
+# IGBP class 0..17 -> DFC2020 class; 0 = none
 IGBP_TO_DFC = (0, 1, 1, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 6, 8, 9, 10)
-NO_CLASS = 254  # in a table
+NO_CLASS = 254  # in `label_table`: the value stands for no class
 
 
 class SentinelPatch(NamedTuple):
-    """Where a patch is: its Sentinel-2 image, by which the other files are found."""
+    """Folder and name of the Sentinel-2 image of a patch; `mate` derives the other files."""
 
     folder: str  # relative to the root, such as ROIs1158_spring/s2_1
-    name: str  # id: the file's name without extension
+    name: str  # id: file name without extension
 
 
 def mate(patch: SentinelPatch, kind: str) -> tuple[str, str]:
     """Folder and name of the file of another kind: s1, s2, lc or dfc.
 
-    The last folder begins with `s2`, the name has `_s2_` in it; nothing else is touched.
+    Replaces the prefix `s2` of the last folder and `_s2_` in the name.
     """
     parent, slash, last = patch.folder.rpartition("/")
     folder = parent + slash + kind + last.removeprefix("s2")
@@ -49,24 +49,24 @@ def mate(patch: SentinelPatch, kind: str) -> tuple[str, str]:
 
 
 def mate_name(name: str, kind: str) -> str:
-    """Name of the file of another kind, without extension."""
+    """File name of another kind (s1, s2, lc or dfc), without extension."""
     return name.replace("_s2_", f"_{kind}_")
 
 
 class SentinelReader:
-    """Reads patches as networks take them. See `datasets.land_cover.Reader`.
+    """Reads patches of Sentinel data. See `datasets.land_cover.Reader`.
 
-    Images are (C, H, W) float32 in 0..1: Sentinel-2 clipped to 0..10000 and divided by that, then
-    Sentinel-1 with NaN as 0 dB, clipped to -25..0 dB.
+    Images are (C, H, W) float32 in 0..1: first Sentinel-2, clipped to 0..10000 and divided by
+    10000, then Sentinel-1, clipped to -25..0 dB (NaN = 0 dB) and scaled.
 
     Args:
-        root: holds the folders of the patches.
-        patches: in this order.
-        scheme: its bands are read; 10 classes, or 9 without savanna.
-        label: kind of the labels, "lc" (IGBP, of SEN12MS) or "dfc"; None = there are none.
+        root: parent of the folders of the patches.
+        patches: patches in order.
+        scheme: bands to read; 10 classes, or 9 without savanna.
+        label: kind of the labels, "lc" (IGBP, SEN12MS) or "dfc"; None = no labels.
 
     Raises:
-        ValueError: bands or classes that this data does not have.
+        ValueError: unknown bands, or another number of classes.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class SentinelReader:
         self.names, self.labelled = [patch.name for patch in patches], label is not None
         self.bands = chosen_bands(scheme)
         self.num_classes, self._first = scheme.num_classes, None
-        label_table(label or "dfc", self.num_classes)  # refuses other classes at once
+        label_table(label or "dfc", self.num_classes)  # checks the number of classes
 
     def path(self, index: int, kind: str) -> Path:
-        """The file of a kind: s1, s2, lc or dfc."""
+        """Path of the file of a kind: s1, s2, lc or dfc."""
         folder, name = mate(self.patches[index], kind)
         return self.root / folder / f"{name}.tif"
 
@@ -97,7 +97,7 @@ class SentinelReader:
         """See Reader.
 
         Raises:
-            LabelError, OSError, ValueError: a file is not what it should be.
+            LabelError, OSError, ValueError: a file is unreadable or has bad values, bands or size.
         """
         files = {kind: self.path(index, kind) for kind in self.bands}
         images = [read_bands(path, kind, self.bands[kind]) for kind, path in files.items()]
@@ -111,7 +111,7 @@ class SentinelReader:
         return images[0] if len(images) == 1 else np.concatenate(images), classes
 
     def kind(self, index: int) -> tuple[tuple, tuple]:
-        """See Reader; taken to be that of the first."""
+        """See Reader; assumes the size of the first patch."""
         if self._first is None:
             self._first = self.stored_size(0)
         height, width = self._first
@@ -124,7 +124,7 @@ class SentinelReader:
             return file.shape
 
     def sizes(self) -> list[tuple[Size, Size]] | None:
-        """See Reader; labelled patches are all alike (256 x 256 as published)."""
+        """See Reader; labelled patches have equal sizes (256 x 256 as published)."""
         if self.labelled:
             return None
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -132,10 +132,10 @@ class SentinelReader:
 
 
 def chosen_bands(scheme: Scheme) -> dict[str, list[int]]:
-    """Which bands of which file are read, numbered from 1, in the scheme's order.
+    """Bands to read of every kind of file, numbered from 1, in the order of the scheme.
 
     Raises:
-        ValueError: no bands, an unknown one, or Sentinel-1 before Sentinel-2.
+        ValueError: no bands, an unknown band, or Sentinel-1 before Sentinel-2.
     """
     found = {
         kind: [names.index(band) + 1 for band in scheme.bands if band in names]
@@ -151,18 +151,18 @@ def chosen_bands(scheme: Scheme) -> dict[str, list[int]]:
 
 
 def read_bands(path: Path, kind: str, numbers: Sequence[int]) -> np.ndarray:
-    """Some bands of an image, scaled.
+    """Reads and scales bands of an image.
 
     Args:
         path: a GeoTIFF.
         kind: "s2" or "s1".
-        numbers: of the bands, from 1.
+        numbers: band numbers, from 1.
 
     Returns:
         (C, H, W) float32 in 0..1.
 
     Raises:
-        ValueError: not as many bands as the kind has.
+        ValueError: wrong number of bands, or floating-point Sentinel-2 values.
         OSError: the file cannot be decoded.
     """
     stored = _read(path, numbers, kind)
@@ -175,7 +175,7 @@ def read_bands(path: Path, kind: str, numbers: Sequence[int]) -> np.ndarray:
 
 
 def _read(path: Path, numbers: Sequence[int], kind: str | None = None) -> np.ndarray:
-    """Bands (C, H, W) of a file as they are stored; `kind` says how many it must have."""
+    """Reads bands (C, H, W) as stored; checks the number of bands if `kind` is given."""
     plain = read_plain(path)
     if plain is not None:
         if kind is not None:
@@ -192,7 +192,7 @@ def _read(path: Path, numbers: Sequence[int], kind: str | None = None) -> np.nda
 
 
 def refuse_bands(path: Path, kind: str, count: int) -> None:
-    """Raises ValueError if a file has not the bands of its kind."""
+    """Raises ValueError if a file does not have the number of bands of its kind."""
     needed = len(BANDS[kind])
     if count != needed:
         raise ValueError(
@@ -202,21 +202,21 @@ def refuse_bands(path: Path, kind: str, count: int) -> None:
 
 
 def scale_s2(stored: np.ndarray) -> np.ndarray:
-    """Digital numbers -> float32 in 0..1."""
+    """Scales digital numbers to float32 in 0..1."""
     scaled = np.clip(stored, 0, S2_MOST).astype(np.float32)
     scaled /= np.float32(S2_MOST)
     return scaled
 
 
 def scale_s1(decibel: np.ndarray) -> np.ndarray:
-    """Decibel -> float32 in 0..1; what is not a number counts as 0 dB, which becomes 1."""
+    """Scales decibel to float32 in 0..1; NaN counts as 0 dB, which becomes 1."""
     decibel = decibel.astype(np.float32)
     decibel[np.isnan(decibel)] = 0
     return np.clip(decibel, S1_LEAST, 0) / np.float32(-S1_LEAST) + np.float32(1)
 
 
 def read_dfc_classes(path: Path, label: str, num_classes: int) -> np.ndarray:
-    """A label file -> (H, W) uint8 in 0..K-1 or IGNORE_INDEX.
+    """Reads a label file as (H, W) uint8 in 0..K-1 or IGNORE_INDEX.
 
     Args:
         path: a GeoTIFF; its first band is read.
@@ -224,7 +224,7 @@ def read_dfc_classes(path: Path, label: str, num_classes: int) -> np.ndarray:
         num_classes: 10, or 9 without savanna.
 
     Raises:
-        LabelError: a value that is no class.
+        LabelError: a value without a class.
         OSError: the file cannot be decoded.
     """
     stored = _read(path, [1])[0]
@@ -240,7 +240,7 @@ def read_dfc_classes(path: Path, label: str, num_classes: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def label_table(label: str, num_classes: int) -> np.ndarray:
-    """(256,) uint8: class 0..K-1 or IGNORE_INDEX of each stored value, NO_CLASS of the rest.
+    """(256,) uint8 look-up table: stored value -> class 0..K-1, IGNORE_INDEX or NO_CLASS.
 
     Args:
         label: "lc" (IGBP 0..17) or "dfc" (0 = none, 1..10).
@@ -262,10 +262,10 @@ def label_table(label: str, num_classes: int) -> np.ndarray:
 
 
 def to_dfc_labels(pred: np.ndarray, num_classes: int) -> np.ndarray:
-    """Predicted classes 0..K-1 -> DFC2020's numbers 1..10, as its label files have them.
+    """Converts predicted classes 0..K-1 to DFC2020 numbers 1..10.
 
     Args:
-        pred: integers in 0..K-1, or IGNORE_INDEX, which stays.
+        pred: integers in 0..K-1, or IGNORE_INDEX, which is kept.
         num_classes: 10, or 9 without savanna, whose number 3 is then left out.
 
     Returns:
@@ -277,11 +277,11 @@ def to_dfc_labels(pred: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def open_tiff(path: Path | str) -> Any:
-    """Opens a GeoTIFF with rasterio, without a look at the hundreds of files beside it.
+    """Opens a GeoTIFF with rasterio, without listing the folder for sidecar files.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: no GeoTIFF, or cut off at its head.
+        FileNotFoundError: the file does not exist.
+        OSError: not a GeoTIFF, or a truncated header.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no {path}; check --data-root")
