@@ -1,1 +1,1 @@
-"""Programs that measure; nothing imports them."""
+"""Benchmark programs; no other package imports them."""

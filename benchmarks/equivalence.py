@@ -1,12 +1,12 @@
-"""Whether the fast path learns what the plain one does: Scores of both after the same training.
+"""Compares the validation Scores of train.py and of a plain training loop.
 
-`python -m benchmarks.equivalence --data-root DIR` trains one network per seed by train.py with its
-defaults, and by the plain loop (float32, nothing of ours but the tiles and the metric), prints the
-validation Scores with mean and standard deviation, and writes JSON. All see the same tiles in the
-same order and start from the same weights.
+`python -m benchmarks.equivalence --data-root DIR` trains one network per seed with train.py and its
+defaults, and with the plain loop (float32; it shares only tiles and metric with this project). It
+prints the validation Scores with mean and standard deviation, and writes JSON. All runs use the
+same tiles in the same order and the same initial weights.
 
-The plain loop runs twice: with the encoder seeing each date by itself, as published, and (together)
-both dates as one batch, as ours does, whose batch norms so have the statistics of both dates.
+The plain loop runs twice: with one encoder pass per date, as published, and (together) with both
+dates in one batch, as in train.py, so that batch norms have the statistics of both dates.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def train_py(args: argparse.Namespace, seed: int) -> float:
 
 
 def plain_loop(args: argparse.Namespace, seed: int, together: bool = False) -> float:
-    """The same of the plain loop; `together`: with both dates in one batch."""
+    """The validation Score of the plain loop; `together`: both dates in one encoder batch."""
     build = partial(build_second, args.data_root, split="every10th")
     tiles = build("train", augment=Augment(crop_size=args.crop_size), seed=seed)
     batches = train_loader(tiles, args.batch_size, seed=seed)

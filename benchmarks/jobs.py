@@ -1,6 +1,6 @@
-"""What is measured: each job done as published and as this program does it.
+"""The benchmark jobs, each in two versions (sides): the published algorithm and this project.
 
-A side of a job is built once, in a process of its own, and then run again and again.
+A side of a job is built once, in a process of its own, and then run repeatedly.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from utils.structures import IGNORE_INDEX, Sample, to_device
 
 TEACHERS = 3
 VIEWS = len(TTA_VIEWS["flip_rot"])
-BACKWARD = 2  # passes over the convolutions, besides the forward one
+BACKWARD = 2  # cost of the backward pass, in forward passes over the convolutions
 METRIC_PAIRS = 16
 
 Run = Callable[[], object]
@@ -52,24 +52,24 @@ class Job(NamedTuple):
 
     plain: Build
     ours: Build
-    pairs: Callable[[argparse.Namespace], int]  # that one run deals with
-    work: Callable[[argparse.Namespace], Work]  # of one run, at the least
-    inputs: Callable[[argparse.Namespace], None] | None = None  # writes what both sides read
+    pairs: Callable[[argparse.Namespace], int]  # processed by one run
+    work: Callable[[argparse.Namespace], Work]  # minimum work of one run
+    inputs: Callable[[argparse.Namespace], None] | None = None  # writes input files of both sides
     is_program: bool = False  # slow, start-up included; run fewer times
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
-    """Where it runs."""
+    """The device of the job."""
     return pick_device(args.device)
 
 
 def recipe_of(args: argparse.Namespace) -> dict:
-    """The measured network's."""
+    """The recipe of the measured network."""
     return make_recipe(SECOND, model=args.model, backbone=args.backbone, lightweight=True)
 
 
 def fresh_network(args: argparse.Namespace, seed: int = 0) -> nn.Module:
-    """The same weights at every call."""
+    """A network with random weights, the same at every call."""
     torch.manual_seed(seed)
     return network_of(recipe_of(args)).to(device_of(args))
 
@@ -96,7 +96,7 @@ def make_loading_inputs(args: argparse.Namespace) -> None:
 
 
 def checkpoints(args: argparse.Namespace, count: int) -> list[Path]:
-    """Some of them."""
+    """Paths of the first `count` checkpoints."""
     return [Path(args.root, f"network{seed}.pth") for seed in range(count)]
 
 
@@ -116,7 +116,7 @@ def random_batch(args: argparse.Namespace) -> Sample:
 
 
 def prediction_work(args: argparse.Namespace) -> Work:
-    """Of one batch in one view."""
+    """Minimum work of one batch in one view."""
     device, amp = device_of(args), pick_amp(args.amp, device_of(args))
     images = Normalise.of(SECOND).to(device)(random_batch(args).images)
     return forward_work(fresh_network(args).eval(), images, 4 if amp is None else 2)
@@ -245,7 +245,7 @@ def our_test(args: argparse.Namespace) -> Run:
 
 
 def take(batches: Iterator, count: int) -> Run:
-    """Draws so many batches."""
+    """A job that draws `count` batches."""
 
     def run() -> None:
         for _ in range(count):
@@ -255,7 +255,7 @@ def take(batches: Iterator, count: int) -> Run:
 
 
 def plain_loading(args: argparse.Namespace) -> Run:
-    """Batches of training, decoded each time."""
+    """Training batches, decoded each time."""
     tiles = plain.PlainPairs(Path(args.root, "load", "train"), labelled=True, augmented=True)
     workers = {"num_workers": args.num_workers, "persistent_workers": args.num_workers > 0}
     batches = DataLoader(tiles, args.batch_size, shuffle=True, drop_last=True, **workers)
@@ -263,7 +263,7 @@ def plain_loading(args: argparse.Namespace) -> Run:
 
 
 def our_loading(args: argparse.Namespace) -> Run:
-    """Batches of training with --cache ram, whose first epoch is over."""
+    """Training batches with --cache ram, after the first epoch."""
     tiles = SecondDataset(Path(args.root, "load"), cache="ram", augment=Augment())
     batches = train_loader(tiles, args.batch_size, num_workers=args.num_workers)
     for _ in batches:
@@ -272,13 +272,13 @@ def our_loading(args: argparse.Namespace) -> Run:
 
 
 def endless(batches: DataLoader) -> Iterator:
-    """Epoch after epoch."""
+    """Batches of epoch after epoch, without end."""
     while True:
         yield from batches
 
 
 def loading_work(args: argparse.Namespace) -> Work:
-    """Two images and two labels of a byte a pixel, and a change map: read once, written once."""
+    """Minimum work of loading: images, labels and change mask, each read and written once."""
     return Work(nbytes=2 * (2 * 3 + 2 + 1) * args.size**2 * args.load_pairs)
 
 

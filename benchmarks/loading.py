@@ -1,10 +1,10 @@
 """How fast the data pipeline feeds training: pairs per second from files, memory and a cache file.
 
 `python -m benchmarks.loading` makes pairs in SECOND layout (a few generated scenes under many
-names), runs epochs of the loader that train.py has, with no network behind it, once for each
-choice of --cache, prints a table and writes JSON. Memory is what all processes of the loader hold
-together, shared pages counted once; pages of a cache file that the system can drop are in it. The
-bound is how many pairs as many threads as there are workers copy from memory to memory.
+names), runs epochs of train.py's loader without a network, once for each choice of --cache, prints
+a table and writes JSON. Memory is the sum over all processes of the loader, with shared pages
+counted once; it includes pages of a cache file that the system can drop. The bound is the rate at
+which as many threads as workers copy pairs from memory to memory.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from utils.files import write_json
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("files", "ram", "disk", "disk, again")
 FOLDERS = ("im1", "im2", "label1", "label2")
-PIXEL_BYTES = 9  # of a pair: two images of three bands, two maps of classes, one of change
-BLOCK = 64 * 2**20  # bytes, more than the caches of a processor hold
-COPIES = 20  # of such a block by each thread
-SCENES = 8  # that are drawn; the other pairs are copies
+PIXEL_BYTES = 9  # per pixel of a pair: two images of three bands, two class maps, one change map
+BLOCK = 64 * 2**20  # bytes, larger than the processor's caches
+COPIES = 20  # copies of a block by each thread
+SCENES = 8  # generated; the other pairs are copies
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -82,7 +82,7 @@ def make_pairs(root: Path, pairs: int, size: int) -> None:
 
 
 def in_a_process(args: argparse.Namespace, folder: str, kind: str) -> dict[str, float]:
-    """One row, measured by a process of its own."""
+    """One row of the table, measured in a new process."""
     words = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in (
         "pairs", "size", "batch_size", "epochs", "num_workers")]  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.loading", *words, "--kind", kind, "--root", folder]
@@ -97,7 +97,7 @@ def in_a_process(args: argparse.Namespace, folder: str, kind: str) -> dict[str, 
 
 
 def copied_bytes_per_s(threads: int) -> float:
-    """What so many threads together copy from memory to memory."""
+    """Bytes per second that `threads` threads together copy from memory to memory."""
     blocks = [np.ones((2, BLOCK), np.uint8) for _ in range(threads)]
 
     def copy(pair: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""What the machine can do at best: how fast it multiplies matrices and copies memory."""
+"""The machine's peak rates of matrix multiplication and of memory copies."""
 
 import os
 import platform
@@ -12,30 +12,30 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from utils.precision import pick_amp
 
-SECONDS = 1.0  # that each rate is measured for
+SECONDS = 1.0  # duration of each measurement
 MATRIX = {"cpu": 2048, "cuda": 8192}  # side
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}
 
 
 class Work(NamedTuple):
-    """What a job cannot do without."""
+    """The minimum work of a job: arithmetic and memory traffic."""
 
     flops: float = 0.0
     nbytes: float = 0.0  # read and written
 
     def times(self, count: float) -> "Work":
-        """So many of it."""
+        """The work multiplied by `count`."""
         return Work(self.flops * count, self.nbytes * count)
 
 
 class Rates(NamedTuple):
-    """What a device reaches at best, measured."""
+    """Measured peak rates of a device."""
 
     flops_per_s: float  # of a large matrix product
     bytes_per_s: float  # read and written by a large copy
 
     def seconds(self, work: Work) -> float:
-        """The least time for some work: nothing but its arithmetic, or nothing but its memory."""
+        """Lower bound of the time: the larger of arithmetic time and memory time."""
         return max(work.flops / self.flops_per_s, work.nbytes / self.bytes_per_s)
 
 
@@ -66,13 +66,13 @@ def best_s(job: Callable[[], object], device: torch.device) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all it was asked."""
+    """Waits until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def forward_work(network: nn.Module, images: Tensor, itemsize: int) -> Work:
-    """What a prediction needs: its convolutions, each of which reads and writes its maps once.
+    """Minimum work of a prediction: its convolutions, each reading and writing its maps once.
 
     Args:
         network: on the device of the images.
@@ -95,7 +95,7 @@ def forward_work(network: nn.Module, images: Tensor, itemsize: int) -> Work:
 
 
 def machine(device: torch.device = torch.device("cpu")) -> dict[str, str | int]:  # noqa: B008
-    """What the numbers depend on."""
+    """Description of the machine and the software versions."""
     return {
         "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

@@ -1,12 +1,12 @@
-"""What a tile costs by how many there are: time and memory of test.py and label.py, whole programs.
+"""Time and memory per tile of test.py and label.py, by the number of tiles (whole programs).
 
 `python -m benchmarks.many_tiles` makes tiles in SECOND layout (a few generated pairs, linked under
 many names) and a small network of random weights, and runs both scripts over each number of tiles;
 `label, done` is label.py called again when all is labelled. It prints a table and writes JSON.
-The first run, over one tile, is start-up. Milliseconds a tile are what a run took longer than the
-one before it, divided by how many tiles more it had. Runs over few tiles are repeated, and the
-fastest counts. CPU time counts all processes and threads of a run, and so does memory, shared
-pages once.
+The first run, over one tile, measures the start-up. Milliseconds per tile are the additional time
+of a run over the run before it, divided by the additional tiles. Runs with few tiles are repeated,
+and the fastest counts. CPU time and memory are sums over all processes of a run, with shared pages
+counted once.
 """
 
 import argparse
@@ -30,8 +30,8 @@ from utils.schemes import SECOND
 from utils.state_files import save_checkpoint
 
 FOLDERS = ("im1", "im2", "label1", "label2")
-PAIRS = 8  # that are drawn; the other tiles are links to them
-FEW = 1000  # tiles; runs over fewer are repeated
+PAIRS = 8  # generated; the other tiles are links to them
+FEW = 1000  # tiles; runs with fewer are repeated
 KINDS = ("test", "label", "label, done")
 COSTS = {"seconds": "ms_per_tile", "cpu_seconds": "cpu_ms_per_tile"}
 
@@ -105,7 +105,7 @@ def make_tiles(drawn: Path, root: Path, count: int) -> None:
 def measure(
     args: argparse.Namespace, folder: Path, checkpoint: Path, count: int
 ) -> dict[str, dict[str, float]]:
-    """Each script over `count` tiles, of all repetitions the fastest."""
+    """The fastest repetition of each script over `count` tiles."""
     root, found = folder / f"{count}", {kind: [] for kind in KINDS}
     make_tiles(folder / "drawn" / "train", root, count)
     both = ["--data-root", root, "--checkpoints", checkpoint, "--num-workers", args.num_workers]
@@ -141,13 +141,13 @@ def run_script(*words: object) -> dict[str, float]:
 
 
 def cpu_seconds() -> float:
-    """What the processes started from here, and theirs, have used until they ended."""
+    """CPU seconds of all child processes that have ended, including their children."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def add_costs(rows: dict[int, dict[str, dict[str, float]]]) -> None:
-    """Adds to every row but the first what each tile took that it has more than the row before."""
+    """Adds to every row but the first the cost per additional tile, relative to the row before."""
     for few, many in pairwise(sorted(rows)):
         for kind in KINDS:
             before, row = rows[few][kind], rows[many][kind]

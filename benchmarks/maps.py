@@ -1,10 +1,10 @@
-"""What a map costs by its size: seconds per megapixel, memory, and what is not the networks'.
+"""Time and memory of predict.py by the size of the map, with and without the networks' time.
 
 `python -m benchmarks.maps` makes pairs of tiled GeoTIFFs and a network of random weights, runs
-predict.py over each pair, prints a table and writes JSON. Seconds are those of predict.json, the
-start of the program left out; memory is what all its processes hold, shared pages counted once.
-Polygons are measured apart, on drawn maps of round changes (random networks see noise, which is all
-corners).
+predict.py on each pair, prints a table and writes JSON. Seconds are those of predict.json, without
+the start of the program; memory is the sum over all processes, with shared pages counted once.
+Polygons are measured separately, on generated maps of round changes (random networks predict noise,
+whose polygons have far too many corners).
 """
 
 import argparse

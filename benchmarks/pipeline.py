@@ -112,13 +112,13 @@ def script(name: str, *words: str) -> None:
 
 
 def read_scores(folder: Path, checkpoint: Path) -> dict[str, float | None]:
-    """Test metrics of a stage, and the validation score it was chosen by."""
+    """Test metrics of a stage, and the validation score of its checkpoint."""
     metrics = json.loads((folder / "metrics" / "test.json").read_text())
     return {"val": read_file(checkpoint)["score"], **{key: metrics[key] for key in SHOWN}}
 
 
 def table(rows: dict[str, dict]) -> str:
-    """Stages under each other, per cent, and the teachers' mean."""
+    """The table as text, in per cent: a row for each stage, and the mean of the teachers."""
     teachers = [row for stage, row in rows.items() if stage.startswith("teacher")]
     student = next(stage for stage in rows if stage.startswith("student"))
     mean = {key: mean_of([row[key] for row in teachers]) for key in ("val", *SHOWN)}
@@ -135,7 +135,7 @@ def table(rows: dict[str, dict]) -> str:
 
 
 def mean_of(values: list[float | None]) -> float | None:
-    """The mean; undefined if one of the values is."""
+    """The mean; None if a value is None."""
     return None if None in values else sum(values) / len(values)
 
 

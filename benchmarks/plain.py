@@ -1,9 +1,9 @@
-"""A plain reading of the published algorithm, to measure ours against.
+"""A plain implementation of the published algorithm, as a baseline for speed.
 
-Speed only: it takes our network apart, so both sides share weights and tiles. (That ours computes
-what was published is tested against tests/helpers/plain_reference.py.) float32, one encoder pass
+It uses the modules of this project's network, so both sides share weights and tiles. (Equality
+with the publication is tested against tests/helpers/plain_reference.py.) float32, one encoder pass
 per date, views one after the other, unfused Adam, the loss on full-size probabilities, tiles
-decoded anew each time, masks written between batches.
+decoded each time, masks written between batches.
 """
 
 import random
@@ -26,9 +26,9 @@ CLASS_WEIGHTS = torch.tensor((2.0, 1.0, 2.0, 2.0, 1.0, 1.0))
 
 
 class PlainNetwork(nn.Module):
-    """Two images in; class logits of each and P(changed) out.
+    """Two images -> class logits of each, and P(changed).
 
-    `together`: the encoder sees both dates as one batch, not one date after the other.
+    `together`: the encoder processes both dates as one batch, not one after the other.
     """
 
     def __init__(self, network: SiameseNetwork, together: bool = False):
@@ -110,13 +110,13 @@ def training_step(
 
 
 class PlainPairs(Dataset):
-    """Tiles of a folder: normalised images, and labels where wanted, as one worker makes them.
+    """Tiles of a folder: normalised images, and optionally labels.
 
     Args:
         folder: with im1, im2, and label1, label2.
-        labelled: whether to read those.
-        augmented: turned or mirrored at random.
-        training: without every tenth tile, which validates.
+        labelled: read label1 and label2.
+        augmented: rotate or mirror at random.
+        training: leave out every tenth tile, which is for validation.
     """
 
     TURNS = (

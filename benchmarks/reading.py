@@ -1,9 +1,9 @@
-"""How fast one worker reads Sentinel patches from files, and how fast very many files are listed.
+"""Speed of one worker that reads Sentinel patches from files, and of listing very many files.
 
-`python -m benchmarks.reading` writes patches as SEN12MS has them, and compressed ones, to a
-temporary folder, reads each as the published program does and as ours, prints a table and writes
-JSON. The ratio is of medians. Files are in the page cache but with --cold, which takes them out of
-it every time.
+`python -m benchmarks.reading` writes patches as in SEN12MS, and compressed ones, to a temporary
+folder, reads each as the published program does and as this project does, prints a table and
+writes JSON. Ratios are those of medians. Files are in the page cache; --cold removes them before
+each read.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from utils.files import write_json
 from utils.schemes import dfc_scheme
 
 FILES = {  # how the files are stored: options of rasterio
-    "strips": {},  # as SEN12MS is
+    "strips": {},  # as in SEN12MS
     "deflate": {"compress": "deflate"},
     "deflate, bands apart": {"compress": "deflate", "interleave": "band"},
     "deflate, tiles": {"compress": "deflate", "tiled": True, "blockxsize": 128, "blockysize": 128},
@@ -38,9 +38,9 @@ GROUPS = {  # bands that are read: Sentinel-1, then those of 10, 20 and 60 m
     "all": (True, True, True, True),
     "s1": (True, False, False, False),
 }
-WARM_UP = 1  # turns that are not counted
+WARM_UP = 1  # uncounted turns
 SCENE = "ROIs1158_spring"
-FOLDERS = 750  # as SEN12MS has
+FOLDERS = 750  # as in SEN12MS
 LONG_AGO_NS = 10**18  # the index does not keep folders that have just changed
 
 
@@ -88,7 +88,7 @@ def measure(args: argparse.Namespace, root: Path, stored: str) -> list[dict]:
 
 
 def write_patches(root: Path, count: int, side: int, options: dict) -> None:
-    """Writes patches of SEN12MS: smooth fields under noise, in the place of those that are there.
+    """Writes patches in SEN12MS layout (smooth fields with noise); replaces existing ones.
 
     Args:
         root: of the layout.
@@ -149,7 +149,7 @@ def compare(args: argparse.Namespace, dataset: LandCoverDataset) -> dict[str, fl
 def take_turns(
     sides: dict[str, Callable], dataset: LandCoverDataset, cold: bool
 ) -> dict[str, float]:
-    """Seconds that each side takes for all patches: each patch by every side before the next."""
+    """Seconds of each side for all patches; every patch is read by all sides before the next."""
     seconds = dict.fromkeys(sides, 0.0)
     for i, name in enumerate(dataset.names):
         patch = dataset.patch_of(name)
@@ -163,7 +163,7 @@ def take_turns(
 
 
 def forget(paths: Sequence[Path]) -> None:
-    """Takes files out of the page cache."""
+    """Removes files from the page cache."""
     for path in paths:
         with open(path, "rb") as file:
             os.fsync(file.fileno())  # pages that are not yet on the disk would stay
@@ -174,9 +174,9 @@ def plain_item(dataset: LandCoverDataset, index: int, every: bool) -> tuple[np.n
     """Image (C, H, W) float32 and classes (H, W) int64 of a patch, read as published.
 
     Args:
-        dataset: says which files, and which bands of them.
+        dataset: defines the files and their bands.
         index: of the patch.
-        every: read all bands and then choose, else have rasterio read the chosen ones.
+        every: read all bands and then select; otherwise rasterio reads only the selected bands.
     """
     patch, images = dataset.patch_of(dataset.names[index]), []
     for path, (kind, numbers) in zip(
@@ -197,7 +197,7 @@ def plain_item(dataset: LandCoverDataset, index: int, every: bool) -> tuple[np.n
 
 
 def refuse_differences(dataset: LandCoverDataset) -> None:
-    """Raises ValueError unless both sides give the same."""
+    """Raises ValueError unless both sides return the same values."""
     for i in range(len(dataset)):
         ours = dataset[i]
         for every in (True, False):

@@ -1,9 +1,9 @@
-"""What a scene costs by its size: seconds per megapixel and memory of `test.py`, whole program.
+"""Seconds per megapixel and memory of test.py by the size of the scene (whole program).
 
-`python -m benchmarks.scenes` makes 8-band composites of two sides, as many of the smaller as have
-about a tenth of the larger one's area, and a network of random weights; it prints a table and
-writes JSON. Start-up (a run on one window) is taken off the time. Memory is what all processes of
-the run hold together, shared pages counted once.
+`python -m benchmarks.scenes` makes 8-band composites of two sizes (the smaller ones together have
+about a tenth of the larger one's area) and a network of random weights; it prints a table and
+writes JSON. The start-up time (a run on one window) is subtracted. Memory is the sum over all
+processes of the run, with shared pages counted once.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def composites(root: Path) -> Path:
-    """Where the rucode layout has its images."""
+    """The folder of images in the rucode layout."""
     return root / "Images_composit" / "Images_composit" / "8_ch"
 
 
@@ -105,7 +105,7 @@ def measure(args: argparse.Namespace, root: Path, checkpoint: Path) -> dict[str,
 
 
 class PeakMemory:
-    """The most that a process and its children held together, looked at four times a second."""
+    """Peak memory of a process and its children together, sampled four times a second."""
 
     def __init__(self, pid: int):
         self.pid, self.peak_kib = pid, 0
@@ -137,7 +137,7 @@ def children(pid: int) -> list[int]:
 
 
 def proportional_kib(pid: int) -> int:
-    """Resident KiB, pages shared by several processes divided among them; 0 once it has ended."""
+    """Proportional set size (PSS) of a process in KiB; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

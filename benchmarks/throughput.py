@@ -1,9 +1,9 @@
-"""Our speed and memory against a plain reading of the published algorithm, in one run.
+"""Compares speed and memory with a plain implementation of the published algorithm.
 
 `python -m benchmarks.throughput` prints a table and writes JSON. Both sides have the same weights
-and tiles, run in processes of their own and take turns; the ratio is of their medians. The bound is
-what the machine could do at best (see benchmarks.machine). Memory is the peak of the side's own
-process above what it holds once everything is built, kept tiles for one; on a GPU all of the GPU's.
+and tiles, and run alternately in separate processes; ratios are those of medians. The bound follows
+from the machine's peak rates (see benchmarks.machine). Memory is the peak of a side's process minus
+its memory after set-up (which includes cached tiles); on a GPU, all GPU memory.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from utils.precision import pick_amp
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("plain", "ours")
-WARM_UP = 2  # runs of each side that are not counted
-PROGRAM_REPEATS = 2  # of whole programs, at most, without a warm-up
-PROGRAM_SECONDS = 300  # of both sides, after which none is run again
+WARM_UP = 2  # uncounted runs of each side
+PROGRAM_REPEATS = 2  # maximum number of runs of whole programs, without warm-up
+PROGRAM_SECONDS = 300  # of both sides together, after which programs are not repeated
 QUICK = {"backbone": "hrnet_w18_v1", "size": 64, "repeats": 1, "pairs": 2, "load_pairs": 16}
-# options that the sides are given
+# options passed to the processes of the sides
 FORWARDED = ("model", "backbone", "size", "batch_size", "pairs", "load_pairs")
 FORWARDED += ("amp", "device", "num_workers", "root")
 FLAGS = ("compile", "grad-checkpointing")
@@ -89,7 +89,7 @@ def flags(args: argparse.Namespace) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measures everything, or (started by itself) does what one side is told to."""
+    """Measures everything; in a process started by `Side`, serves one side."""
     args = parse_args(argv)
     if args.side:
         serve(args)
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 class Side:
-    """A process that runs one job of one side whenever it is told to."""
+    """A process that runs one job of one side on request."""
 
     def __init__(self, args: argparse.Namespace, job: str, side: str):
         words = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in FORWARDED]
@@ -145,12 +145,12 @@ class Side:
         return self.answer()
 
     def start(self) -> None:
-        """Has the process run the job, or the first time build it."""
+        """Requests a run of the job; the first request builds it."""
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
 
     def answer(self) -> dict[str, float]:
-        """What it says when it is done."""
+        """Waits for the answer of the process."""
         answer = self.process.stdout.readline()
         if not answer:
             raise ValueError("a measuring process ended early; its message is above")
@@ -163,7 +163,7 @@ class Side:
 
 
 def compare(args: argparse.Namespace, job: str, rates: Rates) -> dict[str, float]:
-    """Both sides in turns, each in a process of its own.
+    """Runs both sides alternately, each in a process of its own.
 
     Returns:
         Medians in seconds and pairs per second, and the bound's; ratios (> 1: ours is faster);
@@ -207,11 +207,11 @@ def serve(args: argparse.Namespace) -> None:
     device = device_of(args)
     torch.backends.cudnn.benchmark = True  # as published
     if args.side == "ours":
-        with distributed.session(args.device):  # which sets up what the scripts have set up
+        with distributed.session(args.device):  # the same set-up as in the scripts
             pass
     sys.stdin.readline()
     job = getattr(JOBS[args.job], args.side)(args)
-    # of a GPU all counts: graphs are recorded while building
+    # on a GPU, count all memory: graphs are recorded while building
     base = 0 if device.type == "cuda" else peak_bytes(device)
     print(json.dumps({"seconds": 0.0, "peak_bytes": base}), flush=True)
     for _ in sys.stdin:
@@ -223,9 +223,9 @@ def serve(args: argparse.Namespace) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most that the GPU held for this process, or on a CPU that this process held.
+    """Peak memory of this process, on the GPU or on a CPU.
 
-    Not getrusage: its peak includes that of the process which started this one.
+    getrusage is not used, because its peak includes that of the parent process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)

@@ -1,4 +1,4 @@
-"""Joins what is predicted in overlapping windows into one map, a few rows of it in memory."""
+"""Blends predictions of overlapping windows into one map, with only a few rows in memory."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from utils.rasters.windows import Window, grid, starts
 
-FAINT = 1e-5  # weight where another window sees more; counts only where there is no other
+FAINT = 1e-5  # weight of a window's outer edge; negligible unless no other window covers it
 
 
 class Piece(NamedTuple):
@@ -27,10 +27,10 @@ class Strip(NamedTuple):
 
 
 def ramp(side: int, overlap_px: int) -> Tensor:
-    """(side,) weights above 0 of a window along one axis; neighbours' add up to 1.
+    """(side,) positive weights of a window along one axis; those of two neighbours sum to 1.
 
-    From the edge inwards next to nothing for a quarter of the overlap, where a network lacks
-    context, then linearly up to 1 for half of it.
+    From the edge inwards, the weight is `FAINT` for a quarter of the overlap, where the network
+    lacks context. It then rises linearly to 1 over half of the overlap.
     """
     weights = torch.ones(side)
     if overlap_px:
@@ -43,19 +43,19 @@ def ramp(side: int, overlap_px: int) -> Tensor:
 
 
 class Blender:
-    """Takes the windows of a map and gives a finished rectangle for every one of them.
+    """Blends the windows of a map; returns one finished rectangle for each window.
 
-    A pixel is the mean of the windows that hold it, weighted by `ramp` in both directions; without
-    overlap it is exactly the one window's value. Windows come in the order of `grid`, from the
-    first of any of its rows; the rows that this one shares with the row above are right only if
-    that row came before. Memory: overlap x width.
+    A pixel is the mean of the windows that cover it, weighted by `ramp` in both directions; without
+    overlap it is exactly the value of its window. Windows must come in the order of `grid`. They
+    may begin with any row of windows, but then the overlap with the row above is not blended.
+    Memory: overlap x width.
 
     Args:
         height: of the map, pixels.
         width: of the map, pixels.
-        tile_px: of the grid.
-        overlap_px: of the grid.
-        full: of the grid.
+        tile_px: argument of `grid`.
+        overlap_px: argument of `grid`.
+        full: argument of `grid`.
 
     Attributes:
         tops: first row of each row of windows.
@@ -73,16 +73,16 @@ class Blender:
         self._weights = [
             ramp(side, overlap) for side, overlap in zip(self.side, self._overlap, strict=True)
         ]
-        self._above: Tensor | None = None  # (C, overlap, reach): sums of the row of windows above
-        self._left: Tensor | None = None  # (C, h, overlap): the window on the left, weighted
+        self._above: Tensor | None = None  # (C, overlap, reach): weighted sums of the row above
+        self._left: Tensor | None = None  # (C, h, overlap): weighted values of the left window
 
     @property
     def reach(self) -> int:
-        """Columns of a row of windows, those past the edge included."""
+        """Columns covered by a row of windows, including those past the map's edge."""
         return self.lefts[-1] + self.side[1]
 
     def bottom(self, row: int) -> int:
-        """The first row that the windows of this row do not finish."""
+        """The first pixel row that this row of windows does not finish."""
         return self.tops[row + 1] if row + 1 < len(self.tops) else self.height
 
     def add(self, window: Window, values: Tensor) -> Piece:
@@ -90,7 +90,7 @@ class Blender:
         device, (high, wide) = values.device, self._overlap
         rows, columns = (weights.to(device) for weights in self._weights)
         sums = values.float() * (rows[:, None] * columns)
-        begins = wide if window.left and wide else 0  # of the columns that no window shares yet
+        begins = wide if window.left and wide else 0  # first column not shared with the left window
         step = self.side[1] - (0 if window.left == self.lefts[-1] else wide)
         left, self._left = self._left, sums[..., step:].clone()
         above = None
@@ -112,7 +112,7 @@ class Blender:
         return Piece(window.top, window.left, piece[..., : self.width - window.left])
 
     def _total(self, axis: int, begin: int, length: int) -> Tensor:
-        """(length,) the sum of all windows' weights along an axis, from a window's first pixel."""
+        """(length,) sum of all windows' weights along an axis, from pixel `begin` on."""
         total, overlap = self._weights[axis][:length].clone(), self._overlap[axis]
         if begin and overlap:
             total[:overlap] += self._weights[axis][-overlap:]
@@ -120,7 +120,7 @@ class Blender:
 
 
 def join_rows(pieces: Iterable[Piece], width: int) -> Iterator[Strip]:
-    """Whole rows of a map of this width, from its pieces in order."""
+    """Joins pieces, in order from left to right, into full rows of a map of `width` pixels."""
     row: list[Tensor] = []
     for piece in pieces:
         row.append(piece.values)

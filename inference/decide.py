@@ -1,4 +1,4 @@
-"""Probs -> masks of classes and change; the true masks of a batch, to compare them with."""
+"""Masks of classes and change, from probabilities and from the targets of a batch."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from utils.structures import IGNORE_INDEX, Probs, Sample
 
 
 def most_probable(scores: Tensor, dim: int) -> Tensor:
-    """Index of the largest of `scores` along `dim`, the first of equals.
+    """Index of the largest of `scores` along `dim`, the first one if several are equal.
 
-    As argmax, which takes six times as long on a CPU.
+    Same as `argmax`, but six times as fast on a CPU.
     """
     return scores.max(dim).indices
 
@@ -17,8 +17,8 @@ def most_probable(scores: Tensor, dim: int) -> Tensor:
 def to_masks(probs: Probs, threshold: float = 0.5) -> Tensor:
     """Probabilities -> (B, T, H, W) uint8 masks.
 
-    0 = unchanged and 1..K = class; without a semantic head (B, 1, H, W) with 1 = changed; without
-    a change head every pixel has its class.
+    0 = unchanged and 1..K = class. Without a semantic head: (B, 1, H, W), 1 = changed. Without a
+    change head, every pixel has a class 1..K.
     """
     if probs.semantic is None:
         return (probs.change > threshold).to(torch.uint8)[:, None]
@@ -29,10 +29,9 @@ def to_masks(probs: Probs, threshold: float = 0.5) -> Tensor:
 
 
 def true_masks(batch: Sample) -> Tensor:
-    """The targets of a batch, int64 or uint8, as masks (B, T, H, W) uint8, as of `to_masks`.
+    """The targets of a batch, int64 or uint8, as (B, T, H, W) uint8 masks coded as in `to_masks`.
 
-    0 = unchanged, 1..K = class, IGNORE_INDEX where not known; without classes (B, 1, H, W) with
-    1 = changed.
+    0 = unchanged, 1..K = class, IGNORE_INDEX = unknown. Without classes: (B, 1, H, W), 1 = changed.
     """
     if batch.semantic.shape[1] == 0:
         return batch.change[:, None].to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Where test.py's results go, and what an earlier test has left in the same places."""
+"""Output paths of test.py, and files left there by an earlier test."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from utils.structures import Scheme
 
 
 class Destinations(NamedTuple):
-    """Files and folders of one part; None: not written."""
+    """Output files and folders of one part of the data set; None: not written."""
 
     outdir: Path
     part: str
@@ -40,7 +40,7 @@ class Destinations(NamedTuple):
         preview_dir: str | None = None,
         score: bool = False,
     ) -> "Destinations":
-        """By the flags of test.py; an empty text stands for the usual place."""
+        """The paths chosen by the flags of test.py; "" selects the default path."""
         usual = cls.usual(Path(outdir), part)
 
         def place(given: str | None, there: Path) -> Path | None:
@@ -59,7 +59,7 @@ class Destinations(NamedTuple):
 
     @classmethod
     def usual(cls, outdir: Path, part: str) -> "Destinations":
-        """The places unless a flag names another."""
+        """The default paths."""
         return cls(
             outdir,
             part,
@@ -77,7 +77,7 @@ class Destinations(NamedTuple):
         return self.outdir / "masks" / self.part
 
     def refuse_pseudo_labels(self) -> None:
-        """Raises ValueError if masks of label.py lie where those of a test would go."""
+        """Raises ValueError if the folder of the masks holds pseudo labels of label.py."""
         if (self.masks / RECORD).exists():
             raise ValueError(
                 f"{self.masks} holds pseudo labels, which these masks would replace; pass another "
@@ -85,7 +85,7 @@ class Destinations(NamedTuple):
             )
 
     def refuse_empty_labels(self, counts: torch.Tensor, labels: Path) -> None:
-        """Raises ValueError if a confusion matrix counted no pixel of the labels in a folder."""
+        """Raises ValueError if the confusion matrix `counts` has no pixel of the `labels`."""
         if not counts.any():
             raise ValueError(
                 f"--score: no pixel of the labels of {labels} has a class, so there is nothing "
@@ -93,12 +93,12 @@ class Destinations(NamedTuple):
             )
 
     def report_replaced(self) -> None:
-        """Prints, on the first rank, that masks of an earlier test are replaced."""
+        """Prints on the first rank that masks of an earlier test are replaced, if there are any."""
         if distributed.is_main() and any(self.masks.rglob("*.*")):
             print(f"replacing masks of an earlier test in {self.masks}")
 
     def stale_outputs(self) -> list[Path]:
-        """What an earlier test wrote in the usual places, and this one elsewhere or not at all."""
+        """Outputs of an earlier test at default paths that this test does not overwrite."""
         usual = self.usual(self.outdir, self.part)
         fields = ("archive", "table", "probs", "figures", "scores", "gates")
         pairs = [(getattr(usual, field), getattr(self, field)) for field in fields]
@@ -106,7 +106,7 @@ class Destinations(NamedTuple):
 
 
 def names_to_draw(names: Sequence[str], count: int, preview_dir: str | None = None) -> set[str]:
-    """The tiles or scenes that get a figure: `count` at equal distances; with a folder, all."""
+    """The tiles or scenes that get a figure: `count` evenly spaced; all with `preview_dir`."""
     if preview_dir is not None:
         return set(names)
     count = min(max(count, 0), len(names))
@@ -116,14 +116,14 @@ def names_to_draw(names: Sequence[str], count: int, preview_dir: str | None = No
 def finish_test(
     where: Destinations, what: str, scheme: Scheme, metrics: dict | None, options: dict[str, Any]
 ) -> None:
-    """Writes the scores and what made the masks, and says where everything lies.
+    """Writes the scores and the record of the test, and prints the paths of all outputs.
 
     Args:
-        where: of the files.
-        what: was predicted, in words.
+        where: paths of the files.
+        what: description of what was predicted, printed.
         scheme: of the data set.
         metrics: the scores, if any.
-        options: of the command line, for the record.
+        options: of the command line, saved in the record.
     """
     networks = [str(path) for path in options["checkpoints"] or find_checkpoints(where.outdir)]
     record = where.outdir / TEST_RECORDS / f"{where.part}_options.json"

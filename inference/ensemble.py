@@ -1,4 +1,4 @@
-"""Trained networks that predict together."""
+"""Loads trained networks whose predictions are averaged."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ class Chosen(NamedTuple):
     """The networks that a command line chooses."""
 
     paths: list[Path]
-    hints: list[Published | None]  # for bare state dicts, what they are, one for each path
+    hints: list[Published | None]  # one per path: what a bare state dict contains
 
     @classmethod
     def of(
@@ -42,7 +42,7 @@ class Chosen(NamedTuple):
         lightweight: bool = False,
         output_stride: int | None = None,
     ) -> "Chosen":
-        """By the flags of these names; without `checkpoints` all of `outdir`.
+        """The networks chosen by the flags of the same names; default: all in `outdir`.
 
         Raises:
             FileNotFoundError, ValueError: see `models.checkpoints.find_checkpoints` and
@@ -59,17 +59,17 @@ def load_ensemble(
     published: Sequence[Published | None] = (),
     compiled: bool = False,
 ) -> list[Member]:
-    """All checkpoints, checked to speak of the same classes and bands as the data set.
+    """Loads all checkpoints; their classes and bands must be those of the data set.
 
     Args:
-        paths: at least one; an exported network (.onnx) is as good as its checkpoint.
-        device: where to put them.
+        paths: at least one; checkpoints or exported networks (.onnx).
+        device: of the networks.
         scheme: of the data set.
-        published: for bare state dicts, what they are, one for each path.
-        compiled: by torch.compile.
+        published: one per path: what a bare state dict contains.
+        compiled: use torch.compile.
 
     Raises:
-        ValueError, FileNotFoundError: see `load_network`; or another task, classes or bands.
+        ValueError, FileNotFoundError: see `load_network`; or task, classes or bands differ.
     """
     members = []
     for path, hint in zip(paths, published or [None] * len(paths), strict=True):
@@ -89,7 +89,7 @@ def _load_exported(
     compiled: bool,
     published: Published | None,
 ) -> Member:
-    """As `load_ensemble`, one exported network."""
+    """Loads one exported network, as `load_ensemble` does."""
     if compiled:
         raise ValueError(f"--compile is for checkpoints, {path} is compiled already; leave it out")
     network = OnnxNetwork(path, device)
@@ -99,7 +99,7 @@ def _load_exported(
 
 
 def _checked_scheme(path: Path | str, recipe: dict[str, Any], scheme: Scheme) -> Scheme:
-    """The scheme in a recipe, if it speaks of the same classes and bands as the data set's."""
+    """The scheme of a recipe; ValueError unless task, classes and bands are the data set's."""
     check_recipe(path, recipe)
     own = scheme_of(recipe)
     for field in ("task", "classes", "bands", "standardise"):
@@ -124,20 +124,20 @@ def load_predictors(
     tta: str = "none",
     compiled: bool = False,
 ) -> list[tuple[Scheme, Predictor]]:
-    """The networks, grouped by how they want the images of a data set to be read.
+    """The networks, grouped by the scheme (bands, classes) in which they read a data set.
 
     Args:
         chosen: at least one network.
         source: the data set.
-        device: where to put them.
-        bands: --bands; None: as each was trained.
-        flags: see `datasets.build.SCHEME_FLAGS`; none set: as each was trained.
+        device: of the networks.
+        bands: --bands; None: those each network was trained with.
+        flags: see `datasets.build.SCHEME_FLAGS`; if none is set, as each network was trained.
         amp: autocast type, None for float32.
         tta: a key of TTA_VIEWS.
-        compiled: by torch.compile.
+        compiled: use torch.compile.
 
     Raises:
-        ValueError, FileNotFoundError: see `load_ensemble`; or one does not fit the data set.
+        ValueError, FileNotFoundError: see `load_ensemble`; or a network does not fit the data set.
     """
     groups: dict[Scheme, Chosen] = {}
     for path, hint in zip(*chosen, strict=True):
@@ -157,7 +157,7 @@ def load_predictors(
 
 
 def refuse_several(paths: Sequence[Path], groups: Sequence[tuple[Scheme, Predictor]]) -> None:
-    """Raises ValueError if networks read tiles in several ways."""
+    """Raises ValueError if the networks read tiles in more than one scheme."""
     if len(groups) > 1:
         ways = "; ".join(f"{' '.join(s.bands)} ({len(s.classes)} classes)" for s, _ in groups)
         raise ValueError(
@@ -173,7 +173,7 @@ def _scheme_to_read(
     bands: Sequence[str] | None,
     flags: Mapping[str, Any],
 ) -> Scheme:
-    """How a network's images are to be read: as it was trained, or else as the data set says."""
+    """The scheme in which a network reads images: as trained, or else that of the data set."""
     entry = source.entry
     if not reads_as_trained(source.dataset, bands, flags):
         return source.scheme(bands, flags)

@@ -1,6 +1,6 @@
-"""The record of a labelling: which tiles are done, with what counts, under which settings.
+"""The record of label.py: tiles done so far, their counts, and the settings.
 
-Kept beside the masks, so that an interrupted labelling goes on and never mixes two settings.
+It is kept beside the masks. An interrupted run can continue, but only with the same settings.
 """
 
 import json
@@ -17,15 +17,15 @@ from utils.metrics import to_json
 from utils.rasters.masks import Palette, write_mask
 
 RECORD = "labelling.json"  # the settings, beside the masks
-TEST_RECORDS = "testing"  # folder in --outdir: those of test.py, <part>_options.json
+TEST_RECORDS = "testing"  # folder in --outdir with the records of test.py, <part>_options.json
 
 
 class LabelRecord:
-    """Writes the masks of a tile and, after them, a line with its counts.
+    """Writes the masks of each tile, then a line with its counts.
 
     Args:
-        folder: masks go to `im1/<id>.png` and `im2/<id>.png` in it.
-        rank: of this process; each has a file of its own.
+        folder: masks are written to `im1/<id>.png` and `im2/<id>.png` in it.
+        rank: of this process; each rank writes its own file of lines.
         palette: of the masks.
     """
 
@@ -38,7 +38,7 @@ class LabelRecord:
         """Writes one tile; safe from several threads.
 
         Args:
-            path: `folder/<id>`, names the tile.
+            path: `folder/<id>`; its name is that of the tile.
             masks: (T, H, W) uint8, 0..K.
             counts: `count_tiles` of the tile, as nested lists.
         """
@@ -46,19 +46,19 @@ class LabelRecord:
             write_mask(mask_path(self.folder, date, path.name), mask, self.palette)
         line = json.dumps({"name": path.name, "counts": counts})
         with self._lock, self.lines.open("a", encoding="utf-8") as file:
-            file.write("\n" + line)  # a line that an interruption cut off stays alone
+            file.write("\n" + line)  # begins on a new line, even after a truncated one
 
 
 def mask_path(folder: Path, date: int, name: str) -> Path:
-    """Where the mask of a tile's date (1 or 2) lies."""
+    """Path of the mask of a tile at `date` (1 or 2)."""
     return folder / f"im{date}" / f"{name}.png"
 
 
 def start_or_continue(folder: Path, settings: dict, overwrite: bool) -> None:
-    """Makes the folder ready: new, continued under the same settings, or emptied.
+    """Prepares the folder: new, continued with the same settings, or emptied by `overwrite`.
 
     Raises:
-        ValueError: it holds masks made under other settings, or by something else.
+        ValueError: it holds masks made with other settings, or not made by label.py.
     """
     record = folder / RECORD
     if overwrite:
@@ -83,7 +83,7 @@ def start_or_continue(folder: Path, settings: dict, overwrite: bool) -> None:
 
 
 def done_tiles(folder: Path) -> dict[str, list]:
-    """Counts by tile, of every tile whose masks are there and whole."""
+    """The counts of every tile whose masks exist and are complete, by tile name."""
     there = [{path.stem for path in folder.glob(f"im{date}/[!.]*.png")} for date in (1, 2)]
     done = {}
     for path in sorted(folder.glob("done_*.jsonl")):
@@ -98,16 +98,16 @@ def done_tiles(folder: Path) -> dict[str, list]:
 
 
 def finish_labelling(folder: Path, names: Sequence[str], result_path: Path, rule: dict) -> None:
-    """Sums up the counts of all tiles, writes them as JSON and says the main numbers.
+    """Sums the counts of all tiles, writes the statistics as JSON and prints the main numbers.
 
     Args:
         folder: of the masks.
         names: of all tiles.
-        result_path: the JSON.
-        rule: by which they were labelled, for the JSON.
+        result_path: the JSON file.
+        rule: description of the labelling rule, copied to the JSON file.
 
     Raises:
-        ValueError: a tile is not labelled: another process failed.
+        ValueError: a tile is not labelled, because another process failed.
     """
     done = done_tiles(folder)
     missing = [name for name in names if name not in done]

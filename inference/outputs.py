@@ -1,4 +1,4 @@
-"""What is written of predicted tiles and scenes."""
+"""Writes the outputs of predicted tiles and scenes: masks, probabilities, figures, archives."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,15 +30,15 @@ FIGURE_PX = 1024  # longest side of a scene in a figure
 
 
 class TileOutputs:
-    """Writes masks, and what else is wanted.
+    """Writes masks of tiles, and optionally probabilities, gates and figures.
 
     Args:
         writer: of the files.
-        tiles: what is predicted.
+        tiles: the data set that is predicted.
         scheme: classes and palette.
-        where: of the files.
-        labels: writes predictions as its data set has them; None: palette PNGs `im1/<id>.png` and
-            `im2/<id>.png`.
+        where: paths of the files.
+        labels: writes masks in the format of the data set's labels; None: palette PNGs
+            `im1/<id>.png` and `im2/<id>.png`.
         drawn: ids that get a figure.
     """
 
@@ -55,13 +55,13 @@ class TileOutputs:
         self.labels, self.drawn = labels, drawn
 
     def fetch(self, probs: Probs, masks: Tensor) -> HostCopy:
-        """Begins to bring to the host what will be written of a batch; masks as of `to_masks`."""
+        """Starts the copy of a batch's outputs to the host; masks as returned by `to_masks`."""
         halves = [p.half() if p is not None and self.where.probs else None for p in probs[:2]]
         gate = probs.gate if self.where.gates else None
         return HostCopy(masks=masks, semantic=halves[0], change=halves[1], gate=gate)
 
     def write(self, batch: Sample, copy: HostCopy) -> None:
-        """Hands a batch, of which `fetch` made the copy, to the writer."""
+        """Passes a batch and its copy, made by `fetch`, to the writer."""
         found = copy.arrays()
         masks = found["masks"]  # (B, T, H, W) uint8
         if self.labels is None:
@@ -103,24 +103,25 @@ def submit_masks(
     masks: np.ndarray,
     scheme: Scheme,
 ) -> None:
-    """Hands a batch of masks (B, T, H, W) to the writer: `folder/im1|im2/<id>.png`."""
+    """Passes masks (B, T, H, W) to the writer; the files are `folder/im1|im2/<id>.png`."""
     for name, dates in zip(names, masks, strict=True):
         for date, mask in enumerate(dates, start=1):
             writer.submit(write_mask, folder / f"im{date}" / f"{name}.png", mask, scheme.palette)
 
 
 class ChangeOutput:
-    """What is written of one scene's change: mask, probabilities, run lengths, a small copy.
+    """Writes the change of one scene: mask, probabilities, run lengths, and a small preview.
 
-    A file appears when the block ends well and it reads back as written, and not at all otherwise.
+    A context manager. The files appear only if the block ends without error and they read back as
+    written.
 
     Args:
         shape: (height, width) of the scene.
         mask_path: .tif, or .png without georeference.
-        probs_path: .tif or .npz; None writes none.
+        probs_path: .tif or .npz; None: not written.
         palette: of the mask.
-        rle: encode run lengths as well.
-        preview_step: every so many pixels are kept in `preview`; 0 keeps none.
+        rle: also encode run lengths.
+        preview_step: `preview` keeps every `preview_step`-th row and column; 0 keeps none.
         crs, transform: of the image.
     """
 
@@ -179,14 +180,14 @@ class ChangeOutput:
 
 
 class SceneOutputs:
-    """The files of predicted scenes, one scene after another.
+    """Writes the files of predicted scenes, one scene after another.
 
     Args:
-        scenes: what is predicted.
-        scheme: palette.
-        where: of the files: GeoTIFFs in the place of the images, or PNG and npz without one.
+        scenes: the data set that is predicted.
+        scheme: its palette is used.
+        where: paths; GeoTIFFs with the georeference of the images, PNG and npz if there is none.
         drawn: ids that get a figure.
-        rle: encode run lengths as well.
+        rle: also encode run lengths.
 
     Attributes:
         texts: (id, run lengths) of the scenes so far.
@@ -206,7 +207,7 @@ class SceneOutputs:
 
     @contextmanager
     def open(self, index: int) -> Iterator[ChangeOutput]:
-        """Yields what takes the rows of a scene; when all are there, the rest is written."""
+        """Yields the ChangeOutput of a scene; after the block, writes run lengths and figure."""
         reader, name = self.scenes.reader, self.scenes.names[index]
         shape, geotiff = reader.shapes[index], reader.is_geotiff(index)
         step = -(-max(shape) // FIGURE_PX) if name in self.drawn else 0
@@ -233,7 +234,7 @@ class SceneOutputs:
 
 
 def write_submissions(entry: DatasetEntry, where: Destinations, tiles: Dataset) -> None:
-    """Packs the masks of tiles as contests want them, if that is wanted, and says where."""
+    """Packs the masks of tiles as contest submissions, if chosen, and prints the paths."""
     if where.archive is not None:
         packed = pack_masks(entry, where.archive, where.masks, tiles)
         print(f"{packed} masks packed in {where.archive}")
@@ -243,7 +244,7 @@ def write_submissions(entry: DatasetEntry, where: Destinations, tiles: Dataset) 
 
 
 def pack_masks(entry: DatasetEntry, path: Path, folder: Path, tiles: Dataset) -> int:
-    """Packs the masks of tiles in a zip; returns the number of files."""
+    """Packs the masks of tiles in a zip file; returns the number of masks."""
     if entry.zip is not None:
         return entry.zip(path, folder, tiles.names)
     if entry.labels is not None:

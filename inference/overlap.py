@@ -1,4 +1,4 @@
-"""Letting the host deal with one batch's results while the device computes the next."""
+"""Overlaps the host's work on one batch with the device's work on the next."""
 
 from collections.abc import Iterator
 from typing import TypeVar
@@ -11,9 +11,9 @@ Result = TypeVar("Result")
 
 
 def overlap_transfers(results: Iterator[Result]) -> Iterator[Result]:
-    """The same results, each given once the next has been made, that is, asked of the device.
+    """Yields the same results, each one after the next has been queued on the device.
 
-    Where that fails, the one before is given first.
+    If the next one fails, the waiting result is yielded before the error is raised.
     """
     waiting = []
     try:
@@ -28,10 +28,10 @@ def overlap_transfers(results: Iterator[Result]) -> Iterator[Result]:
 
 
 class HostCopy:
-    """Results on their way from the device to the host's memory; making one does not wait.
+    """Asynchronous copy of tensors from the device to the host; the constructor does not wait.
 
     Args:
-        tensors: by name; None stays.
+        tensors: by name; None stays None.
     """
 
     def __init__(self, **tensors: Tensor | None):
@@ -42,11 +42,11 @@ class HostCopy:
         device = next(tensor.device for tensor in tensors.values() if tensor is not None)
         self._arrived = None
         if device.type == "cuda":
-            self._arrived = torch.cuda.Event(blocking=True)  # leaves the core to other threads
+            self._arrived = torch.cuda.Event(blocking=True)  # sleeps instead of spinning
             self._arrived.record(torch.cuda.current_stream(device))
 
     def arrays(self) -> dict[str, np.ndarray | None]:
-        """Waits for these results, not for what the device was asked to do since."""
+        """The arrays, by name; waits for this copy, not for work queued later."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return {name: None if t is None else t.numpy() for name, t in self._copies.items()}

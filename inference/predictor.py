@@ -1,4 +1,4 @@
-"""Networks and views averaged: images as read -> Probs."""
+"""Prediction: images as read -> probabilities, averaged over networks and views."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,16 +16,16 @@ from utils.structures import Probs
 class Member(NamedTuple):
     """One network of an ensemble, with the normalisation it was trained with."""
 
-    network: nn.Module  # see `utils.speed.for_prediction`
+    network: nn.Module  # prepared by `utils.speed.for_prediction`
     normalise: Normalise
 
 
 class Predictor:
-    """Networks and views averaged into one set of probabilities.
+    """Averages the probabilities of several networks and views.
 
     Args:
         members: networks in eval mode, on `device`.
-        device: where they are.
+        device: of the networks.
         amp: autocast type, None for float32.
         tta: default key of TTA_VIEWS.
     """
@@ -45,16 +45,17 @@ class Predictor:
     def __call__(
         self, images: Tensor, tta: str | None = None, size: tuple[int, int] | None = None
     ) -> Probs:
-        """Images (B, T, C, H, W) as read -> the mean over members and views.
+        """Images (B, T, C, H, W) as read -> mean probabilities over members and views.
 
-        `size`: (height, width) of the result; None = that of the images.
+        `tta`: a key of TTA_VIEWS; None = the predictor's. `size`: (height, width) of the result;
+        None = that of the images.
         """
         images = images.to(self.device, non_blocking=True)
         each = [self.predict_one(member, images, tta, size) for member in self.members]
         return mean_probs(each)
 
     def wait(self) -> None:
-        """Until the device has done everything asked of it (for timing)."""
+        """Waits until the device has finished all queued work (for timing)."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

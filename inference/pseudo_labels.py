@@ -1,8 +1,8 @@
-"""Turns what an ensemble of teachers sees in unchanged pixels into labels to train on.
+"""Pseudo labels of unchanged pixels, from the predictions of an ensemble of teachers.
 
-Masks are 0 = unlabelled, 1..K = class. Pixels labelled by hand always keep their label; an
-unchanged pixel may only get one class for all of its dates. The teachers' opinion about what has
-changed is never asked: the true labels know.
+Masks are 0 = unlabelled, 1..K = class. Pixels with a true label always keep it. An unchanged pixel
+gets the same class at all of its dates. Which pixels changed is taken from the true labels; the
+teachers' change predictions are not used.
 """
 
 import math
@@ -20,14 +20,14 @@ def agreed(pred: Tensor) -> Tensor:
 
 
 def fill_unchanged(true_masks: Tensor, labels: Tensor) -> Tensor:
-    """Labels for the pixels without one.
+    """Fills the unchanged pixels of masks with labels.
 
     Args:
         true_masks: (B, T, H, W) integers, 0 = unchanged, 1..K = class.
         labels: (B, H, W) integers, 0 = stay unlabelled, 1..K = class.
 
     Returns:
-        (B, T, H, W) uint8 in 0..K: `labels` at every date where true_masks is 0, which else wins.
+        (B, T, H, W) uint8 in 0..K: `labels` where `true_masks` is 0, else `true_masks`.
     """
     return torch.where(true_masks == 0, labels.unsqueeze(1), true_masks).to(torch.uint8)
 
@@ -35,8 +35,8 @@ def fill_unchanged(true_masks: Tensor, labels: Tensor) -> Tensor:
 class VoteCounter:
     """Plurality vote over teachers, one teacher in memory at a time.
 
-    Every teacher votes for the class that it sees at all dates of a pixel, or for 0 = unlabelled
-    where it sees several. Ties go to the lowest value, so first of all to "unlabelled".
+    Each teacher votes for the class it predicts at all dates of a pixel, or for 0 = unlabelled if
+    the dates differ. Ties go to the lowest value, so "unlabelled" wins every tie it takes part in.
     """
 
     def __init__(self, num_classes: int):
@@ -66,11 +66,11 @@ class VoteCounter:
         return self._votes
 
     def winner(self) -> Tensor:
-        """(B, H, W) int64 in 0..K: the value with most votes, the lowest of equals."""
+        """(B, H, W) int64 in 0..K: the value with most votes; ties go to the lowest."""
         return most_probable(self.votes, dim=1)
 
     def unanimous(self) -> Tensor:
-        """(B, H, W) bool: every teacher chose one and the same class 1..K."""
+        """(B, H, W) bool: all teachers chose the same class 1..K."""
         return (self.votes[:, 1:] == self.num_teachers).any(1)
 
     def result(self, true_masks: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class VoteCounter:
 
 
 def vote(preds: Tensor, true_masks: Tensor) -> Tensor:
-    """The published rule: plurality of the teachers, unlabelled included; ties go low.
+    """The published rule: plurality vote of the teachers; ties go to the lowest value.
 
     Args:
         preds: (M, B, T, H, W) integers in 0..K-1, one slice per teacher.
@@ -95,7 +95,7 @@ def vote(preds: Tensor, true_masks: Tensor) -> Tensor:
 
 
 def mean_rule(probs: Tensor, true_masks: Tensor, min_confidence: float = 0.0) -> Tensor:
-    """The class of the averaged probabilities, where the dates agree and all are sure enough.
+    """Labels by mean probability, where all dates agree and reach `min_confidence`.
 
     Args:
         probs: (B, T, K, H, W) in 0..1, averaged over teachers and views.
@@ -119,20 +119,20 @@ def count_tiles(
     num_classes: int,
     dense: Tensor | None = None,
 ) -> Tensor:
-    """Counts of each tile; every pixel counts once, whatever the number of dates.
+    """Pixel counts of each tile; a pixel counts once, regardless of the number of dates.
 
     Args:
         masks: (B, T, H, W) integers in 0..K, a pseudo label where `true_masks` is 0.
         true_masks: (B, T, H, W) integers, 0 = unchanged, 1..K = class.
         unanimous: (B, H, W) bool, see VoteCounter.
         num_classes: K.
-        dense: (B, T, H, W) true class 1..K of every pixel, other values = unknown; None where
-            there is no such truth.
+        dense: (B, T, H, W) true class 1..K of every pixel, other values = unknown; None if the
+            data set has no such labels.
 
     Returns:
-        (B, 4, K+1) int64 pixels on the device of `masks`. Columns are 0 = unlabelled, 1..K. Rows:
-        unchanged pixels by pseudo label; those of them that every teacher agrees on; those whose
-        true class is known; those whose true class it is.
+        (B, 4, K+1) int64 pixels on the device of `masks`. Columns: pseudo label, 0 = unlabelled,
+        1..K. Rows: unchanged pixels; those where all teachers agree; those with a known true
+        class; those where the pseudo label is the true class.
     """
     tiles, states = len(masks), num_classes + 1
     unchanged = (true_masks == 0).all(1)
@@ -150,7 +150,7 @@ def count_tiles(
 
 
 def statistics(counts: Tensor) -> dict[str, int | float | list]:
-    """How much of the unchanged area got a label, and how good the labels are.
+    """Coverage and accuracy of the pseudo labels in the unchanged pixels.
 
     Args:
         counts: (4, K+1), the sum of `count_tiles` over tiles.
@@ -159,9 +159,9 @@ def statistics(counts: Tensor) -> dict[str, int | float | list]:
         Plain numbers; shares and accuracies in 0..1, NaN where undefined.
         unchanged_pixels, labelled_pixels; share_labelled: of the unchanged pixels.
         pixels_per_class, share_per_class: K values, shares of the unchanged pixels.
-        teacher_agreement: share of unchanged pixels in which every teacher sees one and the
-        same class at all dates. accuracy: of the labelled pixels whose true class is known;
-        accuracy_per_class: K values, of the pixels labelled so.
+        teacher_agreement: share of unchanged pixels where all teachers predict the same class at
+        all dates. accuracy: of the labelled pixels whose true class is known;
+        accuracy_per_class: K values, of the pixels with that pseudo label.
     """
     unchanged, unanimous, known, right = counts.tolist()
     total, labelled = sum(unchanged), sum(unchanged[1:])

@@ -1,4 +1,4 @@
-"""Whole scenes: predicted in windows, blended, and written strip by strip in bounded memory."""
+"""Predicts whole scenes in windows and blends these into strips of rows, in bounded memory."""
 
 import itertools
 from collections import Counter
@@ -25,17 +25,17 @@ def predict_scenes(
     shapes: Sequence[tuple[int, int]],
     grid: tuple[int, int, bool],
 ) -> Iterator[tuple[int, Iterator[Strip]]]:
-    """One scene after another, each as its strips of rows from top to bottom.
+    """Yields each scene's index and its strips of rows, from top to bottom.
 
-    A strip's values are (C, h, W): the probabilities as `stack_probs` orders them. A scene's strips
-    must be used up before the next scene is asked for.
+    A strip's values are (C, h, W): the probabilities in the order of `stack_probs`. The caller must
+    consume all strips of a scene before it takes the next scene.
 
     Args:
         predictor: called with each batch's images.
         batches: the images of the windows.
         windows: (scene, window) of every image, in the batches' order, scene by scene.
         shapes: (height, width) of every scene, pixels.
-        grid: tile_px, overlap_px and full of `utils.rasters.windows.grid`.
+        grid: arguments tile_px, overlap_px and full of `utils.rasters.windows.grid`.
     """
     predicted = (values for batch in batches for values in stack_probs(predictor(batch.images)))
     placed = zip(windows, predicted, strict=True)
@@ -48,13 +48,13 @@ def predict_scenes(
 def predict_strips(
     predictor: Predictor, scenes: SceneDataset, batch_size: int, num_workers: int = 0
 ) -> Iterator[tuple[int, Iterator[Strip]]]:
-    """This rank's scenes, every world-th: index and strips of rows, see inference.strips.
+    """Predicts this rank's scenes (every world-th); yields index and strips of rows.
 
     Args:
-        predictor: the networks.
-        scenes: in windows.
-        batch_size: windows at a time.
-        num_workers: processes that read; 0 reads here.
+        predictor: of the networks.
+        scenes: read in windows.
+        batch_size: windows per batch.
+        num_workers: reading processes; 0 reads in this one.
     """
     rank, world = distributed.rank(), distributed.world()
     mine = [k for k, (i, _) in enumerate(scenes.windows) if i % world == rank]
@@ -64,7 +64,7 @@ def predict_strips(
         if count > 1 and i % world == rank
     )
     batches = eval_loader(scenes, batch_size, indices=mine, num_workers=num_workers)
-    windows = []  # in pixels of what is used of a scene, as `shapes`
+    windows = []  # relative to the used rows of a scene, as `shapes` are
     for i, window in (scenes.windows[k] for k in mine):
         windows.append((i, window._replace(top=window.top - scenes.reader.rows(i)[0])))
     return predict_scenes(
@@ -79,12 +79,12 @@ def predict_strips(
 def predict_together(
     groups: Sequence[tuple[Predictor, SceneDataset]], batch_size: int, num_workers: int = 0
 ) -> Iterator[tuple[int, Iterator[Strip]]]:
-    """As `predict_strips`, the mean over networks that read the same scenes in several ways.
+    """As `predict_strips`, averaged over networks that read the same scenes differently.
 
     Args:
-        groups: networks, and the scenes as they read them; each network counts alike.
-        batch_size: windows at a time.
-        num_workers: processes that read, for each group; 0 reads here.
+        groups: networks, and the scenes as they read them; each network has the same weight.
+        batch_size: windows per batch.
+        num_workers: reading processes of each group; 0 reads in this one.
     """
     counts = [len(predictor.members) for predictor, _ in groups]
     each = [predict_strips(*group, batch_size, num_workers) for group in groups]
@@ -103,7 +103,7 @@ def _means(each: Sequence[Iterator[Strip]], counts: Sequence[int]) -> Iterator[S
 
 
 def true_rows(scenes: SceneDataset, index: int, strip: Strip) -> Tensor:
-    """(h, W) uint8 of the label where a strip is: 1 = changed, 0 = unchanged, or IGNORE_INDEX."""
+    """(h, W) uint8 label of a strip's rows: 1 = changed, 0 = unchanged, or IGNORE_INDEX."""
     _, height, width = strip.values.shape
     window = Window(scenes.reader.rows(index)[0] + strip.top, 0, height, width)
     return torch.from_numpy(scenes.reader.change(index, window)).to(strip.values.device)

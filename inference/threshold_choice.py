@@ -21,14 +21,14 @@ def choose_threshold(
     batch_size: int,
     num_workers: int = 0,
 ) -> float:
-    """The best threshold; writes its curve to `metrics/threshold.json` and `.png`.
+    """The threshold with the best F1; writes its curve to `metrics/threshold.json` and `.png`.
 
     Args:
         groups: networks, and the validation scenes as they read them.
-        split: by which these were chosen, in words.
+        split: --val-split, by which the validation scenes were chosen; printed.
         outdir: of the files.
-        batch_size: windows at a time.
-        num_workers: processes that read, for each group.
+        batch_size: windows per batch.
+        num_workers: reading processes of each group.
 
     Raises:
         ValueError: nothing changed in the validation scenes.
@@ -54,12 +54,12 @@ def choose_threshold(
 def sweep_thresholds(
     groups: Sequence[tuple[Predictor, SceneDataset]], batch_size: int, num_workers: int = 0
 ) -> dict:
-    """How good every threshold is on labelled scenes, all ranks' together; see utils.thresholds.
+    """Scores of every threshold on the labelled scenes of all ranks; see `utils.thresholds.result`.
 
     Args:
         groups: see `predict_together`.
-        batch_size: windows at a time.
-        num_workers: processes that read, for each group.
+        batch_size: windows per batch.
+        num_workers: reading processes of each group.
     """
     predictor, scenes = groups[0]
     sweep = ThresholdSweep(predictor.device)

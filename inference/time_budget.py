@@ -1,4 +1,4 @@
-"""Test-time augmentation for as long as a time limit allows."""
+"""Test-time augmentation within a time limit (--time-limit)."""
 
 import os
 import time
@@ -12,11 +12,11 @@ from inference.predictor import Predictor
 from utils import distributed
 from utils.structures import Probs, Sample, label_size
 
-SPARE_S = 20.0  # of a time limit, as published; for small limits a twentieth of it
+SPARE_S = 20.0  # safety margin, as published; at most a twentieth of the limit
 
 
 def process_start_s() -> float:
-    """When this process began, its imports included, on `time.monotonic`'s clock; else now."""
+    """Start time of this process (before its imports) on `time.monotonic`'s clock; else now."""
     try:
         fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         age_s = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -29,18 +29,18 @@ def process_start_s() -> float:
 class TimeBudget:
     """Decides batch by batch whether to augment, by the contest winner's rule.
 
-    The first fifth of the batches is augmented; the last of these is timed whole. The next batch
-    runs both ways. From the two costs per batch follows how many batches may still be augmented
-    for all to end in time. A batch that begins after the limit is never augmented.
+    The first fifth of the batches is augmented, and the last of these is timed. The next batch
+    runs with and without augmentation. The two costs per batch give the number of batches that
+    can still be augmented within the limit. A batch that begins after the limit is not augmented.
 
     Args:
         limit_s: seconds from `start_s` to the end of the last batch.
         num_batches: N, of this process.
-        start_s: when the clock began, in `clock`'s seconds.
-        clock: seconds, monotonic.
+        start_s: start of the time limit, in seconds of `clock`.
+        clock: returns monotonic seconds.
 
-    Reference: SenseEarth 2020 contest, 1st place; with its edge cases mended: fewer than five
-    batches, equal costs, and the doubly predicted batch counted once.
+    Reference: SenseEarth 2020 contest, 1st place; edge cases are corrected: fewer than five
+    batches, equal costs, and the batch predicted twice counts once.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TimeBudget:
         self._difference_s = 0.0
 
     def begin(self, k: int) -> str:
-        """Before batch k (0-based): "tta", "none", or "both" (time them, see `compared`)."""
+        """The plan for batch k (0-based): "tta", "none", or "both" (then call `compared`)."""
         self._began_s = self.clock()
         late = self._began_s - self.start_s >= self.limit_s
         if late:
@@ -76,11 +76,11 @@ class TimeBudget:
         return "tta" if k < self.augmented_until else "none"
 
     def compared(self, plain_s: float, augmented_s: float) -> None:
-        """Tells what the network took for the "both" batch, without and with augmentation."""
+        """Records the network's seconds for the "both" batch, without and with augmentation."""
         self._difference_s = augmented_s - plain_s
 
     def end(self, k: int) -> None:
-        """After batch k, its writing included."""
+        """To be called after batch k has been predicted and written."""
         if k == self.calibration - 1:
             self._augmented_s = self.clock() - self._began_s
 
@@ -97,12 +97,12 @@ class TimeBudget:
 def predict_in_time(
     predictor: Predictor, batches: DataLoader, limit_s: float | None
 ) -> Iterator[tuple[Sample, Probs]]:
-    """Each batch with its probabilities; the predictor's views for as long as time allows.
+    """Yields each batch with its probabilities, augmented while the time limit allows.
 
     Args:
-        predictor: with the views to take.
+        predictor: its `tta` is used for the augmented batches.
         batches: of this process.
-        limit_s: seconds from the start of the process to the very end; None for no limit.
+        limit_s: seconds from the start of the process to its end; None for no limit.
     """
     if limit_s is None:
         yield from ((batch, predictor(batch.images, size=label_size(batch))) for batch in batches)
@@ -130,7 +130,7 @@ def predict_in_time(
 
 
 def _timed(predictor: Predictor, batch: Sample, tta: str) -> tuple[float, Probs]:
-    """Seconds until the probabilities are there, and they."""
+    """Seconds until the device has computed the probabilities, and the probabilities."""
     start_s = time.monotonic()
     probs = predictor(batch.images, tta, label_size(batch))
     predictor.wait()

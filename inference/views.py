@@ -9,18 +9,18 @@ if TYPE_CHECKING:
 
 
 class View(NamedTuple):
-    """One of the eight symmetries of the square: a mirror (left-right), then quarter turns."""
+    """One of the eight symmetries of the square: left-right mirror, then quarter turns."""
 
     mirrored: bool
     quarter_turns: int  # counter-clockwise
 
     def apply(self, x: Tensor) -> Tensor:
-        """(..., H, W) seen this way."""
+        """Transforms x, (..., H, W)."""
         x = x.flip(-1) if self.mirrored else x
         return x.rot90(self.quarter_turns, (-2, -1)) if self.quarter_turns else x
 
     def size(self, size: tuple[int, int] | None) -> tuple[int, int] | None:
-        """(height, width) seen this way; None stays."""
+        """The transformed (height, width); None stays None."""
         return size[::-1] if size and self.quarter_turns % 2 else size
 
     def undo(self, x: Tensor) -> Tensor:

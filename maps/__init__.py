@@ -1,1 +1,1 @@
-"""Maps of real places from trained networks: predict.py's."""
+"""Maps of georeferenced images, predicted by trained networks (predict.py)."""

@@ -1,8 +1,8 @@
-"""How many square metres each pixel of a map covers on the ground.
+"""The area of each pixel of a map on the ground, in square metres.
 
-On a plane (projected CRS) a pixel has the area of its sides, in any linear unit; in degrees the
-exact area of its zone of the ellipsoid, row by row. A plane that stretches areas by more than 1 %
-at the map's place (Web Mercator, a UTM zone far away) is corrected by its own scale.
+In a projected CRS (a plane), it is the product of the pixel's sides, in any linear unit. In a
+geographic CRS, it is the exact area on the ellipsoid, row by row. If a projection changes areas by
+more than 1 % at the map's location (Web Mercator, a distant UTM zone), its scale is corrected.
 """
 
 import math
@@ -11,8 +11,8 @@ import re
 import numpy as np
 
 PLANE, ELLIPSOID, CORRECTED = "plane", "ellipsoid", "plane, corrected by its scale"
-MAX_STRETCH = 0.01  # of areas, that a plane may have; UTM has 0.1 % within its zone
-NUM_COLUMNS = 17  # at which the scale of a plane is computed; linear between them
+MAX_STRETCH = 0.01  # tolerated relative error of areas in a plane; UTM: 0.1 % within its zone
+NUM_COLUMNS = 17  # where the scale of a plane is computed; interpolated linearly between
 WGS84 = (6378137.0, 1 / 298.257223563)
 M2_PER_HA = 10_000
 
@@ -21,14 +21,13 @@ class PixelAreas:
     """Areas of the pixels of one raster.
 
     Args:
-        crs: as rasterio gives it; None for none.
-        transform: likewise, from (column, row) of pixel corners to coordinates.
+        crs: a rasterio CRS, or None.
+        transform: affine transform of rasterio, from (column, row) of pixel corners to coordinates.
         height: rows.
         width: columns.
 
     Attributes:
-        method: PLANE, ELLIPSOID or CORRECTED; None without a CRS or without corners, where areas
-            are not known.
+        method: PLANE, ELLIPSOID or CORRECTED; None without a CRS or transform: areas are unknown.
 
     Raises:
         ValueError: a geographic CRS without an ellipsoid, or pixels without extent.
@@ -40,7 +39,7 @@ class PixelAreas:
         self._plane_area = abs(transform.determinant)  # square metres or radians, below
         if not self._plane_area > 0:
             raise ValueError(f"transform {tuple(transform)[:6]}: pixels have no extent")
-        if not crs or transform.is_identity:  # which stands for no place
+        if not crs or transform.is_identity:  # an identity transform means no georeference
             return
         self._unit = crs.units_factor[1]  # metres or radians
         self._plane_area *= self._unit**2
@@ -50,7 +49,7 @@ class PixelAreas:
             self.method = CORRECTED if self._stretches() else PLANE
 
     def strip(self, top: int, rows: int) -> np.ndarray:
-        """Square metres of each pixel of rows `top` and on.
+        """Square metres of each pixel of `rows` rows from `top` on.
 
         Returns:
             float64 (rows, 1) where all pixels of a row are equal, else (rows, width); NaN without
@@ -71,24 +70,24 @@ class PixelAreas:
         return float(row[len(row) // 2])
 
     def _zones(self, top: int, rows: int) -> np.ndarray:
-        """Exact: between two parallels and two meridians."""
+        """Exact areas of pixels bounded by two parallels and two meridians."""
         edges = self.transform.f + self.transform.e * np.arange(top, top + rows + 1)
         from_equator = zone_area(edges * self._unit, *self._ellipsoid)
         longitudes = abs(self.transform.a) * self._unit
         return longitudes * np.abs(np.diff(from_equator))[:, None]
 
     def _turned_zones(self, top: int, rows: int) -> np.ndarray:
-        """For rows that do not follow parallels: by the latitude of each pixel's middle."""
+        """Areas for rows that do not follow parallels, by the latitude of each pixel's centre."""
         row, column = np.mgrid[top : top + rows, 0 : self.width] + 0.5
         _, latitudes = _coordinates(self.transform, column, row)
         return self._plane_area * density(latitudes * self._unit, *self._ellipsoid)
 
     def _stretches(self) -> bool:
-        """Whether the plane is wrong about areas somewhere on the map."""
+        """Whether areas in the plane are wrong by more than MAX_STRETCH anywhere on the map."""
         rows = {0, self.height // 2, self.height - 1}
         try:
             true = np.concatenate([self._nodes(row, 1)[1][0] for row in rows])
-        except Exception:  # GDAL has an error of its own where a CRS knows no latitudes
+        except Exception:  # GDAL raises a private error if a CRS has no latitudes
             return False
         stretch = np.abs(true[np.isfinite(true)] / self._plane_area - 1)
         return bool((stretch > MAX_STRETCH).any())
@@ -131,7 +130,7 @@ def zone_area(latitude: np.ndarray, radius: float, flattening: float) -> np.ndar
     """Square metres from the equator to a parallel, 1 radian wide; negative in the south.
 
     Args:
-        latitude: radians; beyond a pole it counts as the pole.
+        latitude: radians; clipped to the poles.
         radius: of the equator, metres.
         flattening: of the ellipsoid, 0 for a sphere.
 
@@ -146,17 +145,17 @@ def zone_area(latitude: np.ndarray, radius: float, flattening: float) -> np.ndar
 
 
 def density(latitude: np.ndarray, radius: float, flattening: float) -> np.ndarray:
-    """Square metres of one square radian (longitude x latitude) at a latitude: d zone_area."""
+    """Square metres per square radian at a latitude: the derivative of `zone_area`."""
     e2 = flattening * (2 - flattening)
     curved = (1 - e2) / (1 - e2 * np.sin(latitude) ** 2) ** 2
     return radius**2 * curved * np.clip(np.cos(latitude), 0, None)
 
 
 def ellipsoid(crs: object) -> tuple[float, float]:
-    """(radius of the equator in metres, flattening) of a CRS.
+    """(radius of the equator in metres, flattening) of the ellipsoid of a CRS.
 
     Raises:
-        ValueError: the CRS names none.
+        ValueError: the CRS names no ellipsoid.
     """
     number = r"([-+.\deE]+)"
     found = re.search(rf'(?:SPHEROID|ELLIPSOID)\["[^"]*",\s*{number},\s*{number}', crs.to_wkt())
@@ -177,6 +176,6 @@ def _coordinates(
 
 
 def _short_way(difference: np.ndarray) -> np.ndarray:
-    """(2, ...) differences of longitude and latitude, across the date line where that is near."""
+    """(2, ...) differences of longitude and latitude; longitude wrapped to -pi..pi."""
     longitude = (difference[0] + math.pi) % (2 * math.pi) - math.pi
     return np.stack([longitude, difference[1]])

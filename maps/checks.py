@@ -1,4 +1,4 @@
-"""What follows from the options of a map: its files, and what would go wrong."""
+"""Options of a map, the files that follow from them, and checks before the work starts."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from models.args_pkl import find_args
 from utils.rasters.windows import grid
 from utils.structures import Scheme
 
-# of an earlier map in the same folder, that the one which replaces it may not have
+# files of an earlier map in the same folder that a new map may not overwrite, so are deleted
 OLDER = (
     *(f"{layer}{suffix}" for layer in ALL_LAYERS for suffix in (".tif", ".tif.aux.xml", ".qml")),
     *(f"changes.{kind}" for kind in FORMATS),
@@ -24,7 +24,7 @@ OLDER = (
 
 
 class MapOptions(NamedTuple):
-    """How maps are made; the fields are flags of predict.py unless said otherwise."""
+    """How maps are made; fields are flags of predict.py unless noted."""
 
     out: Path
     overwrite: bool = False
@@ -39,11 +39,11 @@ class MapOptions(NamedTuple):
     vector: tuple[str, ...] = ("gpkg",)
     min_area: float = 0.0  # square metres
     simplify: float = 0.0  # metres
-    change_only: tuple[str, ...] = ()  # flags that were given and are for change between two dates
+    change_only: tuple[str, ...] = ()  # not a flag: given flags that apply to two dates only
 
 
 def check_options(options: MapOptions, scheme: Scheme, report: bool = False) -> None:
-    """Raises ValueError for options that these networks or this machine cannot follow."""
+    """Raises ValueError for options that the networks or the installed packages do not support."""
     grid(1, 1, options.tile_px, options.overlap_px)
     if options.change_only and scheme.task == "land_cover":
         flag = options.change_only[0].replace("_", "-")
@@ -60,7 +60,7 @@ def check_options(options: MapOptions, scheme: Scheme, report: bool = False) -> 
 
 
 def file_names(vector: Sequence[str], scheme: Scheme) -> list[str]:
-    """The files that a map will have. `vector`: formats of polygons."""
+    """Names of the files of a map. `vector`: formats of the polygons."""
     names = [f"{layer.name}.tif" for layer in layers_of(scheme)]
     names += ["summary.csv", "summary.json", "predict.json"]
     return [*names, *(f"changes.{kind}" for kind in vector if scheme.task != "land_cover")]
@@ -69,7 +69,7 @@ def file_names(vector: Sequence[str], scheme: Scheme) -> list[str]:
 def refuse_own_inputs(
     images: Sequence[Path], checkpoints: Sequence[Path], folder: Path, names: Sequence[str]
 ) -> None:
-    """Raises ValueError if files of the map would replace what it is made of, or be of one date."""
+    """Raises ValueError if the map would overwrite its inputs, or if both dates are one image."""
     written = {(folder / name).resolve() for name in (*names, *OLDER)}
     for path in (*images, *checkpoints):
         if path.resolve() in written:
@@ -88,14 +88,17 @@ def settings(
     networks: Mapping[str, Any],
     device: torch.device,
 ) -> dict[str, Any]:
-    """What an interrupted map only goes on under; of `results` its parts do not depend.
+    """Settings of a map, which must be unchanged to continue an interrupted run.
 
     Args:
         options: of the map.
         images: of the map.
         chosen: the networks.
-        networks: flags that say what these are and how they compute, by name.
-        device: where they compute.
+        networks: flags, by name, that describe the networks and how they compute.
+        device: of the networks.
+
+    Returns:
+        `parts`: settings of the predicted rows; `results`: settings of the final files only.
     """
     names = ("tta", "threshold", "full_semantics", "bands", "tile_px", "overlap_px")
     flags = {name: getattr(options, name) for name in (*names, "test_batch_size")} | networks

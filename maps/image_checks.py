@@ -1,4 +1,4 @@
-"""Whether images can be made a map of: their bands, their type, their places on earth."""
+"""Checks of the images of a map: bands, data type and georeference."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from utils.rasters.reading import FileRaster
 from utils.schemes import S1_BANDS, S2_BANDS
 from utils.structures import Scheme
 
-SAMPLES = 200  # a side, of the points that tell how much of an image another covers
+SAMPLES = 200  # points per side, to estimate the overlap of two images
 
 
 def refuse_cut(file: Any, path: Path) -> None:
-    """Raises OSError for a TIFF that ends before its pixels do; others say so when they are read.
+    """Raises OSError for a truncated TIFF; other formats raise an error when they are read.
 
-    `file`: of rasterio.
+    `file`: an open rasterio file.
     """
     if file.driver != "GTiff" or not path.is_file():
         return
@@ -47,7 +47,7 @@ def refuse_other_counts(images: Sequence[Any]) -> None:
 
 
 def check_type(image: FileRaster, scheme: Scheme) -> None:
-    """Raises ValueError for an image that networks of 8-bit colours cannot read."""
+    """Raises ValueError for complex values, or if networks of 8-bit colours get another type."""
     if image.dtype.kind == "c":
         raise ValueError(f"{image.path} holds {image.dtype}; networks read real numbers only")
     if scheme.standardise == "none" and scheme.scale == 255 and image.dtype != np.uint8:
@@ -61,16 +61,16 @@ def check_type(image: FileRaster, scheme: Scheme) -> None:
 def bands_to_read(
     image: Any, scheme: Scheme, given: Sequence[str] | None = None
 ) -> tuple[int, ...]:
-    """Numbers, from 0, of an image's bands that are the scheme's, in its order.
+    """0-based numbers of the image bands to read, in the order of the scheme's bands.
 
     Args:
         image: a GridImage.
         scheme: of the networks.
-        given: --bands; None = by the scheme's names. Sentinel's bands are taken in the scheme's
-            order if the image has just so many, and by number from a file of all Sentinel-2's.
+        given: --bands; None = by the scheme's names. Sentinel bands are taken in order if the image
+            has exactly as many as the scheme, or by number if it has all Sentinel-2 bands.
 
     Raises:
-        ValueError: too few bands, or another number of them than networks read.
+        ValueError: the image has too few bands, or `given` has not as many as the networks read.
     """
     wanted, there = scheme.bands, image.count - 1
     needed = 3 if wanted == GREY and there > 1 else len(wanted)
@@ -115,13 +115,13 @@ def _sentinel_numbers(image: Any, wanted: Sequence[str]) -> tuple[int, ...]:
 
 
 def describe_grids(first: FileRaster, second: FileRaster, strict: bool = False) -> str | None:
-    """What differs between two images' grids, and how much of the first the second covers.
+    """Describes how the grids of two images differ, and how much of the first the second covers.
 
     Returns:
-        None if date 2 can be read as it is.
+        A text for the user; None if the grids are the same, so that date 2 needs no warping.
 
     Raises:
-        ValueError: `strict` and something differs; no CRS to warp by; or they do not overlap.
+        ValueError: grids differ with `strict`, or without a CRS; or the images do not overlap.
     """
     sizes = [(image.height, image.width) for image in (first, second)]
     faults = [grid_difference(first, second)]
@@ -150,7 +150,7 @@ def describe_grids(first: FileRaster, second: FileRaster, strict: bool = False) 
 
 
 def covered(first: FileRaster, second: FileRaster) -> float:
-    """Which share of the first image's area the second covers, 0..1, by a grid of points."""
+    """Share of the first image's area that the second covers, 0..1, estimated at grid points."""
     from rasterio.warp import transform
 
     columns, rows = (_samples(size) for size in (first.width, first.height))
@@ -166,12 +166,12 @@ def covered(first: FileRaster, second: FileRaster) -> float:
 
 
 def _samples(size: int) -> np.ndarray:
-    """Places along a side of an image in pixels, the outermost pixels among them."""
+    """Positions along a side of an image, in pixels; includes the centres of the outer pixels."""
     return np.linspace(0.5, size - 0.5, min(size, SAMPLES))
 
 
 def places(transform: Any, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An affine transform of points."""
+    """Applies an affine transform to points."""
     a, b, c, d, e, f = transform[:6]
     return a * xs + b * ys + c, d * xs + e * ys + f
 

@@ -1,4 +1,4 @@
-"""The files of a map: what each holds, its parts on the way, and the GeoTIFF in the end."""
+"""The layers of a map: their values, their parts (rows of windows), and the final GeoTIFFs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from utils.rasters.writing import open_strips
 from utils.schemes import CHANGE_PALETTE
 from utils.structures import Scheme
 
-NO_DATA = 255  # of maps of classes; 65535 of codes that need 16 bits; NaN of probabilities
-BLOCK_PX = 512  # side of a finished file's tiles
-CHECKED_PX = 1 << 24  # at a time, when a file is compared with its parts
+NO_DATA = 255  # for maps of classes; 65535 for 16-bit codes; NaN for probabilities
+BLOCK_PX = 512  # side of the internal tiles of a GeoTIFF
+CHECKED_PX = 1 << 24  # pixels read at a time when a file is compared with its parts
 ALL_LAYERS = (
     "change",
     "change_probability",
@@ -37,9 +37,9 @@ class Layer(NamedTuple):
     """One file of a map."""
 
     name: str  # of the file, without .tif
-    text: str  # what it holds
+    text: str  # description of its values
     dtype: str = "uint8"
-    values: tuple[str, ...] = ()  # what 0, 1, ... mean; empty for probabilities
+    values: tuple[str, ...] = ()  # names of the values 0, 1, ...; empty for probabilities
     palette: tuple[tuple[int, int, int], ...] = ()  # RGB of the values
 
     @property
@@ -49,18 +49,18 @@ class Layer(NamedTuple):
 
     @property
     def colour_table(self) -> tuple[tuple[int, int, int], ...]:
-        """The palette where a GeoTIFF can hold it, else nothing."""
+        """The palette if a GeoTIFF can store it (8 bit), else empty."""
         return self.palette if self.dtype == "uint8" else ()
 
     def style(self) -> str:
-        """For QGIS, the text of a .qml."""
+        """The QGIS style, as the text of a .qml file."""
         if not self.values:
             return ramp_style(self.text)
         return raster_style(self.values, self.palette)
 
 
 def layers_of(scheme: Scheme) -> list[Layer]:
-    """The files of a map of a task."""
+    """The layers of a map for the task of a scheme."""
     names = ("unchanged", *scheme.classes)
     if scheme.task == "land_cover":
         return [
@@ -82,7 +82,7 @@ def layers_of(scheme: Scheme) -> list[Layer]:
 
 
 def _transitions(scheme: Scheme) -> Layer:
-    """From-to codes."""
+    """The layer of from-to codes."""
     dtype = transitions.code_dtype(scheme.num_classes).name
     text = "from-to code: 0 = unchanged, else 1 + (from - 1) x K + to - 1"
     names, palette = transitions.names(scheme), transitions.palette(scheme)
@@ -100,12 +100,12 @@ def map_values(
     """Probabilities of a rectangle -> the values of each layer, by name, (h, w).
 
     Args:
-        probs: (C, h, w) as `utils.probabilities.stack_probs` orders them.
-        valid: (h, w) bool; elsewhere layers have no data.
+        probs: (C, h, w) in the order of `utils.probabilities.stack_probs`.
+        valid: (h, w) bool; where False, layers get their nodata value.
         scheme: task and classes.
         layers: of the scheme.
-        threshold: changed where P(changed), as stored, is above it.
-        full_semantics: classes also where nothing changed.
+        threshold: a pixel is changed if P(changed), rounded by `stored`, is above it.
+        full_semantics: unchanged pixels also have classes.
     """
     if scheme.task == "land_cover":
         confidence, classes = probs.max(0)
@@ -128,12 +128,12 @@ def map_values(
 
 
 def stored(probability: Tensor) -> Tensor:
-    """Rounded to 11 binary digits, which packs well; still float32."""
+    """Probabilities rounded to float16 precision, which compresses well; still float32."""
     return probability.to(torch.float16).float()
 
 
 class Georeference(NamedTuple):
-    """Where a map lies; None where images do not say."""
+    """Size, CRS and transform of a map; the last two are None if the images have none."""
 
     height: int
     width: int
@@ -147,8 +147,8 @@ class MapRows:
     Args:
         folder: of the parts.
         layers: of the map.
-        place: of the map.
-        tops: first row of each part.
+        place: size and georeference of the map.
+        tops: first pixel row of each part.
     """
 
     def __init__(
@@ -157,11 +157,11 @@ class MapRows:
         self.folder, self.layers, self.place, self.tops = folder, layers, place, list(tops)
 
     def path(self, layer: Layer, row: int) -> Path:
-        """The file of one part."""
+        """The file of one part: `row` counts rows of windows from 0."""
         return self.folder / layer.name / f"{self.tops[row]:08d}.tif"
 
     def missing(self) -> list[int]:
-        """The parts that are not there, by number."""
+        """Numbers of the parts for which a layer has no file."""
         rows = range(len(self.tops))
         return [r for r in rows if not all(self.path(x, r).is_file() for x in self.layers)]
 
@@ -174,7 +174,7 @@ class MapRows:
         return [*self.tops[1:], self.place.height][row] - self.tops[row]
 
     def write(self, folder: Path, row: int, values: Mapping[str, np.ndarray]) -> None:
-        """Writes one part whole, or not at all. `folder`: for the error of BackgroundWriter."""
+        """Writes one part atomically. `folder`: used in error messages of BackgroundWriter."""
         for layer in self.layers:
             rows = values[layer.name]
             path, palette = self.path(layer, row), layer.colour_table or None
@@ -182,10 +182,10 @@ class MapRows:
                 out.write(0, rows)
 
     def join(self, layer: Layer, target: Path) -> None:
-        """Writes a layer as a Cloud-Optimized GeoTIFF, with overviews, and compares it.
+        """Writes a layer as a Cloud-Optimized GeoTIFF with overviews, and verifies its pixels.
 
         Raises:
-            OSError: it cannot be written, or differs from its parts (a full disk).
+            OSError: it cannot be written, or differs from its parts (for example, a full disk).
         """
         source = self.folder / f"{layer.name}.vrt"
         source.write_text(self._vrt(layer), encoding="utf-8")
@@ -211,7 +211,7 @@ class MapRows:
             ) from error
 
     def _vrt(self, layer: Layer) -> str:
-        """The parts as one raster, in GDAL's XML."""
+        """The parts as one virtual raster (GDAL's VRT, XML text)."""
         place, kind = self.place, GDAL_TYPES[layer.dtype]
         lines = [f'<VRTDataset rasterXSize="{place.width}" rasterYSize="{place.height}">']
         if place.crs is not None:
@@ -234,7 +234,7 @@ class MapRows:
 
 
 def _legend(layer: Layer) -> list[str]:
-    """Names and colours of the values, and the value of no data."""
+    """VRT lines with the names and colours of the values, and the nodata value."""
     keys = [
         f'<MDI key="CLASS_{value}">{escape(name)}</MDI>'
         for value, name in enumerate(layer.values)

@@ -1,4 +1,4 @@
-"""One map, from the images to its files, which appear when all are whole."""
+"""Makes one map, from its images to its files, which are published when all are complete."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,35 +30,35 @@ class MapJob(NamedTuple):
     """A map to make."""
 
     images: MapInput
-    settings: dict[str, Any]  # under which an interrupted map goes on, see `maps.checks.settings`
+    settings: dict[str, Any]  # must be unchanged to resume, see `maps.checks.settings`
     options: MapOptions
 
     @property
     def folder(self) -> Path:
-        """Where its files go."""
+        """Folder of its files."""
         return self.options.out / self.images.name
 
     def open(self, scheme: Scheme) -> MapReader:
-        """Its images."""
+        """A reader of its images."""
         return MapReader(self.images.images, scheme, self.options.bands, self.options.strict_grid)
 
 
 def say(*words: object, **how: Any) -> None:
-    """Prints, on the first rank."""
+    """Prints on the first rank only."""
     if distributed.is_main():
         print(*words, **how)
 
 
 def check_jobs(jobs: Sequence[MapJob], checkpoints: Sequence[Path], scheme: Scheme) -> FinishedMaps:
-    """Raises ValueError or OSError for whatever would go wrong, before any work.
+    """Checks all jobs before any work; raises ValueError or OSError for the first problem.
 
     Args:
         jobs: at least one.
-        checkpoints: that the command line names.
+        checkpoints: of the command line.
         scheme: of the networks.
 
     Returns:
-        The maps that an interrupted run has finished.
+        The maps that an interrupted run has already finished.
     """
     options = jobs[0].options
     names = file_names(options.vector, scheme)
@@ -84,7 +84,7 @@ def check_jobs(jobs: Sequence[MapJob], checkpoints: Sequence[Path], scheme: Sche
 
 
 def check_images(job: MapJob, reader: MapReader) -> None:
-    """Says what is special about the images; raises ValueError if results are asked in vain."""
+    """Prints notes on the images; raises ValueError if an option needs a CRS they do not have."""
     image, options = job.images.images[0], job.options
     for note in reader.notes:
         say(note)
@@ -104,14 +104,14 @@ def make_map(
     finished: FinishedMaps,
     about: Mapping[str, Any],
 ) -> None:
-    """One map, from the first window to the last file.
+    """Makes one map, from the first window to the last file.
 
     Args:
-        job: what is mapped.
-        predictor: the networks.
+        job: images and options of the map.
+        predictor: of the networks.
         scheme: of the networks.
-        finished: is told when the map is.
-        about: of networks and options, for predict.json.
+        finished: the map is added to it at the end.
+        about: description of networks and options, copied to predict.json.
     """
     start_s = time.monotonic()
     reader, work = job.open(scheme), WorkFolder(job.folder)
@@ -128,7 +128,7 @@ def make_map(
     place = Georeference(reader.height, reader.width, reader.crs, reader.transform)
     parts = MapRows(work.parts, layers_of(scheme), place, blender.tops)
     missing = parts.missing()
-    distributed.barrier()  # nobody writes before all have looked
+    distributed.barrier()  # all ranks must list the missing parts before any rank writes one
     machine = MapPredictor(predictor, reader, blender, job.options.test_batch_size)
     predict_parts(job.options, machine, parts, share(missing), scheme)
     network_s = max(distributed.gather(machine.network_s), default=0.0)
@@ -148,7 +148,7 @@ def make_map(
 
 
 def share(rows: list[int]) -> list[int]:
-    """This rank's of the rows, one run of them, so that few are computed twice."""
+    """This rank's share of the rows: consecutive ones, so that few are computed twice."""
     rank, world = distributed.rank(), distributed.world()
     return rows[len(rows) * rank // world : len(rows) * (rank + 1) // world]
 
@@ -160,7 +160,7 @@ def predict_parts(
     rows: list[int],
     scheme: Scheme,
 ) -> None:
-    """Predicts rows of windows, and writes each in the background when it is finished."""
+    """Predicts rows of windows; a background thread writes each finished row."""
     bar = tqdm(
         total=machine.count(rows),
         unit="window",
@@ -179,7 +179,7 @@ def finished_rows(
     bar: tqdm,
     scheme: Scheme,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """(row, its maps by name) of each row of windows."""
+    """Yields each row of windows: its number, and its values (h, W) by layer name."""
     row, values = None, {}
     for area in machine.predict(rows, bar):
         if area.row != row:
@@ -196,7 +196,7 @@ def finished_rows(
 
 
 def write_results(options: MapOptions, work: WorkFolder, parts: MapRows, scheme: Scheme) -> None:
-    """The parts of a map -> finished files, not yet under their final names."""
+    """Writes the final files of a map, from its parts, into `work.ready`."""
     for layer in tqdm(parts.layers, unit="file", desc="writing maps"):
         parts.join(layer, work.ready / f"{layer.name}.tif")
         (work.ready / f"{layer.name}.qml").write_text(layer.style(), encoding="utf-8")

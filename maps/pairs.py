@@ -1,4 +1,4 @@
-"""What predict.py is to predict: one image or pair, folders or patterns of them, or a table."""
+"""Finds the inputs of predict.py: one image or pair, folders, patterns, or a table."""
 
 import glob
 import re
@@ -8,32 +8,33 @@ from typing import NamedTuple
 
 from datasets.tables import column, read_table
 
-# besides ENVI's, whose file has any name and a .hdr beside it
+# ENVI images have any suffix and a .hdr file beside them, see `is_image`
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".img", ".png", ".jpg", ".jpeg", ".bmp")
 TABLES = (".csv", ".xlsx", ".xls")
-SHOWN = 5  # names in an error
+SHOWN = 5  # names listed in an error message
 
 
 class MapInput(NamedTuple):
     """The images of one map."""
 
-    name: str  # its folder in --out; empty where there is one map only
+    name: str  # its folder in --out; empty if there is only one map
     images: tuple[Path, ...]  # T, in the order of the dates
 
 
 def find_maps(words: Sequence[str], num_dates: int) -> list[MapInput]:
-    """The maps that a user asks for, sorted by name (those of a table in its order).
+    """The maps to make, sorted by name (those of a table in its order).
 
     Args:
         words: for each date an image, a folder, or a pattern such as "2019/*_red.tif"; or one
-            table with the columns `before` and `after` (one date: `image`) and, if need be, `name`
-            (where it is empty or not there: that of date 1's file); paths are relative to it.
-            Mates of folders have the same name without the suffix, those of patterns the same text
-            in place of the wildcards.
+            table with the columns `before` and `after` (one date: `image`) and optionally `name`
+            (default: the name of date 1's file). Paths in a table are relative to it. Images of
+            two folders belong together if their names without suffix are equal, those of two
+            patterns if the wildcards match the same text.
         num_dates: T of the networks.
 
     Raises:
-        ValueError: another number of words than dates, images without a mate, a name twice.
+        ValueError: the number of words is not that of dates, an image has no counterpart, or two
+            maps have the same name.
         FileNotFoundError: no such file, or a folder or pattern without images.
     """
     if len(words) == 1 and Path(words[0]).suffix.lower() in TABLES:
@@ -74,7 +75,7 @@ def _check_count(words: Sequence[str], num_dates: int) -> None:
 
 
 def _images(word: str) -> Path | dict[str, Path]:
-    """An image, or the images of a folder or pattern by name."""
+    """The path of a single image, or the images of a folder or pattern, by name."""
     path = Path(word)
     if path.is_dir():
         found = [(p.stem, p) for p in sorted(path.iterdir()) if is_image(p)]
@@ -93,7 +94,7 @@ def _images(word: str) -> Path | dict[str, Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file of a folder is taken for an image."""
+    """Whether a file in a folder is treated as an image."""
     if path.name.startswith(".") or not path.is_file():
         return False
     return path.suffix.lower() in SUFFIXES or (
@@ -103,7 +104,7 @@ def is_image(path: Path) -> bool:
 
 
 def wildcard_text(pattern: str, path: Path) -> str:
-    """What the wildcards of a pattern stand for in a path; without the image's suffix."""
+    """The text that the wildcards of a pattern match in a path, without the image's suffix."""
     parts = re.split(r"(\*\*/?|\*|\?|\[[^\]]*\])", pattern)
     groups = {"**/": "(.*?)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
     regex = "".join(
@@ -145,7 +146,7 @@ def _from_table(path: Path, num_dates: int) -> list[MapInput]:
         raise FileNotFoundError(f"there is no {path}; check the path")
     try:
         rows = read_table(path)
-    except ValueError as error:  # which speaks of another flag
+    except ValueError as error:  # its message names a flag that predict.py does not have
         raise ValueError(str(error).removeprefix("--table ")) from None
     keys = ("image",) if num_dates == 1 else ("before", "after")
     columns = [column(rows, key, f"{path}: the column") for key in keys]

@@ -1,9 +1,9 @@
-"""Polygons of what changed from what to what: a GeoPackage, and GeoJSON.
+"""Polygons of changes by from-to code, written as GeoPackage and GeoJSON.
 
-One polygon is one 4-connected region of one from-to code, as GDAL outlines it
-(`rasterio.features.shapes`): pixels that touch at a corner only are two. Area and mean probability
-are sums over a polygon's pixels, so they agree with the summary; where outlines are simplified, or
-cut at 180 degrees, the area that a program measures on the geometry differs from them.
+One polygon is one 4-connected region of one from-to code, as outlined by GDAL
+(`rasterio.features.shapes`). Pixels that touch only at a corner are in two polygons. Area and mean
+probability are computed from a polygon's pixels, so they agree with the summary. The area of the
+geometry itself differs if outlines are simplified, or cut at 180 degrees.
 """
 
 import importlib.util
@@ -23,10 +23,10 @@ from utils.structures import Scheme
 
 FORMATS = tuple(WRITERS)
 PACKAGES = {"gpkg": ("shapely", "pyogrio"), "geojson": ("shapely", "antimeridian")}
-STRIP_PIXELS = 2**24  # whose sums are taken at a time
+STRIP_PIXELS = 2**24  # pixels summed at a time
 BATCH = 2**14  # polygons written at a time
-FIRST_SHARE = 0.7  # of a tolerance; shapely bounds areas, not distances: less where it goes too far
-SMALLEST_TOLERANCE = 0.5**0.5  # pixels: the smallest triangle between their corners is half of one
+FIRST_SHARE = 0.7  # shapely's tolerance bounds areas, not distances, so it starts with this share
+SMALLEST_TOLERANCE = 0.5**0.5  # pixels; the smallest triangle of pixel corners has area 0.5
 
 
 def write_vectors(
@@ -44,28 +44,28 @@ def write_vectors(
 
     Fields: `from`, `to` (names of classes; empty for a binary change), `code` (see
     maps.transitions), `area_m2` and `area_ha` (of the pixels, also of simplified polygons),
-    `probability` (mean P(changed) of the pixels); empty where not known. GeoJSON is in EPSG:4326,
-    longitude first, shells counter-clockwise, cut at 180 degrees. Polygons come in the order of
-    their first pixels, row by row; the same maps give the same bytes.
+    `probability` (mean P(changed) of the pixels). Unknown values are empty. GeoJSON is in
+    EPSG:4326, longitude first, shells counter-clockwise, cut at 180 degrees. Polygons are ordered
+    by their first pixels, row by row; the same maps give the same bytes.
 
     Args:
-        folder: made if need be.
+        folder: created if missing.
         transition_tif: codes; 0 and its nodata value make no polygon.
-        probability_tif: P(changed) on the same grid, NaN where not known; None leaves it empty.
+        probability_tif: P(changed) on the same grid, NaN = unknown; None: the field is empty.
         scheme: classes and colours.
-        min_area_m2: polygons whose pixels have less are left out, square metres on the ground.
-        simplify_m: outlines leave those of the pixels by at most this, metres on the ground, less
-            where pixels are not square.
+        min_area_m2: smallest area of a polygon, square metres on the ground.
+        simplify_m: largest distance between simplified and original outlines, metres on the
+            ground; in one direction smaller if pixels are not square.
         formats: of FORMATS.
         overwrite: replace files that exist.
 
     Returns:
-        `polygons` and `area_m2` (None without a CRS), of those written; `dropped`, how many were
-        too small; `files`, their names.
+        `polygons` and `area_m2`: number and total area (None without a CRS) of those written;
+        `dropped`: number of polygons that were too small; `files`: names.
 
     Raises:
         ValueError: an unknown format, a package that is not installed, a file that exists, maps
-            of two grids, a value that is no code, or a wish that needs a CRS where there is none.
+            on different grids, a value that is no code, or an option that needs a CRS without one.
         OSError: a file cannot be written.
     """
     paths = _checked_paths(Path(folder), formats, overwrite)
@@ -94,11 +94,11 @@ def write_vectors(
 def find_polygons(
     codes: object, probs: object | None, areas: PixelAreas, scheme: Scheme
 ) -> Polygons:
-    """The polygons of a map, in columns and rows of its pixels, in the order of their first pixels.
+    """The polygons of a map in pixel coordinates (column, row), ordered by their first pixels.
 
     Args:
         codes: an open raster of codes.
-        probs: one of P(changed), NaN where not known; None: not known anywhere.
+        probs: an open raster of P(changed), NaN = unknown; None: all unknown.
         areas: of the pixels.
         scheme: of the codes.
 
@@ -127,7 +127,7 @@ def find_polygons(
 
 
 def _sums(geometry: np.ndarray, probs: object | None, areas: PixelAreas) -> np.ndarray:
-    """(3, N) float64: square metres, pixels with a probability, and the sum of these."""
+    """(3, N) float64: square metres, number of pixels with a probability, sum of probabilities."""
     import shapely
     from rasterio.features import rasterize
 
@@ -160,7 +160,7 @@ def _take(polygons: Polygons, which: np.ndarray | slice) -> Polygons:
 
 
 def _write(polygons: Polygons, paths: Mapping[str, Path], codes: object, scheme: Scheme) -> None:
-    """Writes a file of each format, in batches."""
+    """Writes one file per format, in batches."""
     for name, path in paths.items():
         with WRITERS[name](path, codes.crs, codes.transform, scheme) as append:
             for start in range(0, len(polygons.code), BATCH):
@@ -168,7 +168,7 @@ def _write(polygons: Polygons, paths: Mapping[str, Path], codes: object, scheme:
 
 
 def _placed(geometry: np.ndarray, transform: object, tolerance_px: float) -> np.ndarray:
-    """In coordinates of the map, simplified if there is a tolerance."""
+    """Polygons in coordinates of the map, simplified if there is a tolerance."""
     import shapely
 
     t = transform
@@ -179,10 +179,11 @@ def _placed(geometry: np.ndarray, transform: object, tolerance_px: float) -> np.
 
 
 def simplified(geometry: np.ndarray, tolerance_px: float) -> np.ndarray:
-    """Polygons with fewer points, of which none left out is farther away than the tolerance.
+    """Polygons with fewer points; no removed point is farther from the outline than the tolerance.
 
-    Neighbours go on sharing their borders. Where shapely's tolerance, which bounds areas, moves an
-    outline too far, it and all that touch it, directly or by others, get a smaller one.
+    Neighbours still share their borders. Shapely's tolerance bounds areas, not distances. If it
+    moves an outline too far, that polygon and its group (`touching`) are simplified again with a
+    smaller tolerance.
 
     Args:
         geometry: (N,) polygons along pixels.
@@ -190,7 +191,7 @@ def simplified(geometry: np.ndarray, tolerance_px: float) -> np.ndarray:
     """
     import shapely
 
-    # neighbours must have all points of a shared border in common: those of the pixels
+    # neighbours must have all points of a shared border in common, so add all pixel corners
     pixels = shapely.transform(shapely.segmentize(geometry, 1.0), np.rint)
     groups, simple = touching(pixels), geometry.copy()
     todo, share = np.arange(len(geometry)), FIRST_SHARE
@@ -204,7 +205,7 @@ def simplified(geometry: np.ndarray, tolerance_px: float) -> np.ndarray:
 
 
 def touching(pixels: np.ndarray) -> np.ndarray:
-    """(N,) int: equal for polygons that touch, also at a corner, directly or by others.
+    """(N,) int group of each polygon; polygons that touch, even at a corner, are in one group.
 
     Args:
         pixels: (N,) polygons with a point at every corner of a pixel along their outlines.
@@ -217,11 +218,11 @@ def touching(pixels: np.ndarray) -> np.ndarray:
 
 
 def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(count,) int: of nodes 0..count-1 those that pairs of nodes join have equal numbers."""
+    """(count,) int: connected component of each node; edges join `first[i]` and `second[i]`."""
     parent = np.arange(count)
     while len(first):
         low, high = np.minimum(first, second), np.maximum(first, second)
-        parent[high] = low  # all of them are roots; of several that want one, any may win
+        parent[high] = low  # all are roots; if a root occurs several times, any assignment is valid
         while True:
             above = parent[parent]
             if np.array_equal(above, parent):
@@ -234,7 +235,7 @@ def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _leaves(pixels: np.ndarray, simple: np.ndarray, tolerance_px: float) -> np.ndarray:
-    """(N,) bool: a point of the first polygon lies farther than that from the second's outline."""
+    """(N,) bool: a point of `pixels` is farther than the tolerance from the outline of `simple`."""
     import shapely
 
     points, number = shapely.get_coordinates(pixels, return_index=True)
@@ -245,7 +246,7 @@ def _leaves(pixels: np.ndarray, simple: np.ndarray, tolerance_px: float) -> np.n
 
 
 def check_packages(formats: Sequence[str]) -> None:
-    """Raises ValueError unless the packages that write these formats are installed."""
+    """Raises ValueError if a package that writes one of these formats is not installed."""
     needed = {package for name in formats for package in PACKAGES.get(name, ())}
     missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
     if missing:
@@ -274,14 +275,14 @@ def check_crs(
     simplify_m: float = 0,
     name: object = "the map",
 ) -> None:
-    """Raises ValueError where a wish needs to know more of where a map lies.
+    """Raises ValueError if an option needs a CRS that the map does not have.
 
     Args:
-        crs: of the map, as rasterio gives it; None for none.
-        formats: GeoJSON is in degrees, so it needs a CRS that has a place on the Earth.
-        min_area_m2: other than 0 it needs a CRS.
-        simplify_m: likewise.
-        name: of the map or of its first image, for the error.
+        crs: of the map, a rasterio CRS, or None.
+        formats: GeoJSON is in degrees, so it needs a CRS that can be converted to EPSG:4326.
+        min_area_m2: needs a CRS unless 0.
+        simplify_m: needs a CRS unless 0.
+        name: of the map or of its first image, for the error message.
     """
     wishes = {
         "--min-area": min_area_m2,
@@ -307,19 +308,19 @@ def _has_degrees(crs: object) -> bool:
 
     try:
         transform(crs, "EPSG:4326", [0.0], [0.0])
-    except Exception:  # GDAL has a private class for every kind of failure
+    except Exception:  # GDAL raises private error classes
         return False
     return True
 
 
 def _name_of(crs: object) -> str:
-    """The name that a CRS gives itself, such as "unknown engineering CRS"."""
+    """The name of a CRS in its WKT, such as "unknown engineering CRS"."""
     text = crs.to_wkt()
     return text.split('"')[1] if '"' in text else text[:60]
 
 
 def _largest_side(areas: PixelAreas) -> float:
-    """Metres on the ground, of the longer side of the largest pixel of a map."""
+    """Length of the longer side of the largest pixel of a map, metres on the ground."""
     t = areas.transform
     if areas.method == PLANE:
         return max(math.hypot(t.a, t.d), math.hypot(t.b, t.e)) * areas.crs.units_factor[1]
@@ -339,7 +340,7 @@ def _largest_side(areas: PixelAreas) -> float:
 
 
 def _radians(areas: PixelAreas, column: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """(2, ...): longitude and latitude of corners of pixels."""
+    """(2, ...) longitude and latitude of pixel corners, in radians."""
     from rasterio.warp import transform
 
     shape = column.shape

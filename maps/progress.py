@@ -1,4 +1,4 @@
-"""What an interrupted map has already, kept in a hidden folder until all of it is done."""
+"""Progress of a map, kept in a hidden folder so that an interrupted run can continue."""
 
 import json
 import os
@@ -10,19 +10,19 @@ from typing import Any
 from utils.files import make_folder, write_json
 from utils.rasters.gdal import rasterio
 
-NAME = ".predict"  # of the folder beside a map's files
-LOCK = "lock"  # of the process that works there
-FINISHED = ".predict-finished.json"  # in --out: the maps of a run that is not over
+NAME = ".predict"  # the hidden folder, beside a map's files
+LOCK = "lock"  # file in it, locked by the process that works there
+FINISHED = ".predict-finished.json"  # in --out: finished maps of a run that is not complete
 
 
 class WorkFolder:
-    """A hidden folder beside the final files: parts, and what is finished but not yet published.
+    """The hidden folder beside the final files, with parts and files not yet published.
 
     Args:
-        out: where the final files go.
+        out: folder of the final files.
 
     Attributes:
-        parts: folder of the rows that are done.
+        parts: folder of the finished parts (rows of windows).
         ready: folder of finished files.
     """
 
@@ -32,13 +32,13 @@ class WorkFolder:
         self._settings, self._list = self.folder / "settings.json", self.folder / "publish.json"
 
     def start(self, settings: Mapping[str, Any]) -> str | None:
-        """Makes the folder, or goes on with what lies there if it was made with these settings.
+        """Creates the folder; keeps parts of an interrupted run if its settings are the same.
 
         Returns:
-            What to tell the user of an earlier, interrupted run; None if there was none.
+            A message about the interrupted run; None if there was none.
 
         Raises:
-            ValueError: another run works here just now.
+            ValueError: another run is working in this folder.
         """
         settings = json.loads(json.dumps(settings))
         make_folder(self.folder)
@@ -56,18 +56,18 @@ class WorkFolder:
         shutil.rmtree(self.ready, ignore_errors=True)
         make_folder(self.ready)
         make_folder(self.parts)
-        for half in self.parts.rglob(".*"):  # of a process that was killed while it wrote
+        for half in self.parts.rglob(".*"):  # temporary files of a process killed while writing
             half.unlink(missing_ok=True)
         write_json(self._settings, settings)
         return told
 
     def _lock_out_others(self) -> None:
-        """Until this process ends, or the folder is removed; no system but Unix has such locks."""
+        """Locks the folder until this process ends (Unix only; does nothing elsewhere)."""
         try:
             import fcntl
         except ImportError:
             return
-        self._lock = (self.folder / LOCK).open("w")  # which is released when it is closed
+        self._lock = (self.folder / LOCK).open("w")  # kept open: closing it releases the lock
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -83,14 +83,14 @@ class WorkFolder:
             return None
 
     def keep(self, name: str, compute: Any) -> Any:
-        """`compute()`, plain values; kept, and not computed again by a run that goes on."""
+        """`compute()`, JSON values, saved so that a resumed run does not compute them again."""
         path = self.folder / f"{name}.json"
         if not path.is_file():
             write_json(path, compute())
         return self.kept(name)
 
     def kept(self, name: str) -> Any:
-        """What `keep` has kept."""
+        """The values saved by `keep` under this name."""
         return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
 
     def publish(
@@ -102,9 +102,12 @@ class WorkFolder:
         """Moves every finished file to its final name, and removes the folder.
 
         Args:
-            older: names of files of an earlier map to remove that this one does not have.
-            settings: under which the map was made.
-            note: told of the settings when all files are in place, also if that takes another run.
+            older: names of files of an earlier map, removed unless this map has them too.
+            settings: with which the map was made; None: `note` is not called.
+            note: called with the settings when all files are in place.
+
+        Returns:
+            Paths of the published files, without .aux.xml and .qml.
         """
         names = sorted(path.name for path in self.ready.iterdir())
         remove = sorted(set(older) - set(names))
@@ -116,7 +119,7 @@ class WorkFolder:
     def finish_publishing(
         self, note: Callable[[Mapping[str, Any]], None] = lambda settings: None
     ) -> bool:
-        """Moves what is left, if a run was interrupted while it published; returns whether."""
+        """Finishes an interrupted `publish`, if there is one; returns whether there was."""
         if not self._list.is_file():
             return False
         names = json.loads(self._list.read_text(encoding="utf-8"))
@@ -131,7 +134,7 @@ class WorkFolder:
         return True
 
     def _empty(self) -> None:
-        """Removes all but the lock; the list of what to publish first of all."""
+        """Removes everything but the lock, beginning with the list of files to publish."""
         self._list.unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if path.is_dir():
@@ -140,13 +143,13 @@ class WorkFolder:
                 path.unlink()
 
     def remove(self) -> None:
-        """Removes the folder and all in it; the list of what to publish first of all."""
+        """Removes the folder and its content, beginning with the list of files to publish."""
         self._list.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class FinishedMaps:
-    """Which maps of a run of several are finished, so that an interrupted run passes them over.
+    """Record of the finished maps of a run with several maps; a resumed run skips them.
 
     Args:
         out: the folder of the run.
@@ -158,32 +161,32 @@ class FinishedMaps:
         self.settings = json.loads(self.path.read_text(encoding="utf-8")) if found else {}
 
     def has(self, name: str, settings: Mapping[str, Any]) -> bool:
-        """Whether the map of this name was finished, with these settings."""
+        """Whether the map of this name was finished with these settings."""
         return self.settings.get(name) == json.loads(json.dumps(settings))
 
     def forget_unless(self, there: bool, name: str) -> None:
-        """A map that was noted, but removed since, is not finished."""
+        """Forgets a recorded map if it is no longer `there` (its files were removed)."""
         if not there:
             self.settings.pop(name, None)
 
     def add(self, name: str, settings: Mapping[str, Any]) -> None:
-        """Notes a map that is published."""
+        """Records a published map."""
         self.settings[name] = settings
         write_json(self.path, self.settings)
 
     def remove(self) -> None:
-        """The run is over."""
+        """Deletes the record, when the run is complete."""
         self.path.unlink(missing_ok=True)
 
 
 def fingerprint(path: Path) -> str:
-    """A file as a setting: where it is, its size and when it was written."""
+    """Identifies a file's state by its path, size and modification time."""
     stat = path.stat()
     return f"{path.resolve()} ({stat.st_size} bytes, {stat.st_mtime_ns} ns)"
 
 
 def image_fingerprints(path: Path) -> list[str]:
-    """Those of an image and of all files that belong to it: headers, masks, a VRT's sources."""
+    """Fingerprints of an image and of all files it uses: headers, masks, sources of a VRT."""
     seen, waiting = {}, [path]
     while waiting:
         file = waiting.pop()

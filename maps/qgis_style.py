@@ -1,6 +1,7 @@
-"""Styles that QGIS 3 finds beside a layer (same name, .qml): colours and names of classes.
+"""Style files (.qml) of QGIS 3, with colours and names of classes.
 
-One beside a GeoPackage counts, from QGIS 3.8 on, where that holds a single layer.
+QGIS loads the style that has the same name as the layer's file. For a GeoPackage, this needs QGIS
+3.8 and a file with a single layer.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ from utils.figures.colours import DEEP, PALE, hex_of
 Rgb = tuple[int, int, int]
 
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-VERSION = "3.16.0"  # of QGIS, that the files are made for; later ones read them too
-RAMP_VALUES = (0, 0.25, 0.5, 0.75, 1)  # which the legend names
+VERSION = "3.16.0"  # QGIS version of the file format; later ones read it too
+RAMP_VALUES = (0, 0.25, 0.5, 0.75, 1)  # shown in the legend
 OUTLINE = {"outline_color": "35,35,35,255", "outline_width": "0.1", "outline_width_unit": "MM"}
 
 
@@ -24,10 +25,10 @@ def raster_style(
     Args:
         names: of the values 0, 1, ...; a value with an empty name is left out.
         palette: RGB of the values, in 0..255.
-        transparent: values that let what lies below shine through.
+        transparent: values drawn fully transparent.
 
     Raises:
-        ValueError: not as many colours as names.
+        ValueError: the numbers of colours and names differ.
     """
     _check(names, palette)
     root, renderer = _raster("paletted")
@@ -50,7 +51,7 @@ def ramp_style(name: str) -> str:
     """The style of a map of values in 0..1, pale to deep blue, as the text of a .qml.
 
     Args:
-        name: of the values, the title of the legend.
+        name: of the quantity, shown in the legend.
     """
     root, renderer = _raster("singlebandpseudocolor")
     renderer.set("classificationMin", "0")
@@ -82,7 +83,7 @@ def ramp_style(name: str) -> str:
 
 
 def _raster(kind: str) -> tuple[Element, Element]:
-    """The root of a raster's style, and its renderer, to be filled."""
+    """The root element of a raster style, and its empty renderer element."""
     root = _root()
     pipe = SubElement(root, "pipe")
     renderer = SubElement(
@@ -100,13 +101,13 @@ def vector_style(field: str, names: Sequence[str], palette: Sequence[Rgb], first
     """A categorised style of polygons, as the text of a .qml.
 
     Args:
-        field: whose values decide.
+        field: attribute that selects the category.
         names: of the values `first`, `first` + 1, ...
         palette: RGB of the values, in 0..255.
         first: the first value.
 
     Raises:
-        ValueError: not as many colours as names.
+        ValueError: the numbers of colours and names differ.
     """
     _check(names, palette)
     root = _root()
@@ -151,7 +152,7 @@ def _add_fill(symbols: Element, name: str, colour: Rgb) -> None:
         **OUTLINE,
     }.items():
         SubElement(options, "Option", name=key, type="QString", value=value)
-        SubElement(layer, "prop", k=key, v=value)  # what versions before 3.26 read
+        SubElement(layer, "prop", k=key, v=value)  # read by versions before 3.26
 
 
 def _text(root: Element) -> str:

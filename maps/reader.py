@@ -1,4 +1,4 @@
-"""One image, or two, as rows of pixels on the grid of date 1, and which of them have data."""
+"""Reads the images of a map as rows of pixels on the grid of date 1, with masks of valid data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,24 +22,24 @@ from utils.rasters.windows import Window
 from utils.schemes import S1_BANDS, S2_BANDS
 from utils.structures import Scheme
 
-TOLERANCE_PX = 0.01  # of the source, by which a warped pixel may lie beside its place
+TOLERANCE_PX = 0.01  # error of a warped pixel's position, in pixels of the source image
 Moments = list[tuple[np.ndarray, np.ndarray]]
 
 
 class GridImage(FileRaster):
-    """An image on its own grid or, warped on the fly (bilinear), on another's.
+    """An image on its own grid or, warped on the fly (bilinear), on the grid of another raster.
 
-    Its last band, number `count - 1`, tells where there are data: 1, else 0, in the image's type.
-    Alpha and masks count; of a warped image also where it ends. A nodata value, or what is not
-    finite, counts in any band that is read; in 8-bit images, where 0 is also a dark colour, only
-    in all of them.
+    Its last band, number `count - 1`, is a mask in the image's type: 1 = data, 0 = no data. A pixel
+    has no data where alpha or a mask is 0, outside of a warped image, and where a band that is read
+    has its nodata value or is not finite. In 8-bit images, where 0 is also a dark colour, all bands
+    that are read must have their nodata value.
 
     Args:
         path: the image.
-        grid: on whose grid; None = its own.
+        grid: raster whose grid is used; None = the image's own.
 
     Raises:
-        OSError: no image, or cut off.
+        OSError: the file is missing, no image, or truncated.
     """
 
     def __init__(self, path: Path, grid: Raster | None = None):
@@ -50,7 +50,7 @@ class GridImage(FileRaster):
             refuse_cut(self._file, Path(path))
         self.colours = [i for i, c in enumerate(self._file.colorinterp) if c.name != "alpha"]
         self.bands_of_file, self.count = self.count, len(self.colours) + 1
-        self._alpha = None  # number of the band, from 1, of a warped image
+        self._alpha = None  # 1-based number of the alpha band of a warped image
         self._nodata = self._file.nodatavals
         if grid is not None:
             self._warp(grid)
@@ -79,7 +79,7 @@ class GridImage(FileRaster):
         self.crs, self.transform = grid.crs, grid.transform
 
     def _gaps(self) -> dict[str, Any]:
-        """How warping treats pixels without data: band by band, or with an alpha band for all."""
+        """Options of WarpedVRT for pixels without data: per band, or one alpha band for all."""
         flags = {flag.name for flags in self._file.mask_flag_enums for flag in flags}
         if self.dtype == np.uint8 or flags != {"nodata"}:
             add_alpha = all(c.name != "alpha" for c in self._file.colorinterp)
@@ -99,7 +99,7 @@ class GridImage(FileRaster):
         return np.concatenate([pixels, valid[None].astype(pixels.dtype)])
 
     def _valid(self, pixels: np.ndarray, chosen: Sequence[int], place: Any) -> np.ndarray:
-        """(h, w) bool."""
+        """(h, w) bool: pixels with data."""
         flags = [flag.name for flag in self._file.mask_flag_enums[chosen[0] - 1]]
         missing = self.missing(pixels, chosen)
         valid = ~(missing.all(0) if self.dtype == np.uint8 else missing.any(0))
@@ -110,7 +110,7 @@ class GridImage(FileRaster):
         return valid
 
     def missing(self, pixels: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
-        """(C, h, w) bool: what is no measurement, by its value, in bands numbered from 1."""
+        """(C, h, w) bool: nodata or non-finite values. `chosen`: band numbers from 1."""
         nodata = [self._nodata[band - 1] for band in chosen]
         pairs = zip(pixels, nodata, strict=True)
         found = np.array([np.zeros(p.shape, bool) if n is None else p == n for p, n in pairs])
@@ -118,25 +118,25 @@ class GridImage(FileRaster):
 
 
 class MapReader:
-    """Reads a map's images by rows, date 2 on date 1's grid, as networks want them.
+    """Reads rows of a map's images, date 2 on the grid of date 1, prepared for the networks.
 
     Args:
         images: T paths.
-        scheme: of the networks: bands, and how images are standardised: by the statistics of the
-            whole image where it has data, streamed (`measure`).
-        bands: which of the files' bands are the scheme's, in its order; None = as they are called.
+        scheme: of the networks: bands and standardisation. Images are standardised by statistics
+            over all valid pixels of the whole image (`measure`).
+        bands: file bands to read, in the order of the scheme; None = by the scheme's names.
         strict_grid: refuse a date 2 on another grid.
 
     Attributes:
         height, width: of date 1, pixels.
-        crs, transform: of date 1, None where it has none.
-        note: in words what is warped, and how much of date 1 it covers; None if nothing is.
-        notes: this and whatever else a user may want to know, each with its file's name.
-        numbers: for each image, the numbers from 1 of the bands of its file that are read.
+        crs, transform: of date 1, or None.
+        note: text on the warping of date 2 and its coverage of date 1; None if not warped.
+        notes: all notes for the user, each with the name of its file.
+        numbers: for each image, the 1-based numbers of the bands that are read.
 
     Raises:
-        FileNotFoundError, OSError: a file that is not there, no image, or cut off.
-        ValueError: images that do not belong together, or that these networks cannot read.
+        FileNotFoundError, OSError: a file is missing, no image, or truncated.
+        ValueError: the images do not fit together, or the networks cannot read them.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class MapReader:
                 )
 
     def measure(self) -> Moments:
-        """Mean and deviation of each date, (C, 1, 1) float64, where it has data."""
+        """Mean and standard deviation of the valid pixels of each date, (C, 1, 1) float64."""
         joint, grey = self.scheme.standardise == "joint", self._grey
         pairs = zip(self.images, self.bands, strict=True)
         return [mean_and_std(_Measured(i), b, joint=joint, grey=grey) for i, b in pairs]
@@ -185,13 +185,13 @@ class MapReader:
         return tuple(self.scheme.bands) == GREY and len(self.bands[0]) == 3
 
     def rows(self, top: int, height: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows from `top` on, `reach` columns; reflected where they reach beyond the image.
+        """`height` rows from `top` on, `reach` columns; reflected beyond the image's edge.
 
-        Where a date has no data both have the mean, so that nothing seems to change.
+        Where one date has no data, all dates are set to the mean, so that no change is seen.
 
         Returns:
-            (T, C, h, w), uint8 where files hold that and the scheme does not standardise, else
-            float32; and (h, w) bool, whether all dates have data.
+            (T, C, h, w), uint8 for 8-bit files if the scheme does not standardise, else float32;
+            and (h, w) bool, True where all dates have data.
         """
         window, pixels, valid = Window(top, 0, height, reach), [], True
         for image, bands in zip(self.images, self.bands, strict=True):
@@ -201,7 +201,7 @@ class MapReader:
         return np.stack([self._prepared(p, date, valid) for date, p in enumerate(pixels)]), valid
 
     def _prepared(self, pixels: np.ndarray, date: int, valid: np.ndarray) -> np.ndarray:
-        """Pixels (C, h, w) as networks want them before their own normalisation."""
+        """Pixels (C, h, w), scaled and filled, as input of the networks' own normalisation."""
         pixels = self._scaled(pixels)
         pixels = to_grey(pixels) if self._grey else pixels
         if self.scheme.standardise != "none":
@@ -219,7 +219,7 @@ class MapReader:
         return pixels
 
     def _standardised(self, pixels: np.ndarray, date: int) -> np.ndarray:
-        """Band by band, which takes less memory."""
+        """Pixels minus mean, divided by standard deviation; band by band to save memory."""
         result = np.empty(pixels.shape, np.float32)
         moments = [np.broadcast_to(m, (len(pixels), 1, 1)) for m in self.moments[date]]
         for out, band, mean, std in zip(result, pixels, *moments, strict=True):
@@ -227,7 +227,7 @@ class MapReader:
         return result
 
     def _scaled(self, pixels: np.ndarray) -> np.ndarray:
-        """Sentinel's digital numbers and decibel -> 0..1, where the scheme has its bands."""
+        """Sentinel-2 digital numbers and Sentinel-1 decibels -> 0..1; other bands unchanged."""
         if self.scheme.bands[0] not in (*S1_BANDS, *S2_BANDS):
             return pixels
         scaled = [
@@ -250,5 +250,5 @@ class _Measured(Raster):
         *pixels, valid = self.image.read(window, [*bands, self.image.count - 1])
         pixels, beyond = np.array(pixels), valid == 0
         gaps = self.image.missing(pixels, chosen)
-        beyond &= ~gaps.any(0)  # outside, or masked: of the others each band has its own gaps
+        beyond &= ~gaps.any(0)  # outside or masked: all bands; elsewhere each band has its own gaps
         return np.where(gaps | beyond, np.float32(np.nan), pixels)

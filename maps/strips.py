@@ -1,4 +1,4 @@
-"""A map from networks, rectangle by rectangle: rows read ahead, windows in batches, blended."""
+"""Predicts a map in rectangles: rows are read ahead, windows are batched and blended."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,22 +19,22 @@ from utils.rasters.windows import Window
 class FinishedArea(NamedTuple):
     """A finished rectangle of a map, and where its images have data."""
 
-    row: int  # of the grid's rows of windows, to which its pixels belong
+    row: int  # number of the row of windows that finished it
     piece: Piece
     valid: np.ndarray  # (h, w) bool
 
 
 class MapPredictor:
-    """Predicts rows of windows of one map; what they are does not depend on which others are asked.
+    """Predicts rows of windows of one map; a row's values do not depend on the rows requested.
 
     Args:
-        predictor: the networks.
-        reader: the images.
-        blender: of the map, see `Blender`; gives the grid.
-        batch_size: windows at a time, all of one row.
+        predictor: of the networks.
+        reader: of the images.
+        blender: of the map; it defines the grid.
+        batch_size: windows per batch, all of one row.
 
     Attributes:
-        network_s: seconds that the networks took so far.
+        network_s: seconds spent in the networks so far.
     """
 
     def __init__(self, predictor: Predictor, reader: MapReader, blender: Blender, batch_size: int):
@@ -42,13 +42,13 @@ class MapPredictor:
         self.batch_size, self.network_s = batch_size, 0.0
 
     def predict(self, rows: Sequence[int], bar: Any) -> Iterator[FinishedArea]:
-        """The rectangles of some rows of windows, in order.
+        """Yields the rectangles of some rows of windows, in order.
 
-        The row above a wanted one is predicted as well: it has a part in the pixels they share.
+        The row above each requested row is also predicted, because their overlap is blended.
 
         Args:
-            rows: ascending.
-            bar: told of every window, by `update`.
+            rows: numbers of rows of windows, ascending.
+            bar: progress bar; `update(1)` is called for every window.
         """
         wanted, computed = set(rows), []
         for row in rows:
@@ -65,13 +65,13 @@ class MapPredictor:
                     yield FinishedArea(row, piece, valid[:high, left : left + wide])
 
     def count(self, rows: Iterable[int]) -> int:
-        """How many windows `predict` goes through for these rows."""
+        """Number of windows that `predict` computes for these rows."""
         wanted = set(rows)
         above = {row - 1 for row in wanted if row} - wanted
         return (len(wanted) + len(above)) * len(self.blender.lefts)
 
     def _read_ahead(self, rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """The images (T, C, h, reach) of each row of windows, and where they have data."""
+        """Yields each row's number, images (T, C, h, reach) and valid mask (h, reach)."""
         high, reach = self.blender.side[0], self.blender.reach
         with ThreadPoolExecutor(1) as pool:
 
@@ -85,7 +85,7 @@ class MapPredictor:
                 yield row, *current
 
     def _windows(self, images: np.ndarray, valid: np.ndarray) -> Iterator[tuple[int, Tensor]]:
-        """Left edge and (C, h, w) of each window; without any data all 0, and no network asked."""
+        """Yields left edge and probabilities (C, h, w) of each window; 0 if it has no data."""
         lefts, wide = self.blender.lefts, self.blender.side[1]
         seen = [left for left in lefts if valid[:, left : left + wide].any()]
         predicted: dict[int, Tensor] = {}

@@ -1,4 +1,4 @@
-"""How much became what, or is what: pixels, hectares and per cent; csv and JSON."""
+"""Summaries of a map as csv and JSON: pixels, hectares and per cent by class or from-to code."""
 
 import csv
 import io
@@ -27,35 +27,35 @@ def write_summary(
     date1_tif: Path | str | None = None,
     date2_tif: Path | str | None = None,
 ) -> dict:
-    """Writes `summary.csv` and `summary.json` into `folder`; returns what the JSON holds.
+    """Writes `summary.csv` and `summary.json` into `folder`; returns the content of the JSON.
 
     The csv has a header and a line for each code (`unchanged` first), then `changed`, `valid` and
-    `no data`; per cent are of the valid area. UTF-8, with a byte order mark where a name needs
-    more than ASCII, so that spreadsheets read it right.
+    `no data`. Percentages refer to the valid area. The encoding is UTF-8, with a byte order mark if
+    a name is not ASCII, so that spreadsheets decode it.
 
-    Keys of the JSON; numbers of hectares are None (null) where the map has no CRS:
+    Keys of the JSON; hectares are None (null) if the map has no CRS:
         task, classes: of the scheme.
-        crs: of the map, "EPSG:..." where it has a number; None.
-        area_method: how hectares were found, see maps.areas; None.
+        crs: of the map, "EPSG:..." if it has such a code; or None.
+        area_method: method of maps.areas; or None.
         pixels, hectares: each {"valid", "unchanged", "changed", "nodata"}.
-        percent: {"unchanged", "changed"} of the valid area; None where nothing is valid.
+        percent: {"unchanged", "changed"} of the valid area; None if no pixel is valid.
         matrix: {"labels", "pixels", "hectares", "percent"}: K + 1 names, "unchanged" first, and
             (K + 1) x (K + 1) numbers: [f][t] changed from class f to class t, [0][0] unchanged,
-            the rest of row and column 0 is 0. Without classes labels are "unchanged", "changed"
-            and [1][1] is changed.
-        dates: {"date1", "date2"}, of the maps given: {"pixels", "hectares"}, each K + 1 numbers of
-            the valid area by class; [0] has no class (unchanged, unless classes are everywhere).
+            the rest of row and column 0 is 0. Without classes, the labels are "unchanged" and
+            "changed", and [1][1] is changed.
+        dates: {"date1", "date2"}, of the given maps: {"pixels", "hectares"}, each K + 1 numbers of
+            the valid area by class; [0] is the area without a class.
 
     Args:
-        folder: made if need be.
+        folder: created if missing.
         transition_tif: codes of maps.transitions; for a binary change, 0 and 1.
         scheme: classes.
         date1_tif: classes of date 1 on the same grid: 0, 1..K, and its nodata value.
         date2_tif: the same of date 2.
 
     Raises:
-        ValueError: a value that is no code or class, a map of another grid, or a scheme of land
-            cover, which has no changes: see `write_class_summary`.
+        ValueError: a value is no code or class, the maps are on different grids, or the task is
+            land cover (see `write_class_summary`).
     """
     if scheme.task == "land_cover":
         raise ValueError("a summary of changes needs two dates; land cover has one")
@@ -82,17 +82,16 @@ def write_summary(
 
 
 def write_class_summary(folder: Path | str, classes_tif: Path | str, scheme: Scheme) -> dict:
-    """Writes `summary.csv` and `summary.json` of a land cover; returns what the JSON holds.
+    """Writes `summary.csv` and `summary.json` of a land-cover map; returns the JSON's content.
 
-    The csv has a header, a line for each class, then `valid` and `no data`, as `write_summary` has
-    them.
+    The csv has a header, a line for each class, then `valid` and `no data`, as in `write_summary`.
 
     Keys of the JSON: task, classes, crs and area_method as in `write_summary`; pixels and hectares,
     each {"valid", "nodata"}; by_class: {"pixels", "hectares", "percent"}, each K numbers, per cent
     of the valid area.
 
     Args:
-        folder: made if need be.
+        folder: created if missing.
         classes_tif: 1..K, and its nodata value.
         scheme: classes.
 
@@ -135,7 +134,7 @@ def write_class_summary(folder: Path | str, classes_tif: Path | str, scheme: Sch
 
 
 def _head(scheme: Scheme, crs: str | None, areas: PixelAreas) -> dict:
-    """What every summary begins with."""
+    """The first keys of every summary."""
     return {
         "task": scheme.task,
         "classes": list(scheme.classes),
@@ -145,13 +144,13 @@ def _head(scheme: Scheme, crs: str | None, areas: PixelAreas) -> dict:
 
 
 class _Sums(NamedTuple):
-    """Of N values."""
+    """Pixel counts and areas of N values."""
 
     pixels: np.ndarray  # (N,) int64
     area_m2: np.ndarray  # (N,) float64, NaN without a CRS
 
     def add(self, values: np.ndarray, area_m2: np.ndarray) -> None:
-        """Values 0..N-1 of pixels, and their areas, in the same shape."""
+        """Adds pixels: (n,) values 0..N-1, and (n,) areas in square metres."""
         count = len(self.pixels)
         self.pixels[:] += np.bincount(values, minlength=count)
         self.area_m2[:] += np.bincount(values, area_m2, minlength=count)
@@ -160,7 +159,7 @@ class _Sums(NamedTuple):
 def _count(
     file: object, dates: dict[str, object], areas: PixelAreas, scheme: Scheme
 ) -> tuple[_Sums, dict[str, _Sums]]:
-    """Sums by code, the last of them of pixels without data; and by class of each date."""
+    """Sums by code (the last entry: pixels without data), and by class of each date."""
     num_classes, count = scheme.num_classes, num_codes(scheme.num_classes)
     codes = _no_sums(count + 1, areas)
     by_class = {name: _no_sums(num_classes + 1, areas) for name in dates}
@@ -180,7 +179,7 @@ def _count(
 
 
 def _strips(file: object, areas: PixelAreas) -> Iterator[tuple[object, np.ndarray]]:
-    """Windows of whole rows, and the areas (h, W) of their pixels."""
+    """Yields windows of full rows, and the areas (h, W) of their pixels in square metres."""
     rows = max(1, STRIP_PIXELS // file.width)
     for top in range(0, file.height, rows):
         height = min(rows, file.height - top)
@@ -212,7 +211,7 @@ def _totals(codes: _Sums) -> dict:
 
 
 def _percent(codes: _Sums) -> np.ndarray:
-    """(N,) of the valid area, or of the valid pixels without a CRS; NaN where nothing is valid."""
+    """(N,) per cent of the valid area, or without a CRS of the valid pixels; NaN if none."""
     sums = codes.pixels if np.isnan(codes.area_m2).any() else codes.area_m2
     with np.errstate(invalid="ignore", divide="ignore"):
         return 100 * sums / sums[:-1].sum()
@@ -239,7 +238,7 @@ def _numbers(sums: _Sums) -> dict:
 
 
 def _plain(value: np.number) -> int | float | None:
-    """For JSON, which has no NaN."""
+    """A number for JSON; NaN becomes None."""
     value = value.item()
     return None if value != value else value
 
@@ -255,7 +254,7 @@ def _write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]
 
 
 def _csv_lines(codes: _Sums, scheme: Scheme) -> Iterator[tuple[str, ...]]:
-    """A line for each code, then the sums."""
+    """Yields a line for each code, then the sums."""
     percent, names = _percent(codes), ("unchanged", *scheme.classes)
     for code in range(len(codes.pixels) - 1):
         origin, target = pair(code, scheme.num_classes)
@@ -267,7 +266,7 @@ def _csv_lines(codes: _Sums, scheme: Scheme) -> Iterator[tuple[str, ...]]:
 
 
 def _cells(codes: _Sums, percent: np.ndarray, which: int | slice) -> tuple[str, str, str]:
-    """Pixels, hectares and per cent of one code, or summed over several; empty if not known."""
+    """Texts of pixels, hectares and per cent, summed over the codes `which`; "" if unknown."""
     hectares, share = codes.area_m2[which].sum() / M2_PER_HA, percent[which].sum()
     known = ("" if value != value else f"{value:.6f}" for value in (hectares, share))
     return str(codes.pixels[which].sum()), *known

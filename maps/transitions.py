@@ -1,8 +1,8 @@
 """From-to codes of a pixel: 0 = unchanged, otherwise 1 + (from - 1) * K + (to - 1).
 
 `from` and `to` are classes 1..K of date 1 and date 2. A pixel that changed within a class (to =
-from) has a code too. A binary change (K = 0) has codes 0 and 1. Pixels without data have the
-largest value of the type: 255, or 65535 where K * K codes need 16 bits.
+from) also has a code. A binary change (K = 0) has codes 0 and 1. Pixels without data have the
+largest value of the type: 255, or 65535 if K * K codes need 16 bits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_CLASSES = 254  # 255 is IGNORE_INDEX in maps of classes; 254 * 254 codes fit
 
 
 def num_codes(num_classes: int) -> int:
-    """How many codes there are, "unchanged" included: 1 + K * K, or 2 without classes.
+    """Number of codes, including "unchanged": 1 + K * K, or 2 without classes.
 
     Raises:
         ValueError: K is not in 0..254.
@@ -39,7 +39,7 @@ def num_codes(num_classes: int) -> int:
 
 
 def code_dtype(num_classes: int) -> np.dtype:
-    """The smallest type that holds all codes and the value without data: uint8 up to K = 15."""
+    """The smallest type for all codes and the nodata value: uint8 up to K = 15, else uint16."""
     return np.dtype(np.uint8 if num_codes(num_classes) <= IGNORE_INDEX else np.uint16)
 
 
@@ -56,8 +56,8 @@ def to_codes(date1: Array, date2: Array, num_classes: int, change: Array | None 
             torch.
         date2: the same.
         num_classes: K, at least 1.
-        change: 1 = changed, 0 = unchanged, IGNORE_INDEX = no data; needed where maps hold classes
-            everywhere. None: changed is what has a class at both dates.
+        change: 1 = changed, 0 = unchanged, IGNORE_INDEX = no data; needed if unchanged pixels have
+            classes. None: pixels with a class at both dates are changed.
 
     Returns:
         Codes of the same shape and kind: numpy arrays of `code_dtype`, torch tensors of int64.
@@ -109,14 +109,14 @@ def from_codes(codes: Array, num_classes: int) -> tuple[Array, Array]:
 
 
 def pair(code: int, num_classes: int) -> tuple[int, int]:
-    """Classes (from, to) of one code, 1..K; (0, 0) of 0 and, without classes, of every code."""
+    """Classes (from, to) of one code, each 1..K; (0, 0) for code 0 or without classes."""
     if code == 0 or num_classes == 0:
         return 0, 0
     return (code - 1) // num_classes + 1, (code - 1) % num_classes + 1
 
 
 def names(scheme: Scheme) -> list[str]:
-    """What each code 0.. means, for legends: "unchanged", "water to ground", ..."""
+    """Names of the codes 0, 1, ... for legends: "unchanged", "water to ground", ..."""
     if not scheme.classes:
         return ["unchanged", "changed"]
     pairs = [(a, b) for a in scheme.classes for b in scheme.classes]
@@ -124,10 +124,10 @@ def names(scheme: Scheme) -> list[str]:
 
 
 def palette(scheme: Scheme) -> tuple[Rgb, ...]:
-    """A colour for each code 0.., in 0..255, that the colour-blind tell apart too.
+    """RGB in 0..255 of the codes 0, 1, ..., also distinguishable with colour blindness.
 
-    Codes of one class of date 2 are of one family, from blue to yellow with the class, and lighter
-    the higher the class of date 1. A binary change has the colours of its scheme.
+    The hue depends on the class of date 2, from blue to yellow; the colour is lighter the higher
+    the class of date 1. A binary change has the colours of its scheme.
     """
     num_classes = scheme.num_classes
     if num_classes == 0:
@@ -147,10 +147,10 @@ def _families(num_classes: int) -> tuple[Rgb, ...]:
 def read_codes(
     file: object, window: object | None, scheme: Scheme
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A window of a map of codes, an open rasterio file; None: all of it.
+    """Reads a window (None: all) of a map of codes, an open rasterio file.
 
     Returns:
-        Codes (h, w), 0 where there are no data, and (h, w) bool, where there are.
+        (h, w) codes, 0 where there is no data; and (h, w) bool, True where there is data.
 
     Raises:
         ValueError: a value that is no code.
@@ -169,7 +169,7 @@ def read_codes(
 
 
 def _widened(array: Array) -> Array:
-    """int64, so that differences and products fit."""
+    """The array as int64, so that differences and products do not overflow."""
     return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()
 
 

@@ -1,4 +1,4 @@
-"""The files that polygons of change go to: GeoPackage and GeoJSON, both written piece by piece."""
+"""Writers of change polygons to GeoPackage and GeoJSON, both incremental."""
 
 import errno
 import json
@@ -19,15 +19,15 @@ from utils.structures import Scheme
 
 LAYER = "changes"  # also the stem of the files
 DECIMALS = 7  # of degrees in GeoJSON: 1 cm
-WAITING = 2**24  # bytes of polygons that go to a GeoPackage at once: each time takes 0.1 s
-STAMP = "2000-01-01T00:00:00.000Z"  # when a GeoPackage says it was written, so that bytes repeat
-NO_TIME = "OGR_CURRENT_DATE"  # GDAL's option: what it takes for the time
-STRAIGHT_PX = 64  # longer edges get points between in GeoJSON: what is straight bends in degrees
-STRAIGHT_M = 500_000  # and so do edges longer than this, so that neighbours are near in longitude
+WAITING = 2**24  # bytes of polygons buffered for a GeoPackage; each write takes 0.1 s
+STAMP = "2000-01-01T00:00:00.000Z"  # fixed time stamp of a GeoPackage, for reproducible bytes
+NO_TIME = "OGR_CURRENT_DATE"  # GDAL option that sets the time stamp
+STRAIGHT_PX = 64  # longer edges are subdivided for GeoJSON: straight lines are curved in degrees
+STRAIGHT_M = 500_000  # longer edges are subdivided, so that successive points are near in longitude
 
 
 class Polygons(NamedTuple):
-    """N polygons and their fields; NaN = not known."""
+    """N polygons and their fields; NaN = unknown."""
 
     geometry: np.ndarray  # (N,) shapely polygons in coordinates of the map
     code: np.ndarray  # (N,) int32, see maps.transitions
@@ -45,18 +45,18 @@ def style(scheme: Scheme) -> str:
 
 @contextmanager
 def geopackage(path: Path, crs: object, transform: object, scheme: Scheme) -> Iterator[Append]:
-    """Yields what appends polygons to layer "changes" of a GeoPackage in the map's CRS.
+    """Yields a function that appends polygons to layer "changes" of a GeoPackage.
 
-    The file appears when the block ends well.
+    The file appears only if the block ends without error.
 
     Args:
         path: the file.
-        crs: of the map, as rasterio gives it; None for none.
+        crs: of the map and the file, a rasterio CRS, or None.
         transform: of the map; not used here.
         scheme: names of classes.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     import shapely
 
@@ -84,7 +84,7 @@ def geopackage(path: Path, crs: object, transform: object, scheme: Scheme) -> It
 
 
 def _check_count(path: Path, count: int) -> None:
-    """Reads the file back: on a full disk not every loss is an error."""
+    """Raises OSError unless the file has `count` polygons; a full disk may give no other error."""
     try:
         with closing(sqlite3.connect(path)) as file:
             found = file.execute(f"SELECT COUNT(*) FROM {LAYER}").fetchone()[0]
@@ -114,7 +114,7 @@ def _failed(path: Path, why: str) -> str:
 def _append_layer(
     path: Path, polygons: Polygons, crs: object, scheme: Scheme, append: bool = True
 ) -> None:
-    """Appends polygons, whose geometry is well-known binary here."""
+    """Appends polygons with geometry in WKB; `append=False` creates the layer."""
     import pyogrio
 
     columns = fields(polygons, scheme)
@@ -132,7 +132,7 @@ def _append_layer(
                 crs=crs.to_wkt() if crs else None,
                 append=append,
             )
-        except RuntimeError as error:  # of pyogrio
+        except RuntimeError as error:  # base class of pyogrio's errors
             raise OSError(_failed(path, str(error))) from error
 
 
@@ -150,9 +150,10 @@ def _without_time() -> Iterator[None]:
 
 @contextmanager
 def geojson(path: Path, crs: object, transform: object, scheme: Scheme) -> Iterator[Append]:
-    """The same for GeoJSON (RFC 7946): EPSG:4326, longitude first, shells counter-clockwise.
+    """As `geopackage`, for GeoJSON (RFC 7946).
 
-    A polygon across 180 degrees is cut there, into one of several parts.
+    EPSG:4326, longitude first, shells counter-clockwise. A polygon across 180 degrees is cut there
+    and becomes a multipolygon.
     """
     t = transform
     longest = STRAIGHT_PX * max(np.hypot(t.a, t.d), np.hypot(t.b, t.e))
@@ -182,7 +183,7 @@ WRITERS: dict[str, Callable[..., AbstractContextManager[Append]]] = {
 
 
 def fields(polygons: Polygons, scheme: Scheme) -> dict[str, np.ndarray]:
-    """Name -> (N,) values; None or NaN where not known."""
+    """Field name -> (N,) values; None or NaN = unknown."""
     known = np.array([None, *scheme.classes], object)
     all_codes = range(num_codes(scheme.num_classes))
     pairs = np.array([pair(code, scheme.num_classes) for code in all_codes])[polygons.code]
@@ -197,7 +198,7 @@ def fields(polygons: Polygons, scheme: Scheme) -> dict[str, np.ndarray]:
 
 
 def _features(polygons: Polygons, crs: object, longest: float, scheme: Scheme) -> Iterator[str]:
-    """Each polygon as a line of GeoJSON."""
+    """Yields each polygon as a GeoJSON feature, one line of text."""
     columns = fields(polygons, scheme)
     rows = zip(*(_json_values(column) for column in columns.values()), strict=True)
     for geometry, row in zip(_in_degrees(polygons.geometry, crs, longest), rows, strict=True):
@@ -211,7 +212,7 @@ def _json_values(column: np.ndarray) -> list:
 
 
 def _in_degrees(geometry: np.ndarray, crs: object, longest: float) -> np.ndarray:
-    """GeoJSON geometries (N,), as texts."""
+    """(N,) GeoJSON geometries, as text."""
     import shapely
     from rasterio.warp import transform
 
@@ -228,11 +229,12 @@ def _in_degrees(geometry: np.ndarray, crs: object, longest: float) -> np.ndarray
 
 
 def _across(shapes: np.ndarray, jumps: bool) -> np.ndarray:
-    """Numbers of the polygons that lie on both sides of 180 degrees, or beyond it.
+    """Numbers of the polygons that cross 180 degrees or lie beyond it.
 
     Args:
         shapes: (N,) polygons in degrees.
-        jumps: longitude goes on at -180; else it grows on, and long edges are no jumps.
+        jumps: longitude is wrapped to -180..180, so that a crossing edge jumps by more than 180.
+            Otherwise it increases beyond 180.
     """
     import shapely
 
@@ -247,7 +249,7 @@ def _across(shapes: np.ndarray, jumps: bool) -> np.ndarray:
 def _cut(polygon: object, jumps: bool) -> object:
     """A polygon cut at 180 degrees, its longitudes in -180..180.
 
-    `jumps`: longitude goes on at -180, see `_across`; the package knows such polygons.
+    `jumps`: see `_across`; antimeridian expects such wrapped polygons.
     """
     import antimeridian
     import shapely
@@ -258,7 +260,7 @@ def _cut(polygon: object, jumps: bool) -> object:
 
 
 def _wrapped(points: np.ndarray) -> np.ndarray:
-    """Longitudes that grow beyond 180 degrees, in -180..180."""
+    """Wraps longitudes to -180..180."""
     return np.stack([(points[:, 0] + 180) % 360 - 180, points[:, 1]], axis=1)
 
 

@@ -1,7 +1,7 @@
-"""A folder of outputs as one HTML page that needs nothing else: no network, no other file.
+"""Reports a folder of outputs as one self-contained HTML page (no network, no other files).
 
-`python -m report RUN_OR_MASK_DIR` shows what train.py, label.py, test.py or predict.py wrote:
-before and after with what changed, from-to sums, scores, training curves, options.
+`python -m report RUN_OR_MASK_DIR` shows outputs of train.py, label.py, test.py or predict.py:
+images of both dates with the changes, from-to sums, scores, training curves, options.
 """
 
 import argparse
@@ -33,15 +33,15 @@ def write_report(
     Args:
         folder: an --outdir, one of its runs/<name> or masks/<part>, or the --out of predict.py.
         out: the page; None: report.html in the folder.
-        images: how many tiles of a part to show, the worst and the best where there are labels; or
-            how many maps, those with the most change.
-        data_root: the data set, where the outputs do not tell or it was moved.
+        images: number of tiles to show of each part (the worst and the best if there are labels),
+            or number of maps (those with the most change).
+        data_root: folder of the data set; None: as recorded in the outputs.
         maps: folders of maps in `folder` to report on; None: all of them.
 
     Raises:
         FileNotFoundError: there is nothing to report on.
-        ValueError: `out` lies in no folder, or maps are of different tasks or classes.
-        OSError: a mask cannot be read, or the page not be written.
+        ValueError: the folder of `out` does not exist, or maps have different tasks or classes.
+        OSError: a mask cannot be read, or the page cannot be written.
     """
     folder = Path(folder)
     out = folder / "report.html" if out is None else Path(out)
@@ -58,9 +58,9 @@ def write_report(
 
 
 def render(variables: dict) -> str:
-    """The page as text: templates, style and script put together.
+    """The HTML text of the page, made of templates, style and script.
 
-    Everything that comes from outside is escaped; the page allows its own script and no request.
+    All variables are escaped. The page's security policy allows only its own script, no requests.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -106,7 +106,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Writes one page and says where."""
+    """Writes one page and prints its path."""
     args = parse_args(argv)
     path = write_report(args.folder, args.out, args.images, args.data_root)
     print(f"{path} ({size_in_words(path.stat().st_size)})")

@@ -1,4 +1,4 @@
-"""How much changed, or is what: the numbers, charts and tables of a page."""
+"""Areas of changes and of classes: the numbers, charts and tables of a page."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from report.words import area, between, largest, percent, short_number
 from utils.figures import charts
 from utils.structures import Scheme
 
-SHOWN = 5  # of the largest changes
+SHOWN = 5  # number of largest changes listed
 
 
 def amounts_of(amounts: Amounts, scheme: Scheme, brief: bool = False) -> dict[str, Any]:
-    """The template's numbers, bars, charts and largest changes; brief: numbers alone."""
+    """Template variables: numbers, bars, charts and largest changes. `brief`: only numbers."""
     found = {"numbers": _numbers(amounts), "bars": [], "top": []}
     if not amounts.total or brief:
         return found
@@ -23,7 +23,7 @@ def amounts_of(amounts: Amounts, scheme: Scheme, brief: bool = False) -> dict[st
 
 
 def _numbers(amounts: Amounts) -> list[tuple[str, str, str]]:
-    """Name, value and remark."""
+    """Name, value and remark of each number."""
     total = area(amounts.total, amounts.unit)
     if amounts.transitions is None:
         numbers = [("Looked at", total, "with data")]
@@ -45,7 +45,7 @@ def _bars(amounts: Amounts, scheme: Scheme) -> list[tuple[str, float, str, str]]
 
 
 def _transitions(amounts: Amounts, scheme: Scheme) -> dict[str, Any]:
-    """Heat map, flows and table of what changed into what."""
+    """Heat map, flow chart and table of the from-to changes."""
     flow, names = amounts.transitions, scheme.classes
     shares = flow / amounts.changed
 
@@ -70,7 +70,7 @@ def _transitions(amounts: Amounts, scheme: Scheme) -> dict[str, Any]:
 
 
 def _row(amounts: Amounts, names: tuple[str, ...], i: int, j: int) -> dict[str, Any]:
-    """One of the largest changes; classes from 0."""
+    """Template variables of one of the largest changes, from class i to class j (from 0)."""
     amount = amounts.transitions[i, j]
     return {
         "from": names[i],
@@ -83,7 +83,7 @@ def _row(amounts: Amounts, names: tuple[str, ...], i: int, j: int) -> dict[str, 
 
 
 def overview(report: Report) -> dict[str, Any] | None:
-    """The sum of several maps, and a row for each; None for one map, and for tiles."""
+    """The sum of several maps and a table row for each; None for a single map or for tiles."""
     if report.total is None:
         return None
     return {

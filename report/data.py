@@ -1,4 +1,4 @@
-"""Collects what a folder of outputs holds, whatever of it is there, for report to show."""
+"""Collects the available outputs of a folder for a report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -33,8 +33,8 @@ from report.tiles import (
 from utils.schemes import SECOND
 from utils.structures import Scheme
 
-PARTS = ("test", "val", "train")  # the order in which they are shown; others follow
-SUGGESTED = 5  # folders in an error
+PARTS = ("test", "val", "train")  # order of display; other parts follow
+SUGGESTED = 5  # folders suggested in an error message
 
 
 def collect(
@@ -44,18 +44,18 @@ def collect(
     data_root: Path | None = None,
     maps: Sequence[Path] | None = None,
 ) -> Report:
-    """Reads a folder that train.py, label.py, test.py or predict.py wrote.
+    """Reads a folder written by train.py, label.py, test.py or predict.py.
 
     Args:
         folder: an --outdir, one of its runs/<name> or masks/<part>, or the --out of predict.py.
-        images: how many tiles of a part, or maps, to show.
+        images: number of tiles of each part, or of maps, to show.
         longest: largest side of a picture in pixels.
-        data_root: the data set, where the outputs do not tell or it was moved.
-        maps: the maps' folders to report on; None: all in the folder.
+        data_root: folder of the data set; None: as recorded in the outputs.
+        maps: folders of the maps to report on; None: all in the folder.
 
     Raises:
-        FileNotFoundError: no such folder, or none of this program's.
-        ValueError: maps of different tasks or classes.
+        FileNotFoundError: there is no such folder, or it has no outputs of this program.
+        ValueError: the maps have different tasks or classes.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -70,7 +70,7 @@ def collect(
 
 
 def _nothing_in(folder: Path) -> str:
-    """That there is nothing to report on, and where there is."""
+    """Error message: nothing to report on in this folder, and subfolders that have outputs."""
     text = (
         f"{folder} holds neither runs, metrics nor masks. Pass an --outdir of train.py, label.py "
         "or test.py, one of its runs/NAME or masks/PART, or the --out of predict.py."
@@ -84,7 +84,7 @@ def _nothing_in(folder: Path) -> str:
 
 
 def _folders_below(folder: Path, levels: int = 2) -> Iterator[Path]:
-    """Folders that there is something to report on in, those further up first."""
+    """Yields subfolders with outputs to report on, upper levels first."""
     below = sorted(path for path in folder.iterdir() if path.is_dir())
     found = [path for path in below if _has_outputs(path)]
     yield from found
@@ -101,7 +101,7 @@ def _has_outputs(folder: Path) -> bool:
 
 
 def _layout(folder: Path) -> tuple[Path, list[Path], list[Path]]:
-    """The --outdir that a folder belongs to, and the runs and folders of masks to show."""
+    """The --outdir that a folder belongs to, the run folders, and the mask folders to show."""
     if (folder / "args.json").exists() or (folder / "log.jsonl").exists():
         return folder.parents[1] if folder.parent.name == "runs" else folder, [folder], []
     runs = sorted(path.parent for path in folder.glob("runs/*/args.json"))
@@ -216,7 +216,7 @@ def _missing(sources: Sources | None, roots: list[Path]) -> str:
 
 
 def _renamed(folders: Mapping[str, str] | list[str] | None) -> dict[str, str]:
-    """--folders as a mapping, from a record of options."""
+    """--folders as a mapping, from the recorded option (a mapping or a list "NAME=FOLDER")."""
     if isinstance(folders, list):
         return dict(item.split("=", 1) for item in folders if "=" in item)
     return dict(folders or {})
@@ -234,7 +234,10 @@ def _metrics_files(outdir: Path) -> list[Path]:
 
 
 def _unseen_parts(outdir: Path, runs: list[TrainingRun] | None, shown: set[str]) -> list[Section]:
-    """Scores without masks: of a validation, say. Of one run only those that it wrote."""
+    """Sections of scores without masks, such as those of a validation.
+
+    With `runs`, only scores that one of these runs wrote.
+    """
     parts = []
     for path in _metrics_files(outdir):
         metrics = read_json(path)
@@ -248,7 +251,7 @@ def _unseen_parts(outdir: Path, runs: list[TrainingRun] | None, shown: set[str])
 
 
 def _is_of(metrics: Mapping[str, Any], run: TrainingRun) -> bool:
-    """Whether scores are those of a run's last validation."""
+    """Whether the scores are those of the run's last validation."""
     last = next((line for line in reversed(run.log) if line.get("kind") == "val"), {})
     shared = [key for key in last if key in metrics]
     return bool(shared) and all(last[key] == metrics[key] for key in shared)
@@ -257,7 +260,7 @@ def _is_of(metrics: Mapping[str, Any], run: TrainingRun) -> bool:
 def _scheme(
     outdir: Path, runs: list[TrainingRun], checkpoints: list[str], tiles: list[Tiles]
 ) -> Scheme:
-    """Classes and palette, from a checkpoint or else from the masks."""
+    """Classes and palette, from a checkpoint, else from the masks, else those of SECOND."""
     lasts = [outdir / "runs" / run.name / "last.pth" for run in runs]
     for path in [*checkpoints, *lasts]:
         if found := scheme_of_checkpoint(Path(str(path).split(" of ")[0])):

@@ -1,4 +1,4 @@
-"""Finding and reading, at a bounded size, the files that a report is made of."""
+"""Finds the files of a report and reads them at a bounded size."""
 
 import json
 import math
@@ -14,16 +14,16 @@ from utils.state_files import read_file
 from utils.structures import IGNORE_INDEX, Scheme
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-# folders of images, date by date, and of labels beside them
+# folders of images (one per date), and of labels beside them
 LAYOUTS = (
     (("im1", "im2"), ("label1", "label2")),
     (("A", "B"), ("label",)),
-    (("images",), ()),  # how its labels are coded is another matter
+    (("images",), ()),  # labels are not read: their coding is unknown here
 )
 
 
 class Sources(NamedTuple):
-    """Where the images and labels of some tiles are, id -> file; no labels: none to be found."""
+    """Image and label files of tiles, one mapping id -> file per date; `labels` may be empty."""
 
     images: tuple[dict[str, Path], ...]
     labels: tuple[dict[str, Path], ...]
@@ -31,7 +31,7 @@ class Sources(NamedTuple):
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; None if there is none, or it is cut off."""
+    """The content of a JSON file; None if it is missing or invalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -39,7 +39,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file; lines that are cut off are passed over."""
+    """The objects of a .jsonl file; invalid lines are skipped."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
@@ -50,7 +50,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def files_by_id(folder: Path) -> dict[str, Path]:
-    """Images of a folder by their stem, sorted; hidden files are passed over."""
+    """Images of a folder by their stem, sorted; hidden files are skipped."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     return {
         path.stem: path
@@ -60,12 +60,12 @@ def files_by_id(folder: Path) -> dict[str, Path]:
 
 
 def read_bounded(path: Path, longest: int, smooth: bool = False) -> np.ndarray:
-    """An image of any size, no side longer than `longest`; read by GDAL without the whole of it.
+    """Reads an image, downsampled by GDAL so that no side is longer than `longest`.
 
     Args:
         path: any raster.
-        longest: in pixels; smaller images stay as they are.
-        smooth: average what is made smaller (pictures); else take the nearest (classes).
+        longest: in pixels; smaller images keep their size.
+        smooth: downsample by averaging (pictures), else by nearest neighbour (classes).
 
     Returns:
         (C, H, W) as stored.
@@ -87,7 +87,7 @@ def read_bounded(path: Path, longest: int, smooth: bool = False) -> np.ndarray:
 
 
 def bounded(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(height, width) made so small that no side is longer than `longest`."""
+    """(height, width) scaled down so that no side is longer than `longest`."""
     step = max(1.0, max(size) / longest)
     return max(1, round(size[0] / step)), max(1, round(size[1] / step))
 
@@ -103,12 +103,12 @@ def is_mask(path: Path) -> bool:
 
 
 def read_mask(path: Path, longest: int) -> np.ndarray:
-    """A mask that this program wrote, (H, W) uint8."""
+    """Reads a mask written by this program, (H, W) uint8."""
     return read_bounded(path, longest)[0].astype(np.uint8)
 
 
 def read_classes(path: Path, longest: int, palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """A label, as indices or in the colours of the palette: (H, W) uint8, IGNORE_INDEX if neither.
+    """Reads a label of indices or palette colours: (H, W) uint8, IGNORE_INDEX for other values.
 
     Args:
         path: the label.
@@ -126,7 +126,7 @@ def read_classes(path: Path, longest: int, palette: Sequence[Sequence[int]]) -> 
 
 
 def _own_colours(path: Path, stored: np.ndarray, palette: Sequence) -> np.ndarray | None:
-    """(3, H, W) of a palette file whose colours are the palette's in another order, else None."""
+    """(3, H, W) colours of a palette file that orders the known colours differently, else None."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -148,13 +148,13 @@ def _own_colours(path: Path, stored: np.ndarray, palette: Sequence) -> np.ndarra
 def find_sources(
     part: str, names: Iterable[str], roots: Iterable[Path], folders: Mapping[str, str]
 ) -> Sources | None:
-    """Where the images of a part's tiles are; None if not one of the roots has them all.
+    """Finds the images and labels of a part's tiles; None if no root has all images.
 
     Args:
         part: train, val, test or any other.
         names: ids of tiles.
-        roots: data sets' folders to look in.
-        folders: names in place of the usual ones, as --folders has them.
+        roots: folders of data sets to search.
+        folders: replacements of standard folder names, as in --folders.
     """
     names = set(names)
     others = {"val": ("train",), "test": ("val",)}.get(part, ())
@@ -172,7 +172,7 @@ def find_sources(
 
 
 def data_roots(outdir: Path, options: Mapping[str, Any], given: Path | None) -> list[Path]:
-    """Folders in which an output's data may lie, the likeliest first, each once."""
+    """Folders that may hold the data set of an output, most likely first, without duplicates."""
     found = [given] if given else []
     for key in read_json(outdir / "data_check.json") or {}:  # "ROOT/part" or "ROOT part"
         root, _, part = key.rpartition(" ")
@@ -184,7 +184,7 @@ def data_roots(outdir: Path, options: Mapping[str, Any], given: Path | None) -> 
 
 
 def scheme_of_checkpoint(path: Path) -> Scheme | None:
-    """The scheme in one of our checkpoints; None if it is not there or is another's."""
+    """The scheme of a checkpoint of this project; None if the file is missing or has none."""
     try:
         recipe = read_file(path)["recipe"]
         values = {field: recipe[field] for field in Scheme._fields if field in recipe}
@@ -195,11 +195,11 @@ def scheme_of_checkpoint(path: Path) -> Scheme | None:
 
 
 def scheme_of_masks(path: Path, dates: int) -> Scheme:
-    """A guess by a mask's palette: a known scheme, or classes without names.
+    """Guesses the scheme from a mask's palette: a known scheme, or classes without names.
 
     Args:
         path: a palette PNG, or a GeoTIFF with a colour table.
-        dates: how many masks a tile has; 1 also stands for a binary change.
+        dates: number of masks of a tile; binary change also has 1.
     """
     with rasterio().open(path) as file:
         try:
@@ -217,6 +217,6 @@ def scheme_of_masks(path: Path, dates: int) -> Scheme:
 
 
 def finite(value: Any) -> float | None:
-    """A number that JSON can hold, or None."""
+    """A finite number as float; None for anything else."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if number and math.isfinite(value) else None

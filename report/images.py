@@ -1,4 +1,4 @@
-"""The images under a map: the bands that networks read, on the map's grid, at a bounded size."""
+"""Reads the images of a map for display: their bands, on the map's grid, at a bounded size."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,22 +13,24 @@ from utils.structures import Scheme
 
 
 class Grid(NamedTuple):
-    """Where a map lies, and how large it is shown."""
+    """Georeference of a map, its size, and the size of its picture."""
 
-    size: tuple[int, int]  # (height, width) in pixels
-    shown: tuple[int, int]  # the same of the picture
-    crs: Any  # of rasterio; None for none
+    size: tuple[int, int]  # (height, width) of the map in pixels
+    shown: tuple[int, int]  # (height, width) of the picture in pixels
+    crs: Any  # a rasterio CRS, or None
     transform: Any
 
 
 def read_dates(
     record: Mapping[str, Any], scheme: Scheme, grid: Grid
 ) -> tuple[np.ndarray | None, str]:
-    """The dates on the map's grid, (T, h, w, 3) uint8, stretched alike; None and why if gone.
+    """Images of all dates on the map's grid, (T, h, w, 3) uint8, with a common contrast stretch.
+
+    If the images are missing: None, and a text that says so; otherwise the text is empty.
 
     Args:
-        record: predict.json; "images" are read, in each the bands that "band_numbers" (from 1)
-            gives for the names "bands", or else those of the scheme if it has as many as the file.
+        record: predict.json with the paths "images", and the 1-based "band_numbers" of "bands".
+            If it has no bands, those of the scheme are used if their number is that of the file.
         scheme: of the map.
         grid: of the map.
     """
@@ -39,13 +41,13 @@ def read_dates(
         return None, f"{which} not found: the map is shown without what lies under it."
     paths = paths[: scheme.num_dates]
     chosen = [_chosen(path, date, record, scheme) for date, path in enumerate(paths)]
-    count = min(map(len, chosen))  # three, or one: then of all
+    count = min(map(len, chosen))  # three, or one for all dates
     dates = [_on_grid(p, b[:count], grid) for p, b in zip(paths, chosen, strict=True)]
     return tile_images(torch.from_numpy(_without_gaps(np.ma.stack(dates)))), ""
 
 
 def _chosen(path: Path, date: int, record: Mapping[str, Any], scheme: Scheme) -> list[int]:
-    """Numbers, from 1, of the bands that make a picture: three, or one."""
+    """1-based numbers of the bands to display: three, or one."""
     with rasterio().open(path) as file:
         count = 3 if file.count == 4 and file.dtypes[0] == "uint8" else file.count
     try:
@@ -57,7 +59,7 @@ def _chosen(path: Path, date: int, record: Mapping[str, Any], scheme: Scheme) ->
 
 
 def _on_grid(path: Path, bands: list[int], grid: Grid) -> np.ma.MaskedArray:
-    """(C, h, w) of one date where the map lies, warped there if it lies elsewhere."""
+    """(C, h, w) pixels of one date on the map's grid, warped if its grid differs."""
     from rasterio.enums import Resampling
     from rasterio.vrt import WarpedVRT
 
@@ -77,7 +79,7 @@ def _on_grid(path: Path, bands: list[int], grid: Grid) -> np.ma.MaskedArray:
 
 
 def _without_gaps(pixels: np.ma.MaskedArray) -> np.ndarray:
-    """8-bit bands as they are; others as float32, with a dark value where there is no data."""
+    """8-bit bands with 0 where there is no data; others as float32 with a dark value there."""
     if pixels.dtype == np.uint8:
         return pixels.filled(0)
     known = pixels.astype(np.float32).filled(np.nan)

@@ -1,4 +1,4 @@
-"""The maps of predict.py, read for a report: a part for each, pictures at a bounded size."""
+"""Reads the maps of predict.py for a report: a section for each, pictures at a bounded size."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -18,11 +18,11 @@ from utils.rasters.gdal import rasterio
 from utils.schemes import CHANGE_PALETTE, WHITE
 from utils.structures import IGNORE_INDEX, Scheme
 
-RECORDED = {"task", "classes", "palette"}  # of a scheme, in predict.json
+RECORDED = {"task", "classes", "palette"}  # fields of the scheme in predict.json
 
 
 def find_maps(folder: Path) -> list[Path]:
-    """The folders of maps: this one, or those in it; empty where there are none."""
+    """The folders of maps: this folder, or its subfolders with maps; may be empty."""
     if is_map(folder):
         return [folder]
     inside = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -30,25 +30,25 @@ def find_maps(folder: Path) -> list[Path]:
 
 
 def is_map(folder: Path) -> bool:
-    """Whether predict.py wrote a map here."""
+    """Whether the folder has a map of predict.py."""
     return (folder / "change.tif").exists() or (folder / "classes.tif").exists()
 
 
 def report_of_maps(folder: Path, maps: Sequence[Path], images: int, longest: int) -> Report:
-    """The report of maps with the same classes, a part for each.
+    """The report of maps with the same classes, a section for each.
 
     Args:
-        folder: what the page is named after.
+        folder: gives the page its title.
         maps: folders of predict.py, at least one.
-        images: how many maps to show, those with the most change (or the largest); the others
-            have their numbers only.
+        images: number of maps to show, those with the most change (or the largest); only numbers
+            are reported for the others.
         longest: largest side of a picture in pixels.
 
     Raises:
-        ValueError: maps with other classes than the first's.
+        ValueError: a map has another task or other classes than the first.
     """
     records = [read_json(path / "predict.json") or {} for path in maps]
-    read_scheme = cache(scheme_of_checkpoint)  # many maps, one network
+    read_scheme = cache(scheme_of_checkpoint)  # all maps usually have the same checkpoint
     schemes = [scheme_of_map(*pair, read_scheme) for pair in zip(maps, records, strict=True)]
     check_alike(maps, schemes)
     scheme = schemes[0]
@@ -71,7 +71,7 @@ def report_of_maps(folder: Path, maps: Sequence[Path], images: int, longest: int
 
 
 def _most_changed(amounts: Sequence[Amounts], count: int) -> set[int]:
-    """Numbers of the maps to show."""
+    """Numbers of the `count` maps with the largest changed area, or else the largest area."""
     sizes = [(one.changed, one.total, -number) for number, one in enumerate(amounts)]
     return {-number for _, _, number in sorted(sizes, reverse=True)[:count]}
 
@@ -79,7 +79,7 @@ def _most_changed(amounts: Sequence[Amounts], count: int) -> set[int]:
 def _in_one_unit(
     maps: Sequence[Path], scheme: Scheme, amounts: Sequence[Amounts]
 ) -> Sequence[Amounts]:
-    """The amounts; in pixels where not all maps have areas."""
+    """The amounts in a common unit: pixels, unless all maps have areas in hectares."""
     if len({one.unit for one in amounts}) == 1:
         return amounts
     return [read_amounts(path, scheme, in_pixels=True) for path in maps]
@@ -108,13 +108,13 @@ def scheme_of_map(
 ) -> Scheme:
     """Task, classes, palette and bands of a map.
 
-    By its own predict.json; what that lacks (bands, or all) by the checkpoint that it names; task,
-    classes and palette else by the map's tags and colours.
+    They come from predict.json. Missing fields come from the checkpoint named there. Without a
+    checkpoint, task, classes and palette come from the tags and colours of the map's files.
 
     Args:
         folder: of the map.
         record: predict.json.
-        read_scheme: of a checkpoint; not called where predict.json has everything.
+        read_scheme: reads the scheme of a checkpoint; not called if predict.json is complete.
     """
     named = [] if {*RECORDED, "bands"} <= record.keys() else record.get("checkpoints", ())[:1]
     trained = next((read_scheme(Path(path)) for path in named), None)
@@ -144,14 +144,14 @@ def _scheme_of_files(folder: Path) -> Scheme:
 def read_map(
     folder: Path, record: Mapping[str, Any], scheme: Scheme, longest: int, with_picture: bool = True
 ) -> tuple[Picture | None, str]:
-    """One map to look at, and a remark.
+    """The picture of a map, and a remark on its size, grid and images.
 
     Args:
         folder: of the map.
         record: predict.json.
         scheme: classes and palette.
         longest: largest side of the picture in pixels.
-        with_picture: False for the remark alone.
+        with_picture: False: only the remark, the picture is None.
     """
     first = folder / ("classes.tif" if scheme.task == "land_cover" else "change.tif")
     with rasterio().open(first) as file:
@@ -192,7 +192,10 @@ def _read(path: Path, longest: int) -> np.ndarray | None:
 def _masks(
     maps: Mapping[str, np.ndarray | None], scheme: Scheme
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Classes (D, h, w), IGNORE_INDEX = no data, and where they changed if they are everywhere."""
+    """Masks (D, h, w), IGNORE_INDEX = no data; and the changed pixels (h, w), or None.
+
+    The changed pixels are given only if unchanged pixels also have classes.
+    """
     if scheme.task == "land_cover":
         return maps["classes"][None], None
     change = maps["change"]

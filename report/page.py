@@ -1,4 +1,4 @@
-"""Turns what report.data collected into the sections of a page: words, numbers, charts."""
+"""Turns a Report into the template variables of a page: texts, numbers, charts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,13 +24,13 @@ TASKS = {
     "land_cover": "Land cover",
 }
 LOSSES = ("total", "semantic", "change")
-# of a record: what is a table of its own, or shown elsewhere
+# keys of a record that have a table of their own or are shown elsewhere
 NOT_SHOWN = ("options", "versions", "command", "checkpoints", "classes", "palette", "task")
 FIGURE_PX = 1200
 
 
 def page(report: Report) -> dict[str, Any]:
-    """The template's variables."""
+    """The variables of the page's template."""
     scheme = report.scheme
     parts = [_section(part, number, scheme) for number, part in enumerate(report.parts)]
     return {
@@ -146,7 +146,7 @@ def _pseudo(report: Report) -> dict[str, Any]:
 
 
 def _threshold(result: Mapping[str, Any]) -> str:
-    """The picture of a threshold sweep as a data URI."""
+    """The precision-recall picture of a threshold sweep, as a data URI."""
     return png_uri(np.asarray(precision_recall_picture(result)))
 
 

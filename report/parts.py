@@ -1,4 +1,4 @@
-"""What a report is made of: parts with their amounts and pictures, and trainings."""
+"""The data structures of a report: sections with amounts and pictures, and training runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,38 +10,38 @@ from utils.structures import Scheme
 
 
 class Amounts(NamedTuple):
-    """What changed into what, or how much there is of each class."""
+    """Areas by from-to transition, or by class for land cover."""
 
-    transitions: np.ndarray | None  # (K, K) from, to; (1, 1) without classes
-    classes: np.ndarray | None  # (K,) of a land cover
+    transitions: np.ndarray | None  # (K, K) from, to; (1, 1) without classes; None: land cover
+    classes: np.ndarray | None  # (K,) for land cover
     total: float  # the valid area, changed and unchanged
     unit: str  # "px" or "ha"
-    no_data: float = 0.0  # beside the valid area
+    no_data: float = 0.0  # area without data, not in `total`
 
     @property
     def changed(self) -> float:
-        """The changed area; 0 of a land cover."""
+        """The changed area; 0 for land cover."""
         return 0.0 if self.transitions is None else float(self.transitions.sum())
 
 
 class Section(NamedTuple):
-    """Tiles of one part, or the map of one scene."""
+    """A section of the page: the tiles of one part, or one map."""
 
     name: str
     title: str
-    count: int  # tiles there are
-    pictures: list[dict[str, Any]]  # of those that are shown, see pictures.picture_data
-    figures: list[Path]  # pictures drawn before, where the images are gone
+    count: int  # number of tiles
+    pictures: list[dict[str, Any]]  # of the tiles shown, see pictures.picture_data
+    figures: list[Path]  # figures of test.py, shown if the images are missing
     amounts: Amounts | None
     metrics: dict[str, Any] | None
     ranked_by: str = ""
     note: str = ""
     pseudo: bool = False  # labels for training, not predictions
-    brief: bool = False  # without charts: one of many maps
+    brief: bool = False  # no charts (used for one of many maps)
 
 
 class TrainingRun(NamedTuple):
-    """One training."""
+    """One training run."""
 
     name: str
     log: list[dict[str, Any]]  # lines of log.jsonl
@@ -60,8 +60,8 @@ class Report(NamedTuple):
     checkpoints: list[str]
     records: dict[str, dict[str, Any]]  # heading -> options, versions and so on
     threshold: dict[str, Any] | None  # metrics/threshold.json
-    maps: bool = False  # the parts are maps of predict.py
-    total: Amounts | None = None  # of all maps, where there are several
+    maps: bool = False  # the sections are maps of predict.py
+    total: Amounts | None = None  # sum over all maps, if there are several
 
 
 def add_up(amounts: Sequence[Amounts]) -> Amounts:

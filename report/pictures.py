@@ -1,4 +1,4 @@
-"""Pictures inside a page: photographs as JPEG, classes as a PNG that the page's script decodes."""
+"""Embedded pictures of a page: images as JPEG, classes as a PNG that the page's script decodes."""
 
 import base64
 import io
@@ -12,17 +12,17 @@ from utils.structures import IGNORE_INDEX, Scheme
 JPEG_QUALITY = 82
 UNCHANGED, CHANGED, NO_DATA = 0, 1, 2  # states of a pixel in a class map
 NO_VALUE = 65535
-PROBABILITY_STEPS = 250  # the value of 1.0
-NO_DATA_GREY = 224  # of a picture where the map has no data
+PROBABILITY_STEPS = 250  # stored value of probability 1.0
+NO_DATA_GREY = 224  # grey level of image pixels where the map has no data
 
 
 def picture_data(picture: Picture, scheme: Scheme) -> dict[str, object]:
-    """What the page needs to show one tile, as plain values, so that arrays can go.
+    """The data of one tile for the page's script, as plain values without arrays.
 
     Returns:
-        name, width, height, step, score, verdict; before, after: data URIs or None; map: the class
-        map, see `class_map`; third: what its values are, "truth", "probability" or ""; everywhere:
-        whether classes are known where nothing changed; no_data: whether there is none somewhere.
+        name, width, height, step, score, verdict; before, after: data URIs or None; map: data URI
+        of `class_map`; third: kind of its values, "truth", "probability" or ""; everywhere:
+        whether unchanged pixels also have classes; no_data: whether any pixel has no data.
     """
     pixels, third = class_map(picture, scheme)
     no_data = (picture.pred == IGNORE_INDEX).any(0)
@@ -49,15 +49,15 @@ def _greyed(image: np.ndarray, no_data: np.ndarray) -> np.ndarray:
 
 
 def class_map(picture: Picture, scheme: Scheme) -> tuple[np.ndarray, str]:
-    """Everything known of each pixel, as two pictures of three bytes, one above the other.
+    """Encodes classes, state and a value of each pixel in two pictures, one above the other.
 
-    Above: class at date 1 (0 = unchanged and not known), class at date 2, and UNCHANGED, CHANGED
-    or NO_DATA. Below: a value in two bytes, the high one first, and 0; the value is the true
-    from-to code as in maps.transitions, or the probability times PROBABILITY_STEPS; NO_VALUE where
-    there is none.
+    Upper picture: class at date 1 (0 = unchanged, class unknown), class at date 2, and UNCHANGED,
+    CHANGED or NO_DATA. Lower picture: a value in two bytes, high byte first, and 0. The value is
+    the true from-to code of maps.transitions, or the probability times PROBABILITY_STEPS; NO_VALUE
+    if there is none.
 
     Returns:
-        (2 h, w, 3) uint8, and what the value is.
+        (2 h, w, 3) uint8; and the kind of the value, "truth", "probability" or "".
     """
     first, last = picture.pred[0].astype(np.int32), picture.pred[-1].astype(np.int32)
     no_data = (first == IGNORE_INDEX) | (last == IGNORE_INDEX)
@@ -73,7 +73,7 @@ def class_map(picture: Picture, scheme: Scheme) -> tuple[np.ndarray, str]:
 
 
 def _values(picture: Picture, scheme: Scheme) -> tuple[np.ndarray, str]:
-    """(h, w) of 0..65535, and what they are."""
+    """(h, w) values in 0..65535, and their kind: "truth", "probability" or ""."""
     if picture.truth is not None:
         return _truth_codes(picture.truth.astype(np.int32), scheme), "truth"
     if picture.probability is None:
@@ -92,7 +92,7 @@ def _truth_codes(truth: np.ndarray, scheme: Scheme) -> np.ndarray:
 
 
 def jpeg_uri(image: np.ndarray | Image.Image) -> str:
-    """(H, W, 3) uint8 as a data URI."""
+    """(H, W, 3) uint8 as the data URI of a JPEG."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(np.ascontiguousarray(image))
     data = io.BytesIO()
@@ -101,7 +101,7 @@ def jpeg_uri(image: np.ndarray | Image.Image) -> str:
 
 
 def png_uri(pixels: np.ndarray) -> str:
-    """(H, W, 3) uint8 as a data URI, to the bit."""
+    """(H, W, 3) uint8 as the data URI of a PNG (lossless)."""
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG", optimize=True)
     return _uri("image/png", data.getvalue())

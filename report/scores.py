@@ -1,4 +1,4 @@
-"""Scores in words and numbers, for report.page."""
+"""Scores with names and explanations, for report.page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from report.words import percent, short_number
 from utils.figures import charts
 from utils.structures import Scheme
 
-METRICS = {  # key: what it is called, and what it means
+METRICS = {  # key: (name, meaning)
     "score": ("Score", "0.3 mIoU + 0.7 SeK, the contest's"),
     "miou": ("mIoU", "mean intersection over union"),
     "sek": ("SeK", "separated kappa: agreement on changed pixels beyond chance"),
@@ -26,7 +26,7 @@ METRICS = {  # key: what it is called, and what it means
     "sek_transition": ("SeK, from-to", "the same over from-to states"),
     "threshold": ("Threshold", "changed above this probability"),
 }
-LEADING = {  # task: the numbers that stand out
+LEADING = {  # task: the metrics shown most prominently
     "semantic_change": ("score", "miou", "sek", "fscd"),
     "binary_change": ("f1_change", "iou_change", "precision_change", "recall_change"),
     "land_cover": ("miou", "oa", "aa", "fwiou"),
@@ -34,7 +34,7 @@ LEADING = {  # task: the numbers that stand out
 
 
 def scores(metrics: Mapping[str, Any], scheme: Scheme) -> dict[str, Any]:
-    """The template's numbers, bars and confusion matrix of some metrics."""
+    """Template variables of metrics: numbers, bars and confusion matrix."""
     leading = [key for key in LEADING[scheme.task] if key in metrics]
     plain = [key for key in METRICS if key in metrics and key not in leading]
     found = {

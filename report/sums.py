@@ -1,4 +1,4 @@
-"""How much of a map changed into what, or is what: by its summary, or else counted."""
+"""From-to or class areas of a map, from its summary.json or counted from its pixels."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,19 +15,19 @@ STRIP_PX = 1 << 22  # pixels counted at a time
 
 
 def read_amounts(folder: Path, scheme: Scheme, in_pixels: bool = False) -> Amounts:
-    """From-to sums, or those of classes, of a whole map.
+    """Areas by from-to transition, or by class for land cover, of a whole map.
 
     Args:
         folder: of the map.
-        scheme: its classes.
-        in_pixels: count pixels; else hectares, where the map has a CRS.
+        scheme: classes of the map.
+        in_pixels: count pixels; otherwise hectares if the map has a CRS.
     """
     summary = read_json(folder / "summary.json")
     return _of_summary(summary, scheme, in_pixels) or _counted(folder, scheme, in_pixels)
 
 
 def _of_summary(summary: Any, scheme: Scheme, in_pixels: bool) -> Amounts | None:
-    """What summary.json says; None where it is missing, broken or of other classes."""
+    """Amounts from summary.json; None if it is missing, invalid or has other classes."""
     try:
         if (summary["task"], tuple(summary["classes"])) != (scheme.task, scheme.classes):
             return None
@@ -47,7 +47,7 @@ def _amounts_of(summary: Mapping[str, Any], key: str, unit: str) -> Amounts:
 
 
 def _counted(folder: Path, scheme: Scheme, in_pixels: bool) -> Amounts:
-    """The same out of the pixels."""
+    """Amounts counted from the pixels of the map."""
     k = scheme.num_classes
     if scheme.task == "land_cover":
         sums, unit = _sums(folder / "classes.tif", k + 1, in_pixels)
@@ -61,7 +61,7 @@ def _counted(folder: Path, scheme: Scheme, in_pixels: bool) -> Amounts:
 
 
 def _sums(path: Path, states: int, in_pixels: bool) -> tuple[np.ndarray, str]:
-    """Area of each value 0..states - 1 and of all others, and its unit; strip by strip."""
+    """(states + 1,) areas of the values 0..states - 1 and of all other values; and their unit."""
     from maps.areas import M2_PER_HA, PixelAreas
 
     total = np.zeros(states + 1)

@@ -1,4 +1,4 @@
-"""Tiles of a report: what was predicted, what is true, which went best and which went worst."""
+"""Tiles of a report: predictions, labels, scores, and the choice of tiles to show."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from utils.metrics import confusion_for, metrics_for, transition_states
 from utils.structures import IGNORE_INDEX, Scheme
 
 COUNT_PX = 2048  # longest side at which masks are counted and scored
-MIN_CHANGED = 0.01  # of a tile, in truth: below, a score is chance
+MIN_CHANGED = 0.01  # truly changed share of a tile; below it, a score is too noisy
 RANK_BY = {"semantic_change": "fscd", "binary_change": "f1_change", "land_cover": "oa"}
 RANK_NAMES = {
     "semantic_change": "F1 of pixels changed to the right class, where at least 1 % changed",
@@ -25,17 +25,17 @@ RANK_NAMES = {
 
 
 class Picture(NamedTuple):
-    """One tile or scene to look at; all arrays of one height and width, dates D = 1 or 2."""
+    """One tile or scene to show; all arrays have the same height and width, dates D = 1 or 2."""
 
     name: str
-    images: np.ndarray | None  # (T, h, w, 3) uint8 RGB; None where they are not there
+    images: np.ndarray | None  # (T, h, w, 3) uint8 RGB; None if missing
     pred: np.ndarray  # (D, h, w) uint8: 0 = unchanged, 1..K, IGNORE_INDEX = no data
-    truth: np.ndarray | None = None  # the same, IGNORE_INDEX = not labelled
-    changed: np.ndarray | None = None  # (h, w) bool where classes are known everywhere
+    truth: np.ndarray | None = None  # (D, h, w) uint8, IGNORE_INDEX = not labelled
+    changed: np.ndarray | None = None  # (h, w) bool, if unchanged pixels also have classes
     probability: np.ndarray | None = None  # (h, w) in 0..1, of change (or of the class)
     score: float | None = None  # in 0..1
-    verdict: str = ""  # "best", "worst" or nothing
-    step: float = 1.0  # pixels of the scene that one of the picture stands for
+    verdict: str = ""  # "best", "worst" or ""
+    step: float = 1.0  # pixels of the scene per pixel of the picture, along one axis
 
 
 class Tiles(NamedTuple):
@@ -44,20 +44,20 @@ class Tiles(NamedTuple):
     part: str
     names: list[str]
     masks: tuple[dict[str, Path], ...]  # by date, id -> file
-    pseudo: bool  # labels for training, not predictions to judge
+    pseudo: bool  # pseudo labels for training, not predictions
 
 
 class Counts(NamedTuple):
-    """Pixels of all tiles of a part."""
+    """Pixel counts and scores of all tiles of a part."""
 
     transitions: np.ndarray | None  # (K, K) from, to; (1, 1) of changed; None for land cover
     unchanged: int
-    classes: np.ndarray | None  # (K,) of a land cover
-    scores: dict[str, float]  # by id, where there is truth
+    classes: np.ndarray | None  # (K,) for land cover
+    scores: dict[str, float]  # by id, of tiles with labels
 
 
 def find_tiles(folder: Path) -> Tiles | None:
-    """The masks in a folder as test.py and label.py write them; None if there are none."""
+    """The masks that test.py or label.py wrote into a folder; None if there are none."""
     dated = tuple(files_by_id(folder / f"im{date}") for date in (1, 2))
     masks = tuple(found for found in dated if found) or (files_by_id(folder),)
     names = sorted(set.intersection(*(set(found) for found in masks)))
@@ -72,11 +72,11 @@ def count_tiles(
     scheme: Scheme,
     each: Callable[[], object] = lambda: None,
 ) -> Counts:
-    """Counts what changed into what, and scores every tile whose labels are there.
+    """Counts transitions or classes, and scores every tile that has labels.
 
     Args:
         tiles: the masks.
-        sources: where labels are.
+        sources: files of images and labels, if found.
         scheme: classes and palette.
         each: called after every tile, for a progress bar.
     """
@@ -99,15 +99,15 @@ def count_tiles(
 
 
 def tile_score(pred: np.ndarray, truth: np.ndarray, scheme: Scheme) -> float | None:
-    """How well one tile is predicted, 0..1, by the measure RANK_BY of the task.
+    """Score of one tile, 0..1, by the metric RANK_BY of the task.
 
     Args:
         pred: (D, h, w), 0 = unchanged, 1..K.
-        truth: the same, IGNORE_INDEX = not labelled.
+        truth: (D, h, w), IGNORE_INDEX = not labelled.
         scheme: classes.
 
     Returns:
-        None where too little changed to tell, or the shapes differ.
+        None if less than MIN_CHANGED changed, the score is undefined, or the shapes differ.
     """
     if pred.shape != truth.shape:
         return None
@@ -122,7 +122,7 @@ def tile_score(pred: np.ndarray, truth: np.ndarray, scheme: Scheme) -> float | N
 
 
 def choose(tiles: Tiles, scores: dict[str, float], count: int) -> list[tuple[str, str]]:
-    """Which tiles to show: (id, verdict), the worst and the best by turns of half, else evenly."""
+    """Tiles to show as (id, verdict): half best and half worst; without scores, evenly spaced."""
     ranked = sorted(scores, key=lambda name: (scores[name], name))
     count = min(count, len(tiles.names))
     if len(ranked) < 2:
@@ -135,7 +135,7 @@ def choose(tiles: Tiles, scores: dict[str, float], count: int) -> list[tuple[str
 def read_picture(
     tiles: Tiles, sources: Sources | None, name: str, scheme: Scheme, longest: int
 ) -> Picture:
-    """One tile to look at, no side longer than `longest`."""
+    """The picture of one tile, no side longer than `longest`."""
     pred = read_prediction(tiles, name, longest)
     size, images, truth = pred.shape[1:], None, None
     if sources:
@@ -163,14 +163,14 @@ def read_truth(sources: Sources, name: str, longest: int, scheme: Scheme) -> np.
 
 
 def with_coding(sources: Sources) -> Sources:
-    """The same with the value that means "changed": 1 if any change label has one, else 255."""
+    """The sources with `changed` set: 1 if any change label contains a 1, else 255."""
     labels = sources.labels[0].values() if sources.labels else ()
     ones = any((read_mask(path, COUNT_PX) == 1).any() for path in labels)
     return sources._replace(changed=1 if ones else IGNORE_INDEX)
 
 
 def read_images(paths: Sequence[Path], scheme: Scheme, longest: int) -> np.ndarray:
-    """The dates of a tile as (T, h, w, 3) uint8 to look at."""
+    """The images of a tile for display, (T, h, w, 3) uint8."""
     images = np.stack([read_bounded(path, longest, smooth=True) for path in paths])
     if images.dtype.kind == "u" and images.itemsize > 1:
         images = images.astype(np.float32)

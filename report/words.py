@@ -1,7 +1,7 @@
-"""Amounts in words: per cent, areas, from what to what, and a page in a sentence.
+"""Texts of a report: percentages, areas, transitions, and the leading sentence of the page.
 
-Areas have three significant digits, per cent one decimal, below 1 % two significant digits: in the
-headline as in the tables.
+Areas have three significant digits. Percentages have one decimal, or two significant digits below
+1 %. The same rules hold for the headline and the tables.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ M2_PER_HA = 10_000
 
 
 def percent(value: float | None, digits: int | None = None) -> str:
-    """A ratio in per cent, with so many decimals; a dash where it is not defined."""
+    """A ratio in per cent with `digits` decimals (None: see above); a dash if undefined."""
     number = finite(value)
     if number is None:
         return "–"
@@ -32,7 +32,7 @@ def percent(value: float | None, digits: int | None = None) -> str:
 
 
 def short_number(value: float) -> str:
-    """A number of few letters; nothing for nothing."""
+    """A number as a short text; empty for 0."""
     if value <= 0:
         return ""
     return "<0.1" if value < 0.05 else f"{value:.1f}" if value < 10 else f"{value:.0f}"
@@ -52,7 +52,7 @@ def area(value: float, unit: str) -> str:
 
 
 def _significant(value: float) -> str:
-    """Three digits, or all of the whole number; 0 is "0"."""
+    """A number with three significant digits, or with all digits of its integer part."""
     if value == 0 or value >= 99.95:
         return f"{value:,.0f}"
     digits = 2 - int(np.floor(np.log10(value)))
@@ -62,24 +62,24 @@ def _significant(value: float) -> str:
 
 
 def between(origin: str, target: str) -> str:
-    """What changed into what: "from tree to water", or "within tree"."""
+    """A transition in words: "from tree to water", or "within tree"."""
     return f"within {origin}" if origin == target else f"from {origin} to {target}"
 
 
 def part_of(share: float) -> str:
-    """What to call a share of a whole that has no larger one."""
+    """The largest share of a whole in words."""
     return "all" if share >= 1 else "most" if share > 0.5 else "the largest part"
 
 
 def largest(transitions: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """(from, to), from 0, of the largest changes; those of nothing left out."""
+    """0-based (from, to) of the largest changes; transitions with no area are left out."""
     order = np.argsort(-transitions, axis=None, kind="stable")[:count]
     pairs = [divmod(int(index), transitions.shape[1]) for index in order]
     return [pair for pair in pairs if transitions[pair] > 0]
 
 
 def lead(report: Report) -> str:
-    """The page in a sentence or two."""
+    """A summary of the page in one or two sentences."""
     each = [part.amounts for part in report.parts if part.amounts and part.amounts.total]
     amounts = report.total if report.total and report.total.total else next(iter(each), None)
     number = len(report.parts) if report.maps else 1

@@ -1,4 +1,4 @@
-"""A run's log, and TensorBoard."""
+"""The log of a training run, as JSON lines and TensorBoard events."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ from utils.files import atomic_path, make_folder
 
 
 class RunLog:
-    """Writes `log.jsonl` and TensorBoard events into a run's folder, on one rank; else silent.
+    """Writes `log.jsonl` and TensorBoard events into a run's folder.
 
     Args:
-        folder: the run's folder, made if need be; None makes every method do nothing.
-        last_step: when a run goes on, the step it goes on from: lines after it are dropped.
+        folder: the run's folder, created if missing; None (other ranks): every method does nothing.
+        last_step: of a resumed run, the step it resumes from; log lines after it are dropped.
     """
 
     def __init__(self, folder: Path | None, last_step: int | None = None):
@@ -29,7 +29,7 @@ class RunLog:
             _drop_after(self.path, last_step)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """One JSON line, and the numbers among the values as TensorBoard scalars."""
+        """Writes one JSON line, and its numbers (except NaN) as TensorBoard scalars."""
         if self.folder is None:
             return
         with self.path.open("a", encoding="utf-8") as file:
@@ -39,22 +39,22 @@ class RunLog:
                 self.events.add_scalar(f"{kind}/{key}", value, step)
 
     def picture(self, name: str, step: int, image: np.ndarray) -> None:
-        """One picture, (3, H, W) uint8, to TensorBoard."""
+        """Writes one picture, (3, H, W) uint8, to TensorBoard."""
         if self.folder is not None:
             self.events.add_image(name, image, step)
 
     @property
     def events(self):
-        """TensorBoard's writer, made on first use (its import is slow)."""
+        """The TensorBoard writer, created on first use because its import is slow."""
         if self._events is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # later events of an interrupted run are hidden, as its log lines are dropped
+            # hides events after `last_step`, as `_drop_after` drops the log lines
             self._events = SummaryWriter(str(self.folder), purge_step=self._first_step)
         return self._events
 
     def close(self) -> None:
-        """Flushes TensorBoard."""
+        """Flushes and closes the TensorBoard writer."""
         if self._events is not None:
             self._events.close()
 

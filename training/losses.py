@@ -1,4 +1,4 @@
-"""What training minimises: one callable `Loss`, and the functions that it is made of."""
+"""The training loss: the callable `Loss`, and the loss functions that it combines."""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -16,35 +16,35 @@ SENSEEARTH_CLASS_WEIGHTS = (2.0, 1.0, 2.0, 2.0, 1.0, 1.0)
 
 
 class LossTerms(NamedTuple):
-    """What one step minimises (`total`) and its parts, scalars; None for what is not there."""
+    """The loss of a step (`total`) and its terms, scalars; None: the network has no such head."""
 
     total: Tensor
     semantic: Tensor | None = None  # nats
-    change: Tensor | None = None  # nats; with dice_bce plus 1 - Dice
+    change: Tensor | None = None  # nats; with dice_bce, 1 - Dice is added
     gate: Tensor | None = None  # nats
     aux_semantic: Tensor | None = None  # nats
 
 
 class Pixels(NamedTuple):
-    """What the losses of a batch are divided by, over all ranks and parts: one big batch."""
+    """Denominators of the losses of one batch, over all ranks and micro-batches."""
 
-    semantic: Tensor  # (T,) of each date: weight of the labelled pixels, or number of all pixels
+    semantic: Tensor  # (T,) per date: summed weight of labelled pixels, or number of all pixels
     change: Tensor  # () number of known pixels
-    share: float = 1.0  # of the batch that one part is; Dice, which has no divisor, counts so much
+    share: float = 1.0  # 1 / micro-batches; factor on the Dice loss, which has no denominator
 
 
 class Loss:
-    """Twice the change, plus the semantic, plus the auxiliary: what one step minimises.
+    """The weighted sum of a step: 2 change + semantic + auxiliary terms.
 
-    With `dice_bce` the change loss is Dice plus unweighted cross-entropy, and counts once.
+    With `dice_bce` the change loss is Dice plus unweighted cross-entropy, with weight 1.
 
     Args:
         class_weights: (K,), unitless; None means all 1.
         change_loss: "bce" or "dice_bce".
         changed_weight: factor on changed pixels in the cross-entropy of "bce", unitless.
-        aux_weight: of the auxiliary term; None: GATE or AUX_SEMANTIC.
-        mean_over: the pixels that the semantic losses are divided by: "labelled", or "all", padding
-            and ignored ones included.
+        aux_weight: weight of the auxiliary term; None: GATE or AUX_SEMANTIC.
+        mean_over: pixels over which the semantic losses are averaged: "labelled", or "all"
+            (including padding and ignored pixels).
 
     Reference: SenseEarth 2020 contest, 1st place report; the gate: TFINet; the auxiliary semantic
     head: Zhao et al., Pyramid Scene Parsing Network, CVPR 2017.
@@ -74,11 +74,11 @@ class Loss:
         }
 
     def count_pixels(self, batch: Sample, parts: int = 1) -> Pixels:
-        """What the losses of a batch are divided by, summed over ranks.
+        """The denominators of a batch's losses, summed over ranks.
 
         Args:
-            batch: of this rank, whole: semantic (B, T, H, W), change (B, H, W).
-            parts: into which it is cut.
+            batch: this rank's whole batch: semantic (B, T, H, W), change (B, H, W).
+            parts: number of micro-batches it is split into.
         """
         if self.mean_over == "all":
             weights = torch.ones_like(batch.semantic, dtype=torch.float32)
@@ -93,16 +93,16 @@ class Loss:
         return Pixels(counts[:-1], counts[-1], 1 / parts)
 
     def __call__(self, logits: Logits, batch: Sample, pixels: Pixels | None = None) -> LossTerms:
-        """The terms of a batch, or of a part of one, whichever heads the network has.
+        """The loss terms of a batch or micro-batch, one for each head of the network.
 
         Args:
-            logits: of the network.
+            logits: outputs of the network.
             batch: the targets, on the same device.
-            pixels: of the whole batch; None: of this one.
+            pixels: denominators of the whole batch; None: those of `batch`.
 
         Returns:
-            This part's and this rank's share: summed over parts and ranks they are means over the
-            pixels of all.
+            The share of this micro-batch and rank. Summed over micro-batches and ranks, the shares
+            are means over all pixels of the batch.
         """
         pixels = self.count_pixels(batch) if pixels is None else pixels
         labels = (batch.semantic, pixels.semantic, self.class_weights)
@@ -131,10 +131,10 @@ def class_weights(
     Args:
         given: --class-weights.
         scheme: of the data set; the published weights are for SECOND's classes, at two dates.
-        pseudo_labels: trains on them; the published weights are for true labels only.
+        pseudo_labels: the targets are pseudo labels; the published weights are for true labels.
 
     Raises:
-        ValueError: not one weight a class.
+        ValueError: the number of weights is not the number of classes.
     """
     if given is None:
         theirs = (scheme.task, scheme.classes) == (SECOND.task, SECOND.classes)
@@ -150,7 +150,7 @@ def class_weights(
 def semantic_loss(
     logits: Tensor, target: Tensor, denominator: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy of labelled pixels, averaged per date, summed over dates.
+    """Cross-entropy over labelled pixels, averaged per date, summed over dates.
 
     Args:
         logits: (B, T, K, H, W) raw scores.
@@ -160,7 +160,7 @@ def semantic_loss(
 
     Returns:
         Scalar in nats: the sum over dates of the weighted mean over that date's labelled pixels,
-        or over all its pixels, the others counting 0; a date without any labelled pixel adds 0
+        or over all its pixels (unlabelled ones are 0). A date without labelled pixels adds 0
         (with a gradient).
     """
     per_pixel = F.cross_entropy(
@@ -195,14 +195,14 @@ def change_loss(
 
 
 def dice_loss(probs: Tensor, target: Tensor) -> Tensor:
-    """1 - the soft Dice coefficient of the changed pixels, over the whole batch of all ranks.
+    """1 - the soft Dice coefficient of the changed pixels, over the batches of all ranks.
 
     Args:
         probs: (B, H, W) in 0..1 = P(changed).
         target: (B, H, W) int64: 1 = changed, 0 = unchanged, or IGNORE_INDEX.
 
     Returns:
-        Scalar in 0..1. Over several ranks its values add up to the loss, and so do its gradients.
+        Scalar in 0..1, this rank's share: values and gradients sum over ranks to those of the loss.
     """
     probs = probs * (target != IGNORE_INDEX)
     changed = (target == 1).to(probs.dtype)

@@ -1,4 +1,4 @@
-"""Watching the losses of a training loop, which waits for no device or rank at every step."""
+"""Monitors the training losses without a device or rank synchronisation at every step."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,20 +17,20 @@ class _Step(NamedTuple):
 
 
 class LossMonitor:
-    """Keeps the losses of the last steps on the device; reads them all at once.
+    """Keeps the losses of recent steps on the device and reads them together.
 
-    Over several ranks each keeps its own share, and all read at the same steps.
+    Each rank keeps its own share. All ranks must call `read` at the same steps.
     """
 
     def __init__(self):
         self._steps: list[_Step] = []
 
     def add(self, step: int, tiles: Sequence[str], terms: LossTerms) -> None:
-        """Remembers one step, or a part of one. Waits neither for the device nor for other ranks.
+        """Stores the losses of a step or micro-batch, without synchronising device or ranks.
 
         Args:
-            step: parts of the same step are added up.
-            tiles: names.
+            step: number of the step; micro-batches of the same step are summed.
+            tiles: names of the tiles.
             terms: this rank's share of the losses.
         """
         there = {name: t.detach() for name, t in terms._asdict().items() if t is not None}
@@ -44,11 +44,11 @@ class LossMonitor:
         return len(self._steps)
 
     def read(self) -> dict[str, float]:
-        """Means since the last reading of the losses over all ranks, by the names of LossTerms.
+        """Mean losses since the last call, over all ranks; keys are the fields of LossTerms.
 
         Raises:
-            FloatingPointError: a loss was not finite, on every rank if on one; names the first
-                such step and the tiles of the ranks on which it was not.
+            FloatingPointError: a loss of any rank was not finite; raised on every rank. The message
+                names the first such step and the tiles of the ranks concerned.
         """
         names = self._steps[0].names
         shares = torch.stack([s.terms for s in self._steps])  # (steps, terms)

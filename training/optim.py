@@ -1,4 +1,4 @@
-"""Optimiser and the moving average of the weights."""
+"""The optimiser, and the moving average of the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,21 +23,21 @@ def build_optimizer(
     head_lr_factor: float = 10.0,
     momentum: float | None = None,
 ) -> torch.optim.Optimizer:
-    """An optimiser with the groups of `parameter_groups`.
+    """An optimiser over the groups of `parameter_groups`.
 
     Args:
-        network: on its device already.
+        network: already on its device.
         kind: a key of OPTIMIZERS.
-        lr: the first rate, of the backbone.
-        weight_decay: L2 penalty, added to the gradient, of every weight.
-        head_lr_factor: times `lr`, of the heads.
-        momentum: 0..1; None means the optimiser's in MOMENTA.
+        lr: initial learning rate of the backbone.
+        weight_decay: L2 penalty of every weight, added to the gradient.
+        head_lr_factor: learning rate of the heads, as a multiple of `lr`.
+        momentum: 0..1; None: the default in MOMENTA.
     """
     groups = parameter_groups(network, lr, head_lr_factor)
     options: dict[str, float | bool] = {"lr": lr, "weight_decay": weight_decay}
     if MOMENTA[kind] is not None:
         options["momentum"] = MOMENTA[kind] if momentum is None else momentum
-    if kind != "rmsprop":  # which torch has not fused
+    if kind != "rmsprop":  # torch has no fused RMSprop
         options["fused"] = True
     optimizer = OPTIMIZERS[kind](groups, **options)
     if kind == "sgd" and options["momentum"]:
@@ -64,9 +64,10 @@ def parameter_groups(
 
 
 def _zero_momentum(optimizer: torch.optim.SGD) -> None:
-    """Starts at 0, which is the same; torch would keep what is in memory if fp16 overflows at once.
+    """Initialises the momentum buffers to 0, which does not change the result of SGD.
 
-    (Its fused step makes empty buffers, then skips the step that would have filled them.)
+    Torch's fused step allocates uninitialised buffers. If fp16 overflows in the first step, it
+    skips the update that would fill them, and later steps would use the uninitialised values.
     """
     for group in optimizer.param_groups:
         for p in group["params"]:
@@ -82,8 +83,8 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 class WeightAverage:
     """Exponential moving average of a network's weights; batch-norm statistics are copied.
 
-    The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, so that the random start
-    is soon forgotten.
+    The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, so that the random
+    initial weights soon have no influence.
     """
 
     def __init__(self, network: nn.Module, decay: float = 0.999):
@@ -96,7 +97,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Moves the average towards the network's present weights, all tensors at once."""
+        """Moves the average towards the network's current weights, all tensors at once."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         now = network.state_dict()
@@ -107,7 +108,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:
-        """Within, the network has the averaged weights; afterwards its own again."""
+        """Context manager: the network has the averaged weights inside, its own ones after it."""
         own = {k: v.detach().clone() for k, v in network.state_dict().items()}
         network.load_state_dict(self.state)
         try:
@@ -116,7 +117,7 @@ class WeightAverage:
             network.load_state_dict(own)
 
     def state_dict(self) -> dict:
-        """The average and its age, for a checkpoint."""
+        """The average and its number of updates, for a checkpoint."""
         return {"updates": self.updates, "weights": self.state}
 
     def load_state_dict(self, state: dict) -> None:

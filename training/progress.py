@@ -1,4 +1,4 @@
-"""How far training is: the bar on the screen, and the losses in the log."""
+"""Training progress: the progress bar, and the losses in the log."""
 
 from tqdm import tqdm
 
@@ -9,14 +9,14 @@ from utils.structures import Scheme
 
 
 class Progress:
-    """Shown and written by the first rank only.
+    """Progress bar and loss log; only the first rank shows and writes them.
 
     Args:
-        scheme: of the data: a sample is a pair, or a tile.
+        scheme: of the data set; its number of dates gives the unit of the bar (pair or tile).
         log: of the run.
         calendar: of the run.
-        step: taken so far.
-        batch_size: samples of a step, all ranks together.
+        step: steps taken so far.
+        batch_size: samples per step, over all ranks.
     """
 
     def __init__(self, scheme: Scheme, log: RunLog, calendar: Calendar, step: int, batch_size: int):
@@ -29,16 +29,16 @@ class Progress:
         )
 
     def advance(self) -> None:
-        """One step was taken."""
+        """Advances the bar by one step."""
         self.bar.update(self.batch_size)
 
     def report(self, step: int, **values: float) -> None:
-        """Losses and the learning rate since the last report."""
+        """Logs and shows the losses since the last report, and the learning rate."""
         self.log.write("train", step, **values)
         self.bar.set_description(f"epoch {-(-step // self.calendar.steps_per_epoch)}")
         self.bar.set_postfix({key: f"{value:.2g}" for key, value in values.items()})
 
     def close(self) -> None:
-        """At the end."""
+        """Closes the bar and the log."""
         self.bar.close()
         self.log.close()

@@ -1,4 +1,4 @@
-"""A training run on disk."""
+"""The files of a training run: log, checkpoints and options."""
 
 import itertools
 import math
@@ -21,11 +21,11 @@ class Run:
     """The files of a run: its folder, log, `last.pth`, and the best checkpoint so far.
 
     Args:
-        outdir: the folder is `runs/<name>` in it, best checkpoints go to `models`.
-        name: of the folder; None = by network and time.
-        recipe: of the network; best checkpoints are called after its model and backbone.
-        options: every resolved option, plain values, kept in the folder.
-        resume: the `last.pth` of the interrupted run that goes on, whose folder this is.
+        outdir: the run's folder is `runs/<name>` in it, best checkpoints are in `models`.
+        name: of the folder; None: made of the network's name and the time.
+        recipe: of the network; its model and backbone name the best checkpoints.
+        options: every resolved option, plain values, saved in the folder.
+        resume: the `last.pth` of an interrupted run to continue, in that run's folder.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Run:
         self.recipe, self.options = recipe, options
         self.best_score, self.best_path = -math.inf, None
         self.stale = 0  # validations in a row without a better score, the same on all ranks
-        self._superseded: list[str | None] = []  # best checkpoints that are no longer
+        self._superseded: list[str | None] = []  # former best checkpoints, to be deleted
         self.name = name or f"{self.stem}_{time.strftime('%Y%m%d-%H%M%S')}"
         self.folder = Path(resume).parent if resume else Path(outdir, "runs", self.name)
         self.log = RunLog(None)
@@ -54,7 +54,7 @@ class Run:
         scaler: torch.amp.GradScaler,
         ema: WeightAverage | None,
     ) -> int:
-        """Starts the run's log, or puts everything back as an interrupted run left it.
+        """Starts the log; with `resume`, also restores the state of the interrupted run.
 
         Returns:
             The number of steps taken so far.
@@ -72,7 +72,7 @@ class Run:
                 ema.load_state_dict(last["ema"])
             step, self.name = last["step"], last["run"]
             self.best_score = last["best_score"]
-            if last["best_path"] is not None:  # which was in another place if the run was moved
+            if last["best_path"] is not None:  # its folder differs if the run was moved
                 self.best_path = str(self.models / Path(last["best_path"]).name)
             self.stale = last.get("stale", 0)
         elif (self.folder / "last.pth").exists():
@@ -81,7 +81,7 @@ class Run:
                 "go on with it by --resume"
             )
         if distributed.is_main():
-            self.log = RunLog(self.folder, step or 0)  # drops what no last.pth stands for
+            self.log = RunLog(self.folder, step or 0)  # drops lines after the step of last.pth
             if step is None:
                 write_options(self.folder, self.options)
             print(f"run folder {self.folder}" + (f", from step {step}" if step else ""))
@@ -96,7 +96,7 @@ class Run:
             )
 
     def keep_best(self, network: nn.Module, score: float) -> None:
-        """Saves the weights if none scored higher, and marks the previous best for deletion."""
+        """Saves the weights if no earlier score is higher; marks the previous best for deletion."""
         first, better = self.best_score == -math.inf, score > self.best_score
         self.stale = 0 if better else self.stale + 1
         if first or score >= self.best_score:
@@ -105,7 +105,7 @@ class Run:
                 self._save_best(network, score)
 
     def is_stale(self, patience: int | None) -> bool:
-        """Whether so many validations in a row brought no better score (None: never)."""
+        """Whether the last `patience` validations brought no better score (None: never)."""
         return patience is not None and self.stale >= patience
 
     def _save_best(self, network: nn.Module, score: float) -> None:
@@ -124,7 +124,7 @@ class Run:
         ema: WeightAverage | None,
         step: int,
     ) -> None:
-        """Writes all that `restore` needs."""
+        """Writes `last.pth`, which `restore` reads, and deletes superseded best checkpoints."""
         if distributed.is_main():
             save_checkpoint(
                 self.folder / "last.pth",
@@ -140,21 +140,21 @@ class Run:
                 stale=self.stale,
                 best_path=self.best_path,
             )
-            # only now: until here a resumed run would have looked for them
+            # only now: a run resumed from the previous last.pth would have needed them
             for path in self._superseded:
                 if path not in (None, self.best_path):
                     Path(path).unlink(missing_ok=True)
             self._superseded.clear()
 
     def keep_step(self, network: nn.Module, ema: WeightAverage | None, step: int) -> None:
-        """Writes the weights that would validate now as `step_<n>.pth`, which stays."""
+        """Writes the weights used for validation to `step_<n>.pth`, which is never deleted."""
         if distributed.is_main():
             weights = network.state_dict() if ema is None else ema.state
             path = self.folder / f"step_{step}.pth"
             save_checkpoint(path, weights, self.recipe, run=self.name, step=step)
 
     def _free_path(self, score: float) -> Path:
-        """models/<model>_<backbone>_<score>.pth, numbered if another run has that name."""
+        """models/<model>_<backbone>_<score>.pth, numbered if another run uses that name."""
         stem = f"{self.stem}_{100 * score:.2f}"
         for number in itertools.count(1):
             path = self.models / (f"{stem}.pth" if number == 1 else f"{stem}-{number}.pth")
@@ -165,5 +165,5 @@ class Run:
     def _is_mine(self, path: Path) -> bool:
         try:
             return read_file(path).get("run") == self.name
-        except ValueError:  # somebody else's, unreadable
+        except ValueError:  # unreadable, so not written by this run
             return False

@@ -1,4 +1,4 @@
-"""A run's folder: which one goes on, and the options it keeps."""
+"""Run folders: finding the run to resume, and the options saved in its folder."""
 
 import json
 import os
@@ -12,10 +12,10 @@ from utils.files import write_json
 
 
 def find_run(given: str, outdir: str, name: str | None) -> Path:
-    """The `last.pth` of a run: the file or folder that is given, or "" for the newest.
+    """The `last.pth` of the run at `given`, a file or folder; "" for the newest run.
 
     Raises:
-        FileNotFoundError: there is none, or no args.json beside it.
+        FileNotFoundError: there is no last.pth, or no args.json beside it.
         ValueError: its folder is not OUTDIR/runs/NAME.
     """
     path = Path(given) if given else _newest_run(outdir, name)
@@ -34,7 +34,7 @@ def find_run(given: str, outdir: str, name: str | None) -> Path:
 
 
 def resume_hint(outdir: str, name: str | None) -> str:
-    """How to go on with the newest run, or with the named one, once it has saved something."""
+    """The command that resumes the newest or named run, or a note that it saved nothing."""
     folders = sorted(Path(outdir, "runs").glob(name or "*"), key=lambda path: path.stat().st_mtime)
     if not folders or not (folders[-1] / "last.pth").exists():
         return "(before anything was saved)"
@@ -42,12 +42,12 @@ def resume_hint(outdir: str, name: str | None) -> str:
 
 
 def outdir_of(last: Path) -> Path:
-    """The OUTDIR of OUTDIR/runs/NAME/last.pth, wherever it was when the run began."""
+    """The OUTDIR of OUTDIR/runs/NAME/last.pth, even if the folder was moved since the start."""
     return (last if len(last.parts) > 2 else last.absolute()).parents[2]
 
 
 def _newest_run(outdir: str, name: str | None) -> Path:
-    """The `last.pth` written last under OUTDIR/runs."""
+    """The most recently written `last.pth` under OUTDIR/runs."""
     found = sorted(Path(outdir, "runs").glob(f"{name or '*'}/last.pth"), key=os.path.getmtime)
     if not found:
         raise FileNotFoundError(
@@ -58,7 +58,7 @@ def _newest_run(outdir: str, name: str | None) -> Path:
 
 
 def write_options(folder: Path, options: dict[str, Any]) -> None:
-    """`args.json`: every resolved option, the command, versions and the git commit."""
+    """Writes `args.json`: every resolved option, the command, versions and the git commit."""
     packages = ("torch", "torchvision", "timm", "numpy", "pillow")
     write_json(
         folder / "args.json",

@@ -1,6 +1,6 @@
-"""What can be asked of an optimiser, and the learning rate of every step."""
+"""Learning-rate schedules, and checks of the optimiser's flags."""
 
-# of --optimizer, unless --momentum says otherwise; None: it takes none
+# default --momentum of each --optimizer; None: it takes no momentum
 MOMENTA = {"adam": None, "sgd": 0.9, "rmsprop": 0.0}
 
 LR_POLICIES = {
@@ -15,11 +15,11 @@ LR_POLICIES = {
 def check_flags(
     kind: str, momentum: float | None, policy: str, lr: float, lr_min: float, gamma: float | None
 ) -> None:
-    """Refuses what would have no effect; arguments as of `build_optimizer` and `learning_rate`.
+    """Refuses flags without effect; arguments as in `build_optimizer` and `learning_rate`.
 
     Raises:
-        ValueError: a momentum for an optimiser that takes none, `lr_min` above `lr` or for another
-            policy than poly, or `gamma` for another than step and exponential.
+        ValueError: a momentum for an optimiser that takes none, `lr_min` above `lr` or for a policy
+            other than poly, or `gamma` for a policy other than step and exponential.
     """
     if momentum is not None and MOMENTA[kind] is None:
         able = " and ".join(name for name, usual in MOMENTA.items() if usual is not None)
@@ -47,16 +47,16 @@ def learning_rate(
     gamma: float | None = None,
     lr_min: float = 0.0,
 ) -> float:
-    """The rate for the step after `step` steps.
+    """The learning rate of the step with 0-based number `step`.
 
     Args:
         policy: a key of LR_POLICIES.
-        lr: the first rate.
-        step: taken so far, from 0.
+        lr: the initial rate.
+        step: steps taken so far, from 0.
         total_steps: of the whole run.
-        steps_per_epoch: linear, step and exponential change once an epoch.
-        gamma: of step and exponential; None for their own.
-        lr_min: of poly, which falls to it.
+        steps_per_epoch: the policies linear, step and exponential change once an epoch.
+        gamma: factor of step and exponential; None: 0.1 and 0.97.
+        lr_min: final rate of poly.
     """
     if policy == "poly":
         return (lr - lr_min) * (1 - step / total_steps) ** 0.9 + lr_min

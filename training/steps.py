@@ -1,4 +1,4 @@
-"""What happens when in a training loop: batches without end, their parts, and what is due."""
+"""Steps of the training loop: endless batches, micro-batches, and when to log, validate, save."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from utils.structures import Sample
 
 
 def endless(batches: DataLoader, start_step: int) -> Iterator[Sample]:
-    """Epoch after epoch of batches, from any step on, always in the same order."""
+    """Batches of epoch after epoch, from `start_step` on; the order does not depend on it."""
     steps_per_epoch = len(batches)
     epoch, skip = divmod(start_step, steps_per_epoch)
     while True:
@@ -19,9 +19,10 @@ def endless(batches: DataLoader, start_step: int) -> Iterator[Sample]:
 
 
 def micro_batches(batch: Sample, count: int) -> Iterator[tuple[Sample, bool]]:
-    """A batch cut into `count` parts (--accumulate), each with whether it is the last.
+    """A batch split into `count` micro-batches (--accumulate), each with whether it is the last.
 
-    In a row, so that the i-th parts of all ranks are together the i-th part of one process.
+    Each holds consecutive tiles, so that the i-th micro-batches of all ranks together are the i-th
+    micro-batch of a run with one process.
     """
     tiles = len(batch.images)
     for i in range(count):
@@ -31,9 +32,9 @@ def micro_batches(batch: Sample, count: int) -> Iterator[tuple[Sample, bool]]:
 
 
 class Due(NamedTuple):
-    """What happens after a step."""
+    """The actions due after a step."""
 
-    done: bool  # it was the last
+    done: bool  # the step was the last
     logs: bool
     validates: bool
     saves: bool
@@ -41,17 +42,17 @@ class Due(NamedTuple):
 
 
 class Calendar(NamedTuple):
-    """After which steps what happens; None: never, or where so said once an epoch."""
+    """Intervals, in steps, of logging, validating and saving; None: never, unless noted."""
 
     total_steps: int
     steps_per_epoch: int
     log_every: int
     val_every: int | None = None  # None: once an epoch
-    save_every: int | None = None  # besides once an epoch
+    save_every: int | None = None  # in addition to once an epoch
     keep_every: int | None = None
 
     def due(self, step: int) -> Due:
-        """What happens after `step` steps."""
+        """The actions due after `step` steps."""
         done = step == self.total_steps
         ends_epoch = step % self.steps_per_epoch == 0 or done
         saves = ends_epoch or _is_due(step, self.save_every)

@@ -1,4 +1,4 @@
-"""Predicting a whole data set, counting as it goes."""
+"""Validation: predicts a data set and scores it against its labels."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -32,13 +32,13 @@ def evaluate(
     on_batch: OnBatch,
     absent_is_zero: bool = False,
 ) -> dict:
-    """Predicts this rank's batches and scores all ranks' together.
+    """Predicts this rank's batches and scores the predictions of all ranks together.
 
     Args:
         predictor: called with each batch's images.
-        batches: labelled; each rank its own share.
-        scheme: the data set's.
-        on_batch: sees each batch with its masks, to write them, say.
+        batches: labelled; each rank has its own share.
+        scheme: of the data set.
+        on_batch: called with each batch and its masks, for example to write them.
         absent_is_zero: see `utils.metrics.land_cover_metrics`.
 
     Returns:
@@ -59,7 +59,7 @@ def evaluate(
 def _predict(
     predictor: Predictor, batches: Iterable[Sample], confusion: ConfusionMatrix
 ) -> Iterator[tuple[Sample, HostCopy]]:
-    """Each batch with its masks, counted."""
+    """Yields each batch with its predicted masks, after updating `confusion`."""
     for batch in batches:
         batch = to_device(batch, predictor.device)
         masks = to_masks(predictor(batch.images, size=label_size(batch)))
@@ -80,13 +80,13 @@ def validate(
     """Scores the validation tiles; logs, draws some, writes metrics/val.json; returns the metrics.
 
     Args:
-        predictor: the network.
-        batches: labelled tiles; each rank its own share.
-        scheme: the data set's.
-        log: where numbers and pictures go.
-        step: of the training.
+        predictor: of the network.
+        batches: labelled tiles; each rank has its own share.
+        scheme: of the data set.
+        log: receives numbers and pictures.
+        step: training steps so far.
         outdir: for `metrics/val.json`.
-        save_mask: write masks to `masks/val` too.
+        save_mask: also write masks to `masks/val`.
         absent_is_zero: see `utils.metrics.land_cover_metrics`.
     """
     pictures = 0 if log.folder else NUM_PICTURES  # drawn so far

@@ -1,1 +1,1 @@
-"""What every script shares; imports nothing of ours outside this package."""
+"""Code shared by all scripts; it imports no other package of this project."""

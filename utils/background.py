@@ -1,4 +1,4 @@
-"""Threads that write files while the device goes on predicting."""
+"""Writes files in background threads, while the device continues to predict."""
 
 import queue
 import threading
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 class BackgroundWriter:
-    """Threads that write files while the caller goes on.
+    """Threads that write files while the caller continues.
 
-    The queue is bounded: a caller faster than the disk waits in `submit` instead of filling the
-    memory. The first failure is raised by the next `submit`, or at the end of the `with` block,
-    and names the file.
+    The queue is bounded: if the disk is slower than the caller, `submit` waits, so that memory does
+    not fill up. The first failure is raised by the next `submit`, or at the end of the `with`
+    block; the error names the file.
     """
 
     def __init__(self, threads: int = 2, max_waiting: int = 32):
@@ -49,7 +49,7 @@ class BackgroundWriter:
         if error is None:
             self.close()
         else:
-            self._finish()  # keep what is done, and let the caller's own error through
+            self._finish()  # write what was submitted; the caller's error is raised
 
     def _finish(self) -> None:
         for _ in self._threads:
@@ -71,8 +71,8 @@ class BackgroundWriter:
         if self._failure is not None:
             path, error = self._failure
             if isinstance(error, OSError) and str(error).startswith("could not write"):
-                raise error  # says it all
-            told = error.__cause__ or error  # rasterio's own only points at its cause
+                raise error  # the message is already complete
+            told = error.__cause__ or error  # rasterio puts the reason into the cause
             raise OSError(
                 f"could not write {path}: {told}. Is the disk full or read-only? Make room, or "
                 "choose another output folder."

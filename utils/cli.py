@@ -1,4 +1,4 @@
-"""The command line: the parser class, types of values, and how a script ends on an error."""
+"""The command line: the parser class, argument types, and error handling of scripts."""
 
 import argparse
 import difflib
@@ -17,9 +17,9 @@ import yaml
 
 TRACEBACK = "TWODATES_TRACEBACK"  # environment variable: show where an error came from
 SWITCH = {"action": argparse.BooleanOptionalAction, "default": False}  # --x, and --no-x for it
-OTHERS_WAIT = 5.0  # seconds that other processes of a run leave rank 0 to tell an error
+OTHERS_WAIT = 5.0  # seconds that other ranks wait, so that rank 0 can print the error
 
-_told: set[Path] = set()  # configurations of another program that were explained to the user
+_told: set[Path] = set()  # foreign configuration files whose notes were already printed
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -28,12 +28,12 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.default is None or action.default is False:
-            return action.help.removesuffix(" (default: %(default)s)")  # which switches come with
+            return action.help.removesuffix(" (default: %(default)s)")  # switches append it
         return action.help if "default" in action.help else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with `--config FILE.yaml`, `-` or `_` in option names, and errors that help."""
+    """argparse with `--config FILE.yaml`, `-` or `_` in option names, and short error messages."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         prog: str | None = None,
         read_json: Callable[[Path], tuple[dict[str, Any], list[str]]] | None = None,
     ):
-        """`read_json`: a .json of another program -> options, and sentences to tell the user."""
+        """`read_json`: reads a .json of another program -> options, and notes for the user."""
         super().__init__(
             prog=prog,
             description=description,
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def _words(self, argv: Sequence[str] | None) -> list[str]:
-        """The config's options as words, then the command line's."""
+        """Command-line words: the options of the config, then those of the command line."""
         words = [with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
         if self._read_json and words and words[0].endswith(".json"):  # `train.py config.json`
             words = ["--config", *words]
@@ -76,14 +76,14 @@ class Parser(argparse.ArgumentParser):
         return [*self._config_words(Path(config)), *words] if config else words
 
     def given(self, argv: Sequence[str] | None = None) -> set[str]:
-        """The options that the command line or the config names, by attribute name."""
+        """Attribute names of the options given on the command line or in the config."""
         unset = object()
         namespace = argparse.Namespace(**{action.dest: unset for action in self._actions})
         super().parse_known_args(self._words(argv), namespace)
         return {dest for dest, value in vars(namespace).items() if value is not unset}
 
     def error(self, message: str) -> None:
-        """Says what is wrong in a line, without the whole usage, and exits with status 2."""
+        """Prints the message without the usage, and exits with status 2."""
         self.exit(2, f"{self.prog}: error: {message}\nSee {self.prog} --help.\n")
 
     def options(self) -> dict[str, argparse.Action]:
@@ -117,7 +117,7 @@ class Parser(argparse.ArgumentParser):
         return self._value_words(path, values)
 
     def _foreign_words(self, path: Path) -> list[str]:
-        """Another program's configuration file in our options; says what became of it."""
+        """Options from another program's configuration file; prints notes on the conversion."""
         try:
             values, notes = self._read_json(path)
         except ValueError as error:
@@ -157,7 +157,7 @@ def _option_words(name: str, value: Any, action: argparse.Action) -> list[str]:
             return [f"--{name}"]
         return [f"--no-{name}"] if isinstance(action, argparse.BooleanOptionalAction) else []
     if not isinstance(value, (list, tuple)):
-        return [f"--{name}={value}"]  # so that a value may begin with a dash
+        return [f"--{name}={value}"]  # with =, since the value may begin with a dash
     return [f"--{name}", *map(str, value)]
 
 
@@ -165,7 +165,7 @@ _is_script = False
 
 
 def end_script() -> None:
-    """Ends this process at once, with success, if `run` runs it: nothing follows its main then."""
+    """Ends this process immediately with status 0, if it is a script started by `run`."""
     if _is_script:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -175,7 +175,7 @@ def end_script() -> None:
 def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
     """Calls a script's main; expected errors become one message and exit status 1.
 
-    `if_interrupted`: what to tell a user who presses Ctrl-C.
+    `if_interrupted`: message after Ctrl-C.
     """
     global _is_script
     _is_script = True
@@ -183,7 +183,7 @@ def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
     _seek_garbage(True)
     try:
         main()
-        # what follows is a script's imports, which Ctrl-C ends without a traceback, or its end
+        # after main, Ctrl-C ends the process without a traceback
         _on_interrupt(signal.SIG_DFL)
         _seek_garbage(False)
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
@@ -199,16 +199,16 @@ def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
 
 
 def _on_interrupt(handler: Callable | signal.Handlers) -> None:
-    """What Ctrl-C does from now on, unless whoever started this process has it do nothing."""
+    """Sets the handler of Ctrl-C, unless SIGINT is ignored or this is not the main thread."""
     alone = threading.current_thread() is threading.main_thread()
     if alone and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
 
 
 def _seek_garbage(wanted: bool) -> None:
-    """Whether Python looks for garbage from now on; never in what there is now.
+    """Switches Python's garbage collection on or off; existing objects are never searched.
 
-    It would look through all of PyTorch again and again while that is imported, and at the end.
+    Otherwise the collector would repeatedly search all of PyTorch during its import and at exit.
     """
     gc.freeze()
     if wanted:
@@ -218,7 +218,7 @@ def _seek_garbage(wanted: bool) -> None:
 
 
 def program() -> str:
-    """What a user calls: "train.py", or "python -m models.export"."""
+    """The program as called by the user: "train.py", or "python -m models.export"."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is None:
         return Path(sys.argv[0]).name
@@ -226,10 +226,10 @@ def program() -> str:
 
 
 def _rank() -> str:
-    """Which process of a run has failed; nothing for rank 0, or where there is one process.
+    """Prefix of an error message, "rank N: "; empty for rank 0 or a single process.
 
-    Waits where it is another one: if rank 0 fails too, and tells the same, torchrun ends this
-    process meanwhile; if not, this one tells.
+    Other ranks wait first. If rank 0 fails with the same error, torchrun ends this process during
+    the wait, so that the error is printed only once.
     """
     rank = os.environ.get("RANK", "0")
     if rank == "0":
@@ -239,7 +239,7 @@ def _rank() -> str:
 
 
 def _text_of(error: Exception) -> str:
-    """What an error says; of one out of a process that reads data, without that one's traceback."""
+    """The message of an error; for an error in a DataLoader worker, without its traceback."""
     text = str(error)
     if not text.startswith("Caught "):
         return text
@@ -277,7 +277,7 @@ def _number(text: str) -> float:
 
 
 def one_of(kind: str, choices: Iterable[str]) -> Callable[[str], str]:
-    """A value out of `choices`; the error lists them and guesses what was meant."""
+    """Argument type: one of `choices`; the error lists them and suggests a similar one."""
     known = list(choices)
 
     def check(text: str) -> str:

@@ -1,6 +1,6 @@
-"""One process or many, on one machine or many: the only module that knows torch.distributed.
+"""Multi-process training and prediction; the only module that uses torch.distributed.
 
-Every function works in a single process without set-up.
+Every function also works in a single process without set-up.
 """
 
 import mmap
@@ -18,35 +18,35 @@ from torch import Tensor, nn
 
 from utils.cli import end_script
 
-# one rank may check a large data set, or have the largest scene, while the others wait
+# timeout: one rank may check a large data set, or have the largest scene, while the others wait
 PATIENCE = timedelta(hours=12)
 
 
 def rank() -> int:
-    """This process, 0..world()-1."""
+    """Rank of this process, 0..world()-1."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes work together."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this process writes files and talks to the screen."""
+    """Whether this is rank 0, which writes files and prints messages."""
     return rank() == 0
 
 
 def is_first_of_machine() -> bool:
-    """Whether this process does what is done once on every machine."""
+    """Whether this is local rank 0, which does the work needed once per machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def shared_memory(nbytes: int) -> mmap.mmap:
-    """Zeroed memory, one copy for all ranks of a machine and the workers they fork.
+    """Zeroed memory, shared by all ranks of a machine and the workers they fork.
 
-    Every rank must ask for the same. Ranks in containers of their own get a copy each; so do all
-    where the system has no anonymous files (only Linux has).
+    Every rank must request the same size. Ranks in separate containers get separate copies, as do
+    all ranks on systems other than Linux (no memfd).
 
     Args:
         nbytes: at least 1.
@@ -70,9 +70,9 @@ def shared_memory(nbytes: int) -> mmap.mmap:
 
 
 def relaunch_per_gpu(device: str) -> None:
-    """Where several GPUs are visible, replaces this process by torchrun with one process for each.
+    """If several GPUs are visible, replaces this process by torchrun with one process per GPU.
 
-    Does nothing under torchrun, with one GPU or none, and when `device` names one.
+    Does nothing under torchrun, with less than two GPUs, or if `device` names a device.
     """
     if "RANK" in os.environ or device not in ("auto", "cuda") or torch.cuda.device_count() < 2:
         return
@@ -83,9 +83,9 @@ def relaunch_per_gpu(device: str) -> None:
 
 @contextmanager
 def session(device: str) -> Iterator[torch.device]:
-    """Joins the other processes (if torchrun started this one) and yields this one's device.
+    """Initialises the process group (under torchrun) and yields the device of this process.
 
-    Where scripts work together on CPUs, the process ends with the block, unless that raises.
+    With several processes on CPUs, the process ends at the end of the block, unless it raises.
 
     Args:
         device: auto, cpu, cuda or cuda:N (--device).
@@ -95,9 +95,9 @@ def session(device: str) -> Iterator[torch.device]:
     """
     chosen = pick_device(device)
     if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)  # for what is not told a device, such as streams
+        torch.cuda.set_device(chosen)  # default device, for example of streams
         torch.backends.cudnn.benchmark = True  # tiles have one size
-        torch.backends.cudnn.allow_tf32 = False  # --amp fp32 means it
+        torch.backends.cudnn.allow_tf32 = False  # --amp fp32 must be true float32
     if "RANK" in os.environ and not dist.is_initialized():
         if chosen.type == "cuda":
             dist.init_process_group("nccl", device_id=chosen, timeout=PATIENCE)
@@ -105,16 +105,16 @@ def session(device: str) -> Iterator[torch.device]:
             dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield chosen
-        barrier()  # no process goes while another still talks to it
+        barrier()  # no process ends while another still communicates with it
         if dist.is_initialized() and chosen.type == "cpu":
-            end_script()  # now and then gloo's threads abort a process that tears them down
+            end_script()  # gloo's threads sometimes abort a process during destruction
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
 def pick_device(device: str) -> torch.device:
-    """--device -> a device that exists; `auto` and `cuda` take this process's own GPU."""
+    """--device -> an existing device; `auto` and `cuda` select the GPU of the local rank."""
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -142,7 +142,7 @@ def barrier() -> None:
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """The sum of every rank's tensor, through which gradients flow back to every rank."""
+    """The sum of every rank's tensor, differentiable on every rank."""
 
     @staticmethod
     def forward(ctx, value: Tensor) -> Tensor:
@@ -154,9 +154,9 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the batches of all ranks, for gloo (torch's own needs CUDA).
+    """Batch norm over the batches of all ranks, for gloo (torch's SyncBatchNorm needs CUDA).
 
-    A module is made one by setting its class; timm's batch norm with activation keeps that too.
+    A module is converted by setting its `__class__`; timm's batch norm keeps its activation.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
 
 
 def gather(value: object) -> list:
-    """Every rank's `value`, which can be pickled, in order of rank; on the first rank only."""
+    """The picklable `value` of every rank, in order of rank; an empty list except on rank 0."""
     if world() == 1:
         return [value]
     values = [None] * world() if is_main() else None
@@ -188,11 +188,11 @@ def gather(value: object) -> list:
 
 
 def wrap(network: nn.Module, sync_bn: bool = True) -> nn.Module:
-    """The network with gradients averaged over ranks; itself in a single process.
+    """The network in DistributedDataParallel; unchanged in a single process.
 
     Args:
-        network: on its device already.
-        sync_bn: batch statistics over all ranks, so that N processes compute what one would.
+        network: already on its device.
+        sync_bn: batch statistics over all ranks, as a single process would compute them.
     """
     if world() == 1:
         return network
@@ -205,18 +205,18 @@ def wrap(network: nn.Module, sync_bn: bool = True) -> nn.Module:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.__class__ = CpuSyncBatchNorm
-    with warnings.catch_warnings():  # torch 2.14 calls broadcast_buffers by a name 2.6 has not
+    with warnings.catch_warnings():  # torch 2.14 renames broadcast_buffers; 2.6 lacks the new name
         warnings.simplefilter("ignore", FutureWarning)
         return nn.parallel.DistributedDataParallel(
             network,
             device_ids=[torch.cuda.current_device()] if cuda else None,
             broadcast_buffers=not sync_bn,
-            gradient_as_bucket_view=True,  # no second copy of them
-            # not static_graph: it cannot begin with a step in parts (no_sync), and gains nothing
+            gradient_as_bucket_view=True,  # no second copy of the gradients
+            # no static_graph: it does not support no_sync in the first step, and is not faster
         )
 
 
 def gradients_synced(network: nn.Module, synced: bool) -> AbstractContextManager:
-    """Within, a backward pass averages gradients over ranks only if `synced`."""
+    """Context manager: backward passes inside average gradients over ranks only if `synced`."""
     parallel = isinstance(network, nn.parallel.DistributedDataParallel)
     return network.no_sync() if parallel and not synced else nullcontext()

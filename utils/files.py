@@ -1,4 +1,4 @@
-"""Writing files that are never seen half-written."""
+"""Atomic writing of files."""
 
 import errno
 import json
@@ -13,10 +13,10 @@ from PIL import Image
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, if need be.
+    """Creates a folder and its parents, if missing.
 
     Raises:
-        OSError: it cannot be made or written to.
+        OSError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,9 +28,9 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renamed onto it on success, removed on failure.
+    """Yields a temporary path beside `path`; renamed to `path` on success, removed on failure.
 
-    The suffix is kept, for writers that look at it. Parent folders are made.
+    The temporary path has the same suffix. Parent folders are created.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -47,7 +47,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def explain_full_disks(folder: Path) -> Iterator[None]:
-    """Adds what to do to the error of a full disk."""
+    """Context manager that replaces the error of a full disk by one with a remedy."""
     try:
         yield
     except OSError as error:
@@ -76,14 +76,14 @@ def zip_files(zip_path: Path | str, folder: Path | str, files: Iterable[str]) ->
 
     Args:
         zip_path: the archive to write.
-        folder: where they are.
-        files: relative to it, such as im1/00001.png; called so in the archive.
+        folder: of the masks.
+        files: paths relative to `folder`, such as im1/00001.png; also their names in the archive.
 
     Returns:
         The number of files packed.
 
     Raises:
-        FileNotFoundError: a file is not there.
+        FileNotFoundError: a file is missing.
     """
     files = sorted(files)
     with atomic_path(zip_path) as temporary, zipfile.ZipFile(temporary, "w") as archive:

@@ -1,7 +1,7 @@
-"""Confusion counts on the device, and every metric as a pure function of them.
+"""Confusion matrices on the device, and metrics as pure functions of them.
 
-Counting never waits for the device: pixels that do not count go to an extra bin. Over several
-processes sum `counts`, then derive the metrics once; ratios are never averaged.
+Counting does not synchronise with the device: ignored pixels go to an extra bin. With several
+processes, sum `counts`, then compute the metrics once; ratios are never averaged.
 
 An undefined ratio (0 / 0) is NaN; `to_json` turns it into None.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MOST_PAIRS = 1024  # pairs of classes, up to which every pair of pairs has a counter
+MOST_PAIRS = 1024  # up to this number of class pairs, pairs are counted before mapping to states
 
 
 class ConfusionMatrix:
@@ -20,8 +20,8 @@ class ConfusionMatrix:
 
     Attributes:
         num_states: n.
-        counts: (n, n) int64 on the device, rows = truth. A view: summing it over processes in
-            place sums what is held here.
+        counts: (n, n) int64 on the device, rows = truth. A view: in-place changes change this
+            object.
     """
 
     def __init__(self, num_states: int, device: torch.device | str = "cpu"):
@@ -50,7 +50,7 @@ class ConfusionMatrix:
 
         Args:
             pred: any shape, integers in 0..n-1.
-            true: the same shape, integers; outside 0..n-1 (IGNORE_INDEX, say) is not counted.
+            true: the same shape, integers; values outside 0..n-1 (IGNORE_INDEX) are not counted.
         """
         if pred.shape != true.shape:
             raise ValueError(f"pred {tuple(pred.shape)} and true {tuple(true.shape)} must be alike")
@@ -59,7 +59,7 @@ class ConfusionMatrix:
         self._add(_count_pairs(true, pred, n + 1))
 
     def _add(self, cells: Tensor) -> None:
-        """Adds counts (n + 1, n + 1), whose last row and column are of what lies outside."""
+        """Adds counts (n + 1, n + 1); the last row and column are values outside 0..n-1."""
         n = self.num_states
         self._bins[: n * n] += cells[:n, :n].flatten()
         self._bins[-2] += cells[n].sum()
@@ -67,18 +67,18 @@ class ConfusionMatrix:
 
 
 class LandCoverConfusion(ConfusionMatrix):
-    """Counts the K classes of one date out of masks that hold 1..K."""
+    """Counts the K classes of one date, from masks with values 1..K."""
 
     def update(self, pred: Tensor, true: Tensor) -> None:
-        """Adds masks of any shape, 1..K; true pixels of any other value are not counted."""
+        """Adds masks of any shape, 1..K; true pixels with other values are not counted."""
         super().update(pred - 1, true - 1)  # uint8: 0 becomes 255
 
 
 class ChangeConfusion(ConfusionMatrix):
     """Counts from-to transitions: state 0 is unchanged, then the K x K (date 1, date 2) pairs.
 
-    Everything published about semantic change (both dates stacked, or from-to) derives from this
-    one matrix. With K = 0 (binary change) there are 2 states and the masks are change maps.
+    All published metrics of semantic change (both dates stacked, or from-to) follow from this
+    matrix. With K = 0 (binary change) there are 2 states and the masks are change masks.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
@@ -92,8 +92,8 @@ class ChangeConfusion(ConfusionMatrix):
         Args:
             pred: (B, 2, H, W) integers, 0 = unchanged at both dates, 1..K = class. With K = 0
                 (B, H, W) of 0 and 1 = changed.
-            true: the same; where a date is outside 0..K, or only one of the two is 0, the pixel
-                is not counted. With K = 0 anything but 0 and 1 is not counted.
+            true: as `pred`; a pixel is not counted if a date is outside 0..K, or if only one of
+                the two is 0. With K = 0, only 0 and 1 are counted.
         """
         if not self.num_classes:
             super().update(pred, true)
@@ -105,7 +105,7 @@ class ChangeConfusion(ConfusionMatrix):
         if len(states) > MOST_PAIRS:
             super().update(states[pred.long()], states[true.long()])
             return
-        # count the pairs of classes as they are, then see which state each pair is
+        # count pairs of classes, then map each pair to its state
         cells, n = _count_pairs(true, pred, len(states)), self.num_states
         rows = cells.new_zeros(n + 1, len(states)).index_add_(0, states, cells)
         self._add(cells.new_zeros(n + 1, n + 1).index_add_(1, states, rows))
@@ -127,7 +127,7 @@ def transition_states(masks: Tensor, num_classes: int) -> Tensor:
 
 
 def _state_of_pair(num_classes: int) -> Tensor:
-    """((K + 2)^2,) int64: the state of each of `_pairs`, K * K + 1 of impossible ones."""
+    """((K + 2)^2,) int64: the state of each value of `_pairs`; K * K + 1 for impossible pairs."""
     k = num_classes
     date1, date2 = torch.cartesian_prod(torch.arange(k + 2), torch.arange(k + 2)).unbind(1)
     possible = (date1 <= k) & (date2 <= k) & ((date1 > 0) == (date2 > 0))
@@ -136,9 +136,9 @@ def _state_of_pair(num_classes: int) -> Tensor:
 
 
 def _pairs(masks: Tensor, num_classes: int) -> Tensor:
-    """(B, 2, H, W) -> (B, H, W): date 1 * (K + 2) + date 2, where K + 1 stands for any other value.
+    """(B, 2, H, W) -> (B, H, W): date 1 * (K + 2) + date 2, in the smallest integer type.
 
-    Of the smallest type.
+    Values outside 0..K count as K + 1.
     """
     base = num_classes + 2
     date1, date2 = _smallest(_limited(masks, base - 1), base**2).unbind(1)
@@ -146,16 +146,16 @@ def _pairs(masks: Tensor, num_classes: int) -> Tensor:
 
 
 def _limited(values: Tensor, n: int) -> Tensor:
-    """Integers 0..n-1 as they are, and n for all others; of the smallest type."""
+    """Integers with all values outside 0..n-1 replaced by n, in the smallest type."""
     if values.dtype != torch.uint8:
         values = torch.where((values >= 0) & (values < n), values, n)
-    elif n > 255:  # which a byte does not reach
+    elif n > 255:  # uint8 values are always below n
         return values.short()
     return _smallest(values.clamp(max=n), n)
 
 
 def _smallest(values: Tensor, largest: int) -> Tensor:
-    """In the smallest integer type that holds `largest`: memory limits all that is done here."""
+    """Converts to the smallest integer type that holds `largest`, to save memory bandwidth."""
     types = (torch.uint8, torch.int16, torch.int32, torch.int64)
     return values.to(next(dtype for dtype in types if largest <= torch.iinfo(dtype).max))
 
@@ -165,21 +165,22 @@ def _count_pairs(rows: Tensor, columns: Tensor, n: int) -> Tensor:
     cells = (_smallest(rows, n * n) * n + columns).flatten()
     if cells.device.type == "cpu":
         return torch.bincount(cells, minlength=n * n).view(n, n)
-    # on CUDA that stops the host to look for the largest value
+    # on CUDA, bincount synchronises to find the largest value
     counts = torch.zeros(n * n, dtype=torch.int64, device=cells.device)
     counts.scatter_add_(0, cells.long(), counts.new_ones(1).expand_as(cells))
     return counts.view(n, n)
 
 
 def stack_dates(counts: Tensor, num_classes: int) -> Tensor:
-    """The contest's matrix from transition counts: both dates stacked, 0 = unchanged, 1..K.
+    """The contest's confusion matrix from transition counts: both dates stacked.
 
     Args:
         counts: (K*K+1, K*K+1), rows = truth.
         num_classes: K.
 
     Returns:
-        (K+1, K+1) int64 on the CPU, rows = truth; every pixel counts twice, once per date.
+        (K+1, K+1) int64 on the CPU, rows = truth, 0 = unchanged, 1..K; every pixel counts once per
+        date.
     """
     k = num_classes
     pairs = torch.arange(k * k)
@@ -192,12 +193,12 @@ def stack_dates(counts: Tensor, num_classes: int) -> Tensor:
 
 
 class Sek(NamedTuple):
-    """The contest's measures, each in 0..1 (kappa and sek may be negative)."""
+    """The contest's metrics, each in 0..1 (kappa and sek may be negative)."""
 
     score: float  # 0.3 miou + 0.7 sek
     miou: float  # mean of the IoU of unchanged and of changed
     sek: float  # kappa * exp(iou_change - 1)
-    kappa: float  # agreement beyond chance, correct "unchanged" left out
+    kappa: float  # Cohen's kappa without pixels correctly predicted as unchanged
     iou_change: float
 
 
@@ -233,7 +234,7 @@ def collapse_to_change(confusion: Tensor) -> Tensor:
 
 
 def cohen_kappa(confusion: Tensor) -> float:
-    """Agreement beyond chance; 0 without pixels or where chance explains all, as published."""
+    """Cohen's kappa; 0 without pixels or if the expected agreement is 1, as published."""
     confusion = confusion.cpu().double()
     total = confusion.sum()
     if total == 0:
@@ -260,9 +261,9 @@ def semantic_change_metrics(counts: Tensor, num_classes: int) -> dict[str, float
     Returns:
         score, miou, sek, kappa: the contest's, on the (K+1)-state matrix of both dates stacked.
         sek_transition: the same formula over from-to states, about a point lower.
-        fscd: F1 over pixels and dates changed to the right class. oa: overall accuracy.
+        fscd: F1 of changed pixels with the right class, over both dates. oa: overall accuracy.
         iou_change, f1_change, precision_change, recall_change: changed against unchanged.
-        iou_per_class: K values, "unchanged" counting as one more class to be mistaken for.
+        iou_per_class: K values; "unchanged" is one more class in the confusion matrix.
         confusion: (K+1) rows of counts, rows = truth.
     """
     confusion = stack_dates(counts, num_classes)
@@ -306,13 +307,14 @@ def land_cover_metrics(counts: Tensor, absent_is_zero: bool = False) -> dict[str
 
     Args:
         counts: (K, K) of a ConfusionMatrix, rows = truth.
-        absent_is_zero: give IoU 0 to classes that never occur, in truth or prediction, as DFC
-            2020 does; otherwise they are NaN and left out of `miou`.
+        absent_is_zero: classes that occur neither in truth nor in prediction have IoU 0, as in
+            DFC2020; otherwise NaN, left out of `miou`.
 
     Returns:
         aa: mean recall of the classes that occur in the truth. miou: mean of iou_per_class.
-        miou_present: the same over the classes that occur, in truth or prediction. fwiou: IoU
-        weighted by the share of the class in the truth. oa. iou_per_class: K values. confusion.
+        miou_present: mean IoU of the classes that occur in truth or prediction. fwiou: IoU
+        weighted by the class's share in the truth. oa: overall accuracy. iou_per_class: K values.
+        confusion: K rows of counts, rows = truth.
     """
     counts = counts.cpu()
     occurrences = counts.sum(1).double()
@@ -367,7 +369,7 @@ def in_per_cent(metrics: dict[str, float]) -> str:
 
 
 def _change_metrics(binary: Tensor) -> dict[str, float]:
-    """(2, 2) counts, rows = truth, unchanged first -> the measures of "changed"."""
+    """(2, 2) counts, rows = truth, unchanged first -> metrics of the class "changed"."""
     (_, false_alarms), (missed, hits) = binary.tolist()
     return {
         "iou_change": _ratio(hits, hits + false_alarms + missed),

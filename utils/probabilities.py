@@ -1,4 +1,4 @@
-"""Logits -> Probs, and sums and means of Probs: nothing else is ever averaged."""
+"""Logits -> Probs, and sums and means of Probs. Only probabilities are averaged, never logits."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from utils.structures import Logits, Probs
 
 
 def to_probs(logits: Logits, size: tuple[int, int] | None = None) -> Probs:
-    """Softmax over classes, sigmoid of the change scores, all in float32.
+    """Softmax over classes and sigmoid of the change logits, in float32.
 
-    `size`: (height, width) that the scores are brought to before; None leaves them as they are.
+    `size`: (height, width) to which logits are first resized (bilinear); None = not resized.
     """
     semantic, change, _, gate = (None if x is None else _resized(x.float(), size) for x in logits)
     return Probs(
@@ -32,7 +32,7 @@ def _resized(scores: Tensor, size: tuple[int, int] | None) -> Tensor:
 
 
 def mean_probs(each: Sequence[Probs]) -> Probs:
-    """The mean of several networks' probabilities; the gate's only if all have one."""
+    """The mean of several networks' probabilities; `gate` only if all networks have one."""
     if any(probs.gate is None for probs in each):
         each = [probs._replace(gate=None) for probs in each]
     sums = Probs()
@@ -44,7 +44,7 @@ def mean_probs(each: Sequence[Probs]) -> Probs:
 
 
 def add_probs(sums: Probs, probs: Probs) -> Probs:
-    """`sums` with `probs` added in place; a field that is None counts as 0."""
+    """`sums` plus `probs`, added in place; a field that is None counts as 0."""
     return Probs(*(p if s is None else s.add_(p) for s, p in zip(sums, probs, strict=True)))
 
 

@@ -1,4 +1,4 @@
-"""`python -m utils.report`, the old name of `python -m report`; it goes in the next release."""
+"""`python -m utils.report`: deprecated name of `python -m report`, until the next release."""
 
 import os
 import sys

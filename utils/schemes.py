@@ -1,4 +1,4 @@
-"""Schemes that both data sets and published weights rely on."""
+"""Schemes used by both data sets and published weights."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ CHANGE_PALETTE = (WHITE, (220, 20, 60))  # unchanged, changed
 
 
 def change_scheme(bands: Sequence[str], standardise: str) -> Scheme:
-    """Binary change on some bands; plain 8-bit colours ("none") as ImageNet has them."""
+    """Binary change on `bands`; without standardisation ("none"), ImageNet's mean and std."""
     plain = () if standardise == "none" else (1.0, (0.0,) * len(bands), (1.0,) * len(bands))
     fields = dict(zip(("scale", "mean", "std"), plain, strict=False))
     return Scheme(
@@ -57,7 +57,7 @@ NAIC2020 = Scheme(
     ),
 )
 
-# Sentinel-2's and Sentinel-1's, in the order of their files
+# bands of Sentinel-2 and Sentinel-1, in the order of their files
 S2_BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
 S1_BANDS = ("VV", "VH")
 S2_GROUPS = {  # by resolution: 10 m, 20 m, 60 m
@@ -80,10 +80,10 @@ DFC_CLASSES = {
 
 
 def dfc_scheme(s1: bool, s2hr: bool, s2mr: bool, s2lr: bool, savanna: bool = True) -> Scheme:
-    """DFC2020's land cover on groups of Sentinel bands, which come scaled to 0..1.
+    """DFC2020's land cover on groups of Sentinel bands scaled to 0..1.
 
-    Bands are in the order of the networks' input: Sentinel-2's as its files have them, then
-    Sentinel-1's. Without `savanna` that class is left out, and 9 remain.
+    Order of the bands: Sentinel-2 as in its files, then Sentinel-1. Without `savanna`, that class
+    is left out, and 9 remain.
 
     Raises:
         ValueError: no group is chosen.

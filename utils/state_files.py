@@ -1,4 +1,4 @@
-"""Files of tensors: written whole, read without unpickling code, loaded without a key to spare."""
+"""State dict files: written atomically, read without unpickling code, loaded strictly."""
 
 import pickle
 from collections.abc import Callable
@@ -15,7 +15,7 @@ SHOWN_KEYS = 10  # of each kind, in an error
 
 
 def _numpy_scalars() -> list[Any]:
-    """What numpy's numbers and truth values are pickled as, by numpy 1's and 2's names."""
+    """Globals in pickles of numpy scalars, by the names of numpy 1 and 2."""
     rebuild = np.float64(0).__reduce__()[0]
     kinds = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
     return [
@@ -26,13 +26,13 @@ def _numpy_scalars() -> list[Any]:
     ]
 
 
-NUMPY_SCALARS = _numpy_scalars()  # published files hold scores so; they are plain values
+NUMPY_SCALARS = _numpy_scalars()  # allowed: published files store scores as numpy scalars
 
 
 def save_checkpoint(
     path: Path | str, state: dict[str, Tensor], recipe: dict[str, Any], **more: Any
 ) -> None:
-    """Writes one of our checkpoints, never half. `more` must be tensors and plain values.
+    """Writes a checkpoint of this project atomically. `more`: tensors and plain values only.
 
     Raises:
         OSError: it cannot be written.
@@ -40,7 +40,7 @@ def save_checkpoint(
     with atomic_path(path) as temporary:
         try:
             torch.save({"model": state, "recipe": recipe, **more}, temporary)
-        except RuntimeError as error:  # what torch makes of a full disk
+        except RuntimeError as error:  # torch raises this for a full disk
             raise OSError(
                 f"could not write {path} ({str(error).splitlines()[0]}). Is the disk full? Make "
                 "room, or choose another --outdir."
@@ -48,7 +48,7 @@ def save_checkpoint(
 
 
 def check_file(path: Path | str) -> None:
-    """Raises FileNotFoundError or ValueError unless there is a file."""
+    """Raises FileNotFoundError or ValueError unless `path` is a file."""
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a checkpoint; name a file in it")
@@ -67,7 +67,7 @@ def read_file(path: Path | str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file, or one that would run code when read.
+        ValueError: another kind of file, or a pickle with other objects, which could run code.
     """
     path = Path(path)
     check_file(path)
@@ -87,7 +87,7 @@ def read_file(path: Path | str) -> dict[str, Any]:
             f"{path} holds more than tensors and plain values, and reading that could run code; "
             "save its state dict alone (torch.save(model.state_dict(), ...)) and pass that"
         ) from error
-    except Exception as error:  # bytes of any other kind fail in any other way
+    except Exception as error:  # damaged files raise many kinds of errors
         raise ValueError(f"{path} is not a readable checkpoint ({error}); copy it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
@@ -122,16 +122,16 @@ def load_strictly(
     source: Path | str,
     shown: Callable[[str], str] = str,
 ) -> None:
-    """Loads a state dict that must fit to the last key and shape.
+    """Loads a state dict whose keys and shapes must all match the network's.
 
     Args:
         network: to load into.
         state: with the network's own keys.
-        source: the file, for the error.
-        shown: our key -> the key as that file has it, for the error.
+        source: the file, for the error message.
+        shown: the network's key -> the file's key, for the error message.
 
     Raises:
-        ValueError: missing, unknown or misshapen entries, listed.
+        ValueError: keys are missing or unknown, or shapes differ; the message lists them.
     """
     own = network.state_dict()
     missing = [shown(k) for k in own if k not in state]

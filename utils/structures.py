@@ -1,6 +1,6 @@
-"""The named types that travel between datasets, networks and scripts.
+"""Named tuples exchanged between data sets, networks and scripts.
 
-Polarity everywhere: change = 1 means changed. Class indices run over 0..K-1, "unchanged" excluded.
+Polarity: change = 1 means changed. Class indices are 0..K-1, "unchanged" excluded.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ TASKS = ("semantic_change", "binary_change", "land_cover")
 
 
 class Scheme(NamedTuple):
-    """What the values of a data set mean."""
+    """The meaning of a data set's values: task, classes, bands and their scaling."""
 
     task: str  # one of TASKS
     classes: tuple[str, ...]  # K land-cover names; empty for binary_change
     palette: tuple[tuple[int, int, int], ...]  # K + 1 RGB colours in 0..255; [0] is "unchanged"
     bands: tuple[str, ...] = ("red", "green", "blue")
-    scale: float = 255.0  # the stored value that stands for 1.0
+    scale: float = 255.0  # the stored value that corresponds to 1.0
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # per band, after division by scale
     std: tuple[float, ...] = (0.229, 0.224, 0.225)  # per band, after division by scale
-    # before that, per image and date, by the whole image: "none"; "bands": each band minus its
-    # mean, over its standard deviation; "joint": the same with one mean for all bands
+    # applied before, by statistics of each whole image: "none"; "bands": (band - mean) / std;
+    # "joint": the same with one mean and std for all bands
     standardise: str = "none"
 
     @property
@@ -43,10 +43,9 @@ class Scheme(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One tile, and after collation one batch (a leading B; `name` becomes a list).
+    """One tile, or after collation one batch (a leading B; `name` becomes a list).
 
-    On their way from the files to the device, labels are uint8 (same values) to save bytes, see
-    `utils.structures.to_device`.
+    Until `utils.structures.to_device`, labels are uint8 (same values) to save memory.
     """
 
     name: str  # tile id
@@ -56,31 +55,31 @@ class Sample(NamedTuple):
 
 
 def label_size(batch: Sample) -> tuple[int, int]:
-    """(height, width) of the labels, and of predictions; images may come in another size."""
+    """(height, width) of the labels and predictions; images may have another size."""
     return tuple(batch.change.shape[-2:])
 
 
 class Logits(NamedTuple):
-    """What every network returns, in train and in eval; None for a head it does not have."""
+    """The output of every network, in train and eval mode; None: the network has no such head."""
 
     semantic: Tensor | None = None  # (B, T, K, H, W)
     change: Tensor | None = None  # (B, H, W), > 0 means changed
     aux_semantic: Tensor | None = None  # (B, T, K, H, W), deep supervision; in training only
-    aux_change: Tensor | None = None
+    aux_change: Tensor | None = None  # (B, H, W) of a supervised gate, > 0 means changed
 
 
 class Probs(NamedTuple):
-    """After softmax / sigmoid. Only these are ever averaged."""
+    """Probabilities, after softmax or sigmoid."""
 
     semantic: Tensor | None = None  # (B, T, K, H, W) in 0..1, sums to 1 over K
     change: Tensor | None = None  # (B, H, W) in 0..1 = P(changed)
-    gate: Tensor | None = None  # (B, H, W) in 0..1 = P(changed) as a supervised gate sees it
+    gate: Tensor | None = None  # (B, H, W) in 0..1 = P(changed) predicted by a supervised gate
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
-    """The batch's tensors on the device; there its labels become int64, which is what losses take.
+    """Moves a batch to the device and converts its labels to int64, as losses require.
 
-    Every batch of a loader goes through here before its labels are used.
+    Every batch of a loader must pass through this function before its labels are used.
     """
     return batch._replace(
         images=batch.images.to(device, non_blocking=True),

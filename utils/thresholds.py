@@ -1,7 +1,7 @@
-"""Which threshold of P(changed) is best: counted on the device, then pure functions of the counts.
+"""Metrics at all thresholds of P(changed): counts on the device, and pure functions of them.
 
-A threshold is one of 0, 0.001, ..., 1; a pixel is predicted changed where P(changed) is above it.
-Over several processes sum `counts`, then derive. An undefined ratio (0 / 0) is NaN.
+Thresholds are 0, 0.001, ..., 1; a pixel is predicted as changed if P(changed) is above it. With
+several processes, sum `counts`, then compute metrics. An undefined ratio (0 / 0) is NaN.
 """
 
 import math
@@ -11,25 +11,24 @@ import torch
 from torch import Tensor
 
 NUM_STEPS = 1000  # between the thresholds 0 and 1
-ROUNDING = 1e-4  # by which averages of probabilities may leave 0..1
+ROUNDING = 1e-4  # averaged probabilities may be outside of 0..1 by this rounding error
 # thresholds, in steps, that `result` reports: denser at the ends, where most probabilities lie
 REPORTED = (*range(10), *range(10, 990, 10), *range(990, NUM_STEPS + 1))
 
 
 class ThresholdSweep:
-    """Counts pixels by truth and by level: how many of the thresholds P(changed) is above.
+    """Counts pixels by truth and by level, the number of thresholds below P(changed).
 
-    Counting never waits for the device, as in utils.metrics.
+    Counting does not synchronise with the device, as in utils.metrics.
 
     Attributes:
-        counts: (2, 1001) int64 on the device: unchanged, changed; column k holds the pixels that
-            are above exactly k thresholds. A view: summing it over processes in place sums what
-            is held here.
+        counts: (2, 1001) int64 on the device. Rows: unchanged, changed. Column k: pixels above
+            exactly k thresholds. A view: in-place changes change this object.
     """
 
     def __init__(self, device: torch.device | str = "cpu"):
         thresholds = torch.arange(NUM_STEPS + 1, dtype=torch.float64) / NUM_STEPS
-        self._thresholds = thresholds.float().to(device)  # as `probs > 0.4` rounds its number
+        self._thresholds = thresholds.float().to(device)  # rounded as in `probs > 0.4`
         # after the levels: one bin for pixels without truth, one for impossible probabilities
         self._bins = torch.zeros(2 * (NUM_STEPS + 1) + 2, dtype=torch.int64, device=device)
 
@@ -51,8 +50,8 @@ class ThresholdSweep:
         """Adds pixels.
 
         Args:
-            probs: (B, H, W) in 0..1, but for rounding, = P(changed); compared in float32.
-            true: (B, H, W) integers: 1 = changed, 0 = unchanged, anything else (IGNORE_INDEX) is
+            probs: (B, H, W) = P(changed), in 0..1 up to rounding errors; compared in float32.
+            true: (B, H, W) integers: 1 = changed, 0 = unchanged, other values (IGNORE_INDEX) are
                 not counted.
         """
         if probs.shape != true.shape:
@@ -67,7 +66,7 @@ class ThresholdSweep:
 
 
 class Curve(NamedTuple):
-    """Measures of "changed" at every threshold, each (1001,) float64 on the CPU."""
+    """Metrics of the class "changed" at every threshold, each (1001,) float64 on the CPU."""
 
     threshold: Tensor
     precision: Tensor
@@ -77,7 +76,7 @@ class Curve(NamedTuple):
 
 
 def curve(counts: Tensor) -> Curve:
-    """The measures at thresholds 0, 0.001, ..., 1 from the counts of a ThresholdSweep."""
+    """Metrics at the thresholds 0, 0.001, ..., 1, from the counts of a ThresholdSweep."""
     false_alarms, hits = counts.cpu().sum(1, keepdim=True) - counts.cpu().cumsum(1)  # above each
     true, predicted = counts[1].sum().cpu(), hits + false_alarms
     return Curve(
@@ -90,9 +89,9 @@ def curve(counts: Tensor) -> Curve:
 
 
 def best_step(counts: Tensor) -> int | None:
-    """The threshold of the highest F1, in thousandths; of equals the nearest to 0.5.
+    """The threshold with the highest F1, in thousandths; of equal ones, the nearest to 0.5.
 
-    None where nothing changed in truth: then no threshold is better than another.
+    None if no pixel is truly changed, since then no threshold is better than another.
     """
     if not counts[1].any():
         return None
@@ -102,9 +101,9 @@ def best_step(counts: Tensor) -> int | None:
 
 
 def average_precision(counts: Tensor) -> float:
-    """Precision averaged over the recall gained, from the most to the least probable pixel.
+    """Average precision: precision weighted by the increase of recall, over decreasing levels.
 
-    Pixels of one level count as equally probable. NaN where nothing changed in truth.
+    Pixels of the same level count as equally probable. NaN if no pixel is truly changed.
     """
     unchanged, changed = counts.cpu().flip(1).double()  # most probable first
     hits, predicted = changed.cumsum(0), (changed + unchanged).cumsum(0)
@@ -114,15 +113,15 @@ def average_precision(counts: Tensor) -> float:
 
 
 def result(counts: Tensor) -> dict[str, float | list]:
-    """What a report needs, as plain numbers in 0..1; NaN where nothing changed in truth.
+    """The results of a sweep as plain numbers in 0..1; NaN if no pixel is truly changed.
 
     Args:
         counts: of a ThresholdSweep, summed over processes.
 
     Returns:
-        threshold: the best (see `best_step`). precision, recall, f1, iou: at it.
-        average_precision. curve: a dict of the same five at each reported threshold, rising, the
-        best one among them.
+        threshold: the best one (see `best_step`); precision, recall, f1, iou: at this threshold;
+        average_precision; curve: a list of dicts with these five keys at each reported threshold
+        (ascending, including the best).
     """
     measures, best = curve(counts), best_step(counts)
     at_best = dict.fromkeys(Curve._fields, math.nan) if best is None else _at(measures, best)

@@ -1,1 +1,1 @@
-"""What several tests share: tiny data in the real layouts, and plain readings of the papers."""
+"""Shared test helpers: tiny data in the real layouts, and plain reference implementations."""

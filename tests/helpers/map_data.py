@@ -1,4 +1,4 @@
-"""Generated rasters with a place on earth, and networks to make maps of them."""
+"""Generated georeferenced rasters, and networks to make maps of them."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from models.checkpoints import make_recipe, network_of
 from utils.schemes import SECOND, change_scheme
 from utils.state_files import save_checkpoint
 
-TINY = "test_resnet"  # timm's, of 0.4 million weights
+TINY = "test_resnet"  # of timm, with 0.4 million weights
 UTM = "EPSG:32633"
 PLACE = rasterio.Affine(10, 0, 500000, 0, -10, 5400000)
 COLOURS = change_scheme(("red", "green", "blue"), "none")._replace(
@@ -20,7 +20,7 @@ COLOURS = change_scheme(("red", "green", "blue"), "none")._replace(
 
 
 def save_network(path: Path, scheme=COLOURS, **options) -> Path:
-    """A checkpoint with random weights, that finds change in about half of all pixels."""
+    """A checkpoint with random weights that predicts change in about half of all pixels."""
     torch.manual_seed(0)
     recipe = make_recipe(scheme, model="fcn", backbone=TINY, **options)
     network = network_of(recipe)
@@ -34,7 +34,7 @@ def save_network(path: Path, scheme=COLOURS, **options) -> Path:
 
 
 def scene(height: int, width: int, bands: int = 3, seed: int = 0) -> np.ndarray:
-    """(2, C, h, w) uint8: blocks of colours, some of them others at date 2."""
+    """(2, C, h, w) uint8: coloured blocks, some of which differ at date 2."""
     rng = np.random.default_rng(seed)
     shape = (2, bands, -(-height // 16), -(-width // 16))
     blocks = rng.integers(20, 220, shape)
@@ -44,7 +44,7 @@ def scene(height: int, width: int, bands: int = 3, seed: int = 0) -> np.ndarray:
 
 
 def write(path: Path, pixels: np.ndarray, crs=UTM, transform=PLACE, **options) -> Path:
-    """Writes (C, h, w) as a tiled GeoTIFF; without `crs` and `transform` it has no place."""
+    """Writes (C, h, w) as a tiled GeoTIFF; georeferenced only with `crs` and `transform`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = pixels.shape
     if transform is not None:
@@ -57,14 +57,14 @@ def write(path: Path, pixels: np.ndarray, crs=UTM, transform=PLACE, **options) -
 
 
 def write_pair(folder: Path, height: int = 100, width: int = 90, seed: int = 0, **options):
-    """before.tif and after.tif."""
+    """Writes before.tif and after.tif."""
     names = ("before.tif", "after.tif")
     images = scene(height, width, seed=seed)
     return [write(folder / n, x, **options) for n, x in zip(names, images, strict=True)]
 
 
 def warp(path: Path, target: Path, crs: str, resolution: float | None = None) -> Path:
-    """Another copy of a raster in another CRS, by GDAL; outside of it 0, which is nodata."""
+    """Warps a raster to another CRS with GDAL; pixels outside are 0, the nodata value."""
     with rasterio.open(path) as file:
         transform, width, height = calculate_default_transform(
             file.crs, crs, file.width, file.height, *file.bounds, resolution=resolution

@@ -1,4 +1,4 @@
-"""Networks with weights that matter."""
+"""Networks with random weights that affect the results."""
 
 import torch
 from torch import nn
@@ -9,13 +9,13 @@ from utils.state_files import save_checkpoint
 
 
 def make_teachers(outdir, count: int = 2) -> list:
-    """Untrained networks as checkpoints in OUTDIR/models."""
+    """Writes untrained networks as checkpoints in OUTDIR/models."""
     paths = []
     for seed in range(count):
         torch.manual_seed(seed)
         recipe = make_recipe(SECOND, model="fcn", backbone="hrnet_w18_v1", lightweight=True)
         network = network_of(recipe)
-        # an untrained network sees one class everywhere; this one sees several
+        # an untrained network predicts one class everywhere; this makes it predict several
         network.semantic_head.head[-1].weight.data.mul_(500)
         paths.append(outdir / "models" / f"fcn_hrnet_w18_v1_{seed}.00.pth")
         save_checkpoint(paths[-1], network.state_dict(), recipe)
@@ -23,7 +23,7 @@ def make_teachers(outdir, count: int = 2) -> list:
 
 
 def lively(network: nn.Module) -> nn.Module:
-    """Batch norms whose statistics and weights matter."""
+    """Sets random statistics and weights of batch norms, so that they affect the results."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

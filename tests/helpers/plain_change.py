@@ -69,7 +69,7 @@ class PlainResNet(Plain):
         ones = torch.ones(1, 1, *x.shape[-2:])
         kernel = torch.ones(1, 1, 3, 3)
         sums = F.conv2d(x, kernel.expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1])
-        y = sums / F.conv2d(ones, kernel, padding=1)  # means of what lies inside the map
+        y = sums / F.conv2d(ones, kernel, padding=1)  # means over pixels inside the map
         y = self.norm(self.conv(y, f"{key}.fc1"), f"{key}.bn1").relu()
         return (self.norm(self.conv(y, f"{key}.fc2"), f"{key}.bn2") + x).relu()
 

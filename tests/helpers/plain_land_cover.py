@@ -11,7 +11,7 @@ BLOCKS = (3, 4, 23, 3)  # of a ResNet-101
 
 
 def dfc_plan(output_stride: int) -> list[tuple[list[int], list[int]]]:
-    """Of each layer of the DFC2020 backbone: its blocks' strides and dilations."""
+    """Strides and dilations of the blocks of each layer of the DFC2020 backbone."""
     strides, rates = {16: ((1, 2, 2, 1), (1, 1, 1, 2)), 8: ((1, 2, 1, 1), (1, 1, 2, 4))}[
         output_stride
     ]
@@ -24,7 +24,7 @@ def dfc_plan(output_stride: int) -> list[tuple[list[int], list[int]]]:
 
 
 def mmseg_plan(output_stride: int) -> list[tuple[list[int], list[int]]]:
-    """The same of mmsegmentation, where the first block of a dilated stage has half of it."""
+    """As above for mmsegmentation; the first block of a dilated stage has half the dilation."""
     strides, rates = {16: ((1, 2, 2, 1), (1, 1, 1, 2)), 8: ((1, 2, 1, 1), (1, 1, 2, 4))}[
         output_stride
     ]
@@ -47,7 +47,7 @@ class PlainLandCover(Plain):
         return (x + y).relu()
 
     def layers(self, x: Tensor, plan: list[tuple[list[int], list[int]]]) -> list[Tensor]:
-        """What the stem gives -> the maps of layers 1 to 4."""
+        """Output of the stem -> the maps of layers 1 to 4."""
         x, maps = F.max_pool2d(x, 3, 2, 1), []
         for i, (strides, dilations) in enumerate(plan, start=1):
             for j, (stride, dilation) in enumerate(zip(strides, dilations, strict=True)):

@@ -17,7 +17,7 @@ State = Mapping[str, Tensor]
 
 
 def published_layout(name: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Key -> shape and type of a published checkpoint; skips the test where that is not known."""
+    """Key -> shape and type of a published checkpoint; skips the test if the file is missing."""
     path = SHARED / "reference_checkpoints" / f"{name}.json"
     if not path.is_file():
         pytest.skip(f"{path.name} absent")
@@ -29,7 +29,7 @@ def published_layout(name: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]
 
 
 def random_state(layout: Mapping[str, tuple[tuple[int, ...], torch.dtype]], seed: int = 0) -> dict:
-    """Random weights of a layout, tame enough that nothing overflows and nothing vanishes."""
+    """Random weights for a layout, scaled so that activations neither overflow nor vanish."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for key, (shape, dtype) in layout.items():
@@ -97,7 +97,7 @@ class Plain:
         return x
 
     def fuse(self, xs: list[Tensor], key: str) -> list[Tensor]:
-        """y_i = ReLU(x_i + what every other branch gives it)."""
+        """y_i = ReLU(x_i + sum of the converted maps of all other branches)."""
         fused = []
         for i, own in enumerate(xs):
             total = own
@@ -140,7 +140,7 @@ class Plain:
         return xs
 
     def merged_hrnet(self, x: Tensor, prefix: str = "") -> Tensor:
-        """The four branches side by side at the finest resolution."""
+        """The four branches concatenated at the finest resolution."""
         xs = self.hrnet(x, prefix)
         return torch.cat([upsample(x, xs[0].shape[-2:], True) for x in xs], dim=1)
 

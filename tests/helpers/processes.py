@@ -1,4 +1,4 @@
-"""Scripts in processes of their own, and what they log."""
+"""Runs scripts in separate processes and reads their logs."""
 
 import json
 import os
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def torchrun(*words, timeout=300) -> subprocess.CompletedProcess:
-    """Two processes on the CPU."""
+    """Runs a script in two processes on the CPU."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {
         **os.environ,

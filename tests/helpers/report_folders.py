@@ -87,7 +87,7 @@ def make_land_cover_map(out: Path, inputs: Path, crs: str | None = None) -> Path
 
 
 def read(path: Path) -> np.ndarray:
-    """A palette file's indices."""
+    """Reads the indices of a palette file."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -132,7 +132,7 @@ def make_maps(out: Path, inputs: Path, scheme: Scheme = SECOND, everywhere: bool
 
 
 class Page(HTMLParser):
-    """Headings, references to anything outside, and tags that were not closed."""
+    """Collects headings, external references and unclosed tags of a page."""
 
     VOID = ("meta", "link", "img", "input", "br")
 

@@ -1,4 +1,4 @@
-"""Generated Sentinel patches in the real layouts: tiny for tests, or a set that can be learnt from.
+"""Generated Sentinel patches in the real layouts: tiny for tests, or a learnable data set.
 
 `python tests/sentinel_data.py OUT --layout sen12ms --patches 300 --size 128` writes the larger one.
 Optical bands tell all ten classes apart; VV and VH alone confuse several of them.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # of our packages, if run as a script
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # repository root, if run as a script
 
 from helpers.tiny_data import write_tiff
 from utils.cli import Parser, positive_int, run
@@ -29,8 +29,8 @@ SPECTRA = {
     8: ([1500, 1700, 2300, 2900, 3100, 3200, 3300, 3400, 3500, 1400, 30, 4200, 3700], (-14, -21)),
     9: ([800, 600, 500, 300, 250, 200, 180, 150, 140, 80, 10, 60, 40], (-20, -24)),
 }
-FEW = (0, 5, 6, 9)  # classes that are far apart even in a handful of pixels
-AT_ONCE = 4  # classes of a patch, at most
+FEW = (0, 5, 6, 9)  # classes that are separable with few pixels
+AT_ONCE = 4  # maximum number of classes in a patch
 # stored by SEN12MS for these classes
 IGBP = {
     0: (1, 2, 3, 4, 5), 1: (6, 7), 2: (8, 9), 3: (10,), 4: (11,),
@@ -39,7 +39,7 @@ IGBP = {
 SEASONS = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter")
 DFC_FOLDERS = {"val": "ROIs0000_validation/s2_validation", "test": "ROIs0000_test/s2_0"}
 LAYOUTS = ("sen12ms", "dfc2020", "tiff_dir")
-AREA_SHARE = 1 / 20  # how far a class reaches, of the side of a patch
+AREA_SHARE = 1 / 20  # size of an area, as a share of the side of a patch
 PIXEL_M = 10
 
 
@@ -64,7 +64,7 @@ def make_patch(
 
 
 def make_areas(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
-    """(H, W) integers in 0..count-1 in areas of irregular outline: the largest of smooth fields."""
+    """(H, W) integers in 0..count-1 in irregular areas: argmax of smooth random fields."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
     smooth = np.exp(-2 * (np.pi * frequency * size * AREA_SHARE) ** 2)
     noise = np.fft.rfft2(rng.normal(size=(count, size, size)))
@@ -108,7 +108,7 @@ def make_sen12ms(
     seed: int = 1,
     classes: Sequence[int] = FEW,
 ) -> Path:
-    """Writes patches of SEN12MS and the list of scenes that are held out.
+    """Writes patches of SEN12MS and the list of held-out scenes.
 
     `scenes`: patches by scene, such as {"ROIs1158_spring/s2_1": 2}; `held_out`: some of them.
     """
@@ -169,7 +169,7 @@ def make_learnable(root: Path, layout: str, patches: int, size: int, seed: int) 
 
 
 def _shares(total: int, count: int) -> list[int]:
-    """`count` numbers, as equal as can be, that sum to the total."""
+    """`count` integers, as equal as possible, that sum to `total`."""
     return [total * (i + 1) // count - total * i // count for i in range(count)]
 
 
@@ -185,7 +185,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Writes what the command line asks for."""
+    """Writes the data set chosen on the command line."""
     args = parse_args(argv)
     make_learnable(args.out, args.layout, args.patches, args.size, args.seed)
     print(f"{args.patches} patches of {args.size} px written to {args.out}")

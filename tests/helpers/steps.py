@@ -1,4 +1,4 @@
-"""The inner loop of train.py, for tests of what it is made of."""
+"""The inner loop of train.py, for tests of its parts."""
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ def forward_backward(
     scaler: torch.amp.GradScaler | None = None,
     amp: torch.dtype | None = None,
 ) -> LossTerms:
-    """Gradients of one batch, worked through in parts; this rank's share of the losses."""
+    """Accumulates the gradients of one batch in micro-batches; returns this rank's loss shares."""
     scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
     pixels, each = loss.count_pixels(batch, parts), []
     for part, is_last in micro_batches(batch, parts):

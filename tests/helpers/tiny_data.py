@@ -77,7 +77,7 @@ def write_label(path: Path, mask: np.ndarray, mode: str = "P") -> Path:
 
 
 def truncate(path: Path, share: float = 0.6) -> Path:
-    """Cuts a file off after that share of its bytes."""
+    """Truncates a file to a share of its bytes."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     return path
@@ -93,7 +93,7 @@ def write_tiff(
     crs: str | None = "EPSG:32637",
     **options,
 ) -> Path:
-    """Writes (C, H, W) as a GeoTIFF; without `crs` it has no place on earth."""
+    """Writes (C, H, W) as a GeoTIFF; georeferenced only with `crs`."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 

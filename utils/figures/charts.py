@@ -1,7 +1,7 @@
-"""Charts as SVG: a heat map of a matrix, flows from class to class, curves.
+"""Charts as SVG: heat map of a matrix, flows between classes, curves.
 
-Drawn 360 units wide, so that on a phone a unit is about a pixel and text stays readable. Colours
-of classes are the page's variables `--c1`, `--c2`, ...: whoever changes them changes the chart.
+Charts are 360 units wide, so that text is readable on a phone, where a unit is about a pixel.
+Colours of classes are the page's CSS variables `--c1`, `--c2`, ...
 """
 
 import math
@@ -13,21 +13,21 @@ from utils.figures.colours import hex_of, ink_on, ramp
 
 WIDTH = 360
 LABEL = 98  # width of the names of classes
-LEAN = 26  # room at the right for names that lean
-LINE = 13  # height of one
+LEAN = 26  # margin at the right for rotated names
+LINE = 13  # height of a line of text
 NAME_LETTERS = 15
 
 Point = tuple[float, float]  # step, value
 
 
 class Matrix(NamedTuple):
-    """What a heat map shows."""
+    """The content of a heat map."""
 
     rows: Sequence[str]
     columns: Sequence[str]
     shares: Sequence[Sequence[float | None]]  # 0..1, the shade; None: no such cell
     texts: Sequence[Sequence[str]]  # in the cells
-    hints: Sequence[Sequence[str]]  # when pointed at
+    hints: Sequence[Sequence[str]]  # tooltips of the cells
     row_title: str
     column_title: str
 
@@ -44,8 +44,8 @@ def matrix(table: Matrix, title: str) -> str:
     """A heat map with a name for every row and column.
 
     Args:
-        table: what it shows.
-        title: what it is, for those who cannot see it.
+        table: content of the heat map.
+        title: description for screen readers.
     """
     cell = min((WIDTH - LABEL - LEAN) / len(table.columns), 48)
     left, top = LABEL, 20 + _heading_height(table.columns)
@@ -77,8 +77,8 @@ def flows(
     Args:
         names: of the K classes.
         amounts: K rows (from) of K (to), any unit, at least 0.
-        title: what it is, for those who cannot see it.
-        describe: an amount in words.
+        title: description for screen readers.
+        describe: formats an amount as text.
         ends: headings of the two sides.
     """
     out = [sum(row) for row in amounts]
@@ -118,11 +118,11 @@ def flows(
 
 
 def curves(series: Sequence[Series], title: str, percent: bool = False) -> str:
-    """Values over training steps, from a round number to a round number.
+    """Curves of values over training steps; the axes end at round numbers.
 
     Args:
         series: at most six; NaN and None are left out.
-        title: what it is, for those who cannot see it.
+        title: description for screen readers.
         percent: values are ratios, shown in per cent.
     """
     factor = 100 if percent else 1
@@ -158,7 +158,7 @@ def curves(series: Sequence[Series], title: str, percent: bool = False) -> str:
 
 
 def short(name: str, letters: int = NAME_LETTERS) -> str:
-    """A name cut to so many letters."""
+    """A name shortened to at most `letters` characters."""
     return name if len(name) <= letters else name[: letters - 1].rstrip() + "…"
 
 
@@ -183,12 +183,12 @@ def _cell(table: Matrix, i: int, j: int, x: float, y: float, side: float) -> str
 
 
 def _heading_height(names: Sequence[str]) -> float:
-    """Of names that lean at 50 degrees."""
+    """Height of column names rotated by 50 degrees."""
     return 10 + 0.77 * 5.8 * max(len(short(name)) for name in names)
 
 
 def _stack(amounts: Sequence[float], scale: float, gap: float, height: float, top: float) -> list:
-    """Where each bar begins, the column centred."""
+    """Top of each bar of a vertically centred column."""
     shown = [a for a in amounts if a > 0]
     y = top + (height - sum(shown) * scale - gap * max(len(shown) - 1, 0)) / 2
     starts = []
@@ -199,7 +199,7 @@ def _stack(amounts: Sequence[float], scale: float, gap: float, height: float, to
 
 
 def _by_size(amounts: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
-    """Cells above 0 in reading order, which keeps ribbons from crossing more than they must."""
+    """(i, j) of cells above 0, row by row, which avoids unnecessary crossings of ribbons."""
     return [(i, j) for i, row in enumerate(amounts) for j, amount in enumerate(row) if amount > 0]
 
 
@@ -216,7 +216,7 @@ def _ribbon(x1: float, x2: float, y1: float, y2: float, thick: float, i: int, hi
 
 
 def _apart(middles: Sequence[float], bottom: float) -> list[float]:
-    """Heights of labels, moved so that none stands on another."""
+    """Heights of labels, moved so that labels do not overlap."""
     placed: list[float] = []
     for y in middles:
         placed.append(max(y, placed[-1] + LINE) if placed else y)
@@ -240,7 +240,7 @@ def _curve(one: Series, number: int, pixels: Sequence[tuple[float, float]]) -> s
 
 
 def _legend_lines(series: Sequence[Series]) -> list[list[tuple[int, str, float]]]:
-    """Number, text and place of every entry, in lines that fit."""
+    """Number, text and x position of every entry, broken into lines that fit."""
     lines, x = [[]], 40.0
     for number, one in enumerate(series):
         advance = 34 + 6 * len(one.name)

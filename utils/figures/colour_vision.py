@@ -1,4 +1,4 @@
-"""Colours as people with each kind of colour vision see them, and colours that all tell apart."""
+"""Simulation of colour blindness, and colours that are distinguishable with it."""
 
 from functools import lru_cache
 
@@ -6,7 +6,7 @@ import numpy as np
 
 Rgb = tuple[int, int, int]
 
-# linear RGB -> what a dichromat sees, linear RGB.
+# linear RGB -> linear RGB as seen by a dichromat
 # Reference: Machado, Oliveira and Fernandes 2009, "A physiologically-based model for simulation of
 # color vision deficiency", severity 1.0.
 VISIONS = {
@@ -30,12 +30,12 @@ VISIONS = {
 TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750),
           (0.0193339, 0.1191920, 0.9503041))  # sRGB, D65  # fmt: skip
 WHITE_XYZ = (0.95047, 1.0, 1.08883)
-LIGHTNESS = (22, 86)  # L* of the darkest and lightest colour: apart from black and from paper
-STEP = 17  # between the levels of red, green and blue that are tried
+LIGHTNESS = (22, 86)  # L* of the darkest and lightest colour: distinct from black and white
+STEP = 17  # between candidate levels of red, green and blue
 
 
 def to_lab(colours: np.ndarray, vision: str = "normal") -> np.ndarray:
-    """(N, 3) sRGB in 0..255 -> (N, 3) CIE L*a*b* (D65) as somebody with `vision` sees it."""
+    """(N, 3) sRGB in 0..255 -> (N, 3) CIE L*a*b* (D65) as seen with `vision`, a key of VISIONS."""
     share = np.asarray(colours, np.float64) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.array(VISIONS[vision]).T, 0, 1)
@@ -46,7 +46,7 @@ def to_lab(colours: np.ndarray, vision: str = "normal") -> np.ndarray:
 
 
 def smallest_difference(colours: np.ndarray) -> float:
-    """The difference (CIE 1976 Delta E) of the two most alike, to whom they are most alike."""
+    """The smallest CIE 1976 Delta E of any two colours, over all kinds of colour vision."""
     least = np.inf
     for vision in VISIONS:
         lab = to_lab(colours, vision)
@@ -57,10 +57,10 @@ def smallest_difference(colours: np.ndarray) -> float:
 
 @lru_cache
 def distinct_colours(count: int) -> tuple[Rgb, ...]:
-    """`count` colours, each as far as can be from all others in the eyes of everybody.
+    """`count` colours with large differences for every kind of colour vision.
 
-    In about sqrt(count) families of equal size from blue to yellow, the axis that protans and
-    deutans see; within a family from dark to light.
+    Ordered in about sqrt(count) families of equal size from blue to yellow, the axis visible to
+    protans and deutans; within a family from dark to light.
     """
     chosen = _spread(count)
     blue_to_yellow = to_lab(chosen, "deutan")[:, 2]
@@ -74,7 +74,7 @@ def distinct_colours(count: int) -> tuple[Rgb, ...]:
 
 
 def _spread(count: int) -> np.ndarray:
-    """(count, 3): one after the other the candidate farthest from those chosen before."""
+    """(count, 3) farthest-point sampling: each next colour is farthest from those before."""
     candidates = _candidates()
     seen = [to_lab(candidates, vision) for vision in VISIONS]
     nearest, index = np.full(len(candidates), np.inf), 0

@@ -1,4 +1,4 @@
-"""Colours that everyone can tell apart, and contrast as WCAG counts it."""
+"""Colour-blind safe colours, and contrast by WCAG."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from utils.structures import Scheme
 
 Colour = tuple[int, int, int]  # sRGB, 0..255
 
-# Okabe and Ito's seven, and seven more: whoever sees two of the three primaries tells any two apart
+# seven colours of Okabe and Ito, and seven more; any two are distinguishable for dichromats
 SAFE = {
     "blue": (0, 114, 178),
     "sky": (86, 180, 233),
@@ -23,7 +23,7 @@ SAFE = {
     "red": (189, 31, 1),
     "silver": (221, 221, 221),
 }
-# part of a class name -> the colour a reader expects; the first line that fits and is free wins
+# part of a class name -> its usual colour; the first match whose colour is free is used
 EXPECTED = {
     "water": "blue",
     "snow": "silver",
@@ -51,27 +51,27 @@ PALE, DEEP = (243, 246, 251), (8, 48, 107)  # ends of the heat maps' ramp
 
 
 def luminance(colour: Colour) -> float:
-    """Relative luminance in 0..1, of WCAG 2.2."""
+    """Relative luminance in 0..1, by WCAG 2.2."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in _unit(colour)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def contrast(one: Colour, other: Colour) -> float:
-    """WCAG's contrast ratio, 1..21; AA asks 4.5 of text and 3 of large text and parts of controls.
+    """WCAG's contrast ratio, 1..21, symmetric in the colours.
 
-    Either colour may come first.
+    Level AA requires 4.5 for text, and 3 for large text and parts of controls.
     """
     darker, brighter = sorted((luminance(one), luminance(other)))
     return (brighter + 0.05) / (darker + 0.05)
 
 
 def ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever reads better on a colour; either reaches at least 4.5."""
+    """Black or white, whichever has the larger contrast on a colour (at least 4.5)."""
     return max(((0, 0, 0), (255, 255, 255)), key=lambda ink: contrast(ink, colour))
 
 
 def ramp(share: float) -> Colour:
-    """0..1 -> pale to deep blue, for heat maps; the square root shows small shares."""
+    """0..1 -> pale to deep blue, for heat maps; the square root makes small shares visible."""
     share = min(max(share, 0.0), 1.0) ** 0.5
     return tuple(round(a + (b - a) * share) for a, b in zip(PALE, DEEP, strict=True))
 
@@ -82,10 +82,10 @@ def hex_of(colour: Sequence[int]) -> str:
 
 
 def safe_palette(scheme: Scheme) -> tuple[Colour, ...]:
-    """The scheme's palette in colours that the colour-blind tell apart, entry by entry.
+    """Colour-blind safe colours for the entries of the scheme's palette.
 
-    Water stays blue and trees green, where the names of the classes say so; other classes get
-    the free colour nearest to their own. Beyond `len(SAFE)` classes the rest keep their own.
+    Classes whose names match EXPECTED get that colour (water blue, trees green); others get the
+    free colour nearest to their own. Classes beyond `len(SAFE)` keep their own colours.
 
     Returns:
         K + 1 colours (2 for a binary change), the first that of the scheme.

@@ -8,8 +8,8 @@ from PIL import Image
 
 CURVE, BEST, FRAME, FAINT = (31, 99, 176), (220, 20, 60), (196, 200, 206), (104, 110, 118)
 ISO_F1 = (0.2, 0.4, 0.6, 0.8, 0.9)
-SIDE_PX = 520  # of the square that precision and recall span
-SIZE_PX, CORNER_PX = (640, 660), (64, 82)  # of the paper; left and below the square
+SIDE_PX = 520  # side of the square of the axes
+SIZE_PX, CORNER_PX = (640, 660), (64, 82)  # size of the picture; margins left of and below the axes
 DPI = 100
 
 
@@ -18,7 +18,7 @@ def precision_recall_picture(result: Mapping[str, object], title: str = "") -> I
 
     Args:
         result: of utils.thresholds.result; NaN, or None as read from JSON, is left out.
-        title: one line above all; empty: what the picture is.
+        title: one line at the top; empty: a default title.
 
     Returns:
         An RGB image.
@@ -52,7 +52,7 @@ def precision_recall_picture(result: Mapping[str, object], title: str = "") -> I
 
 
 def _draw_best(axes: object, result: Mapping[str, object]) -> None:
-    """A dot at the chosen threshold, and its words on the side that has room for them."""
+    """Draws a dot at the chosen threshold, and its label on the side with more room."""
     x, y = result["recall"], result["precision"]
     axes.plot([x], [y], "o", color=_hex(BEST), markersize=9, markeredgecolor="white", zorder=3)
     right, up = x < 0.5, y < 0.5

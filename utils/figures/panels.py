@@ -1,7 +1,6 @@
-"""Pictures a person can read at a glance: images, prediction and truth side by side, with a legend.
+"""Figures of images, prediction and truth side by side, with a legend.
 
-Class colours stand at full strength, exactly as in the legend, on a pale grey ghost of the image
-that shows where one is.
+Class colours are opaque, exactly as in the legend, on a pale grey copy of the image.
 """
 
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from utils.structures import IGNORE_INDEX, Scheme
 Palette = Sequence[tuple[int, int, int]]
 
 PAPER, INK, FAINT_INK, FRAME = (255, 255, 255), (28, 30, 34), (104, 110, 118), (196, 200, 206)
-GHOST_RANGE = (212, 250)  # grey of the darkest and the brightest ground of the pale image
-GHOST = (234, 234, 234)  # how it reads, for the legend
+GHOST_RANGE = (212, 250)  # grey of the darkest and the brightest pixels of the pale image
+GHOST = (234, 234, 234)  # its representative colour in the legend
 UNLABELLED = (160, 166, 174)
 PANEL_PX = (256, 512)  # smallest and largest width of one panel
 
@@ -40,9 +39,9 @@ def comparison(
 
     Args:
         images: (T, H, W, 3) uint8 RGB.
-        pred: (T, H, W) integers, 0 = unchanged, 1..K = class; (1, H, W) of 0 / 1 = changed for
-            two images of a binary change: then all is in one row.
-        truth: the same as `pred`, IGNORE_INDEX where nobody labelled. None if not known.
+        pred: (T, H, W) integers, 0 = unchanged, 1..K = class. Binary change: (1, H, W), 1 =
+            changed; then all pictures are in one row.
+        truth: as `pred`, IGNORE_INDEX = not labelled. None: no labels.
         scheme: class names and palette.
         title: heading of the figure, the tile's name for example.
     """
@@ -62,7 +61,7 @@ def for_tensorboard(
     scheme: Scheme,
     title: str = "",
 ) -> np.ndarray:
-    """The same figure as (3, height, width) uint8."""
+    """The figure of `comparison` as (3, height, width) uint8."""
     figure = np.asarray(comparison(images, pred, truth, scheme, title))
     return np.ascontiguousarray(figure.transpose(2, 0, 1))
 
@@ -74,7 +73,7 @@ def colourise(mask: np.ndarray, palette: Palette) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, palette: Palette) -> np.ndarray:
-    """Class colours on a pale grey ghost of the image, which stays where the mask has no class.
+    """Class colours on a pale grey copy of the image, which is visible where the mask is 0.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -105,7 +104,7 @@ def ghost(image: np.ndarray) -> np.ndarray:
 
 
 def legend_entries(scheme: Scheme) -> list[tuple[tuple[int, int, int], str]]:
-    """Colour and text of each class; "unchanged" first, where there is such a thing."""
+    """Colour and text of each class; "unchanged" first if there are two dates."""
     classes = scheme.classes or ("changed",)
     entries = list(zip(scheme.palette[1:], classes, strict=True))
     return entries if scheme.num_dates == 1 else [(GHOST, "unchanged"), *entries]
@@ -117,12 +116,12 @@ def draw(
     title: str = "",
     panel_px: int = PANEL_PX[0],
 ) -> Image.Image:
-    """Lays pictures, headings and legend out on paper, margins aligned.
+    """Draws pictures, headings and legend with aligned margins.
 
     Args:
         panels: pictures of one size.
         legend: colour and text of each entry.
-        title: one line above all, may be empty.
+        title: one line at the top, may be empty.
         panel_px: drawn width of a picture.
 
     Returns:
@@ -225,7 +224,7 @@ def _draw_legend_line(
 def upright_text(
     paper: Image.Image, text: str, font: ImageFont.FreeTypeFont, right_middle: tuple[int, int]
 ) -> None:
-    """Text that reads upwards, its foot at the right edge given."""
+    """Draws text rotated by 90 degrees; `right_middle`: (x, y) of the middle of its right edge."""
     if not text:
         return
     width, height = round(font.getlength(text)), round(1.3 * line_height(font))

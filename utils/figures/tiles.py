@@ -1,4 +1,4 @@
-"""What is written of a predicted batch: masks, probabilities, heat maps, figures."""
+"""Figures of predicted tiles, and conversion of images to displayable RGB."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,26 +10,26 @@ from torch import Tensor
 from utils.figures.panels import comparison
 from utils.files import save_image
 
-COLOURS = (("red", "green", "blue"), ("B4", "B3", "B2"))  # the latter are Sentinel-2's
+COLOURS = (("red", "green", "blue"), ("B4", "B3", "B2"))  # the second for Sentinel-2
 
 
 def draw(path: Path, *picture: np.ndarray) -> None:
-    """Draws and writes one figure (in a writer's thread)."""
+    """Draws and writes one figure; `picture`: arguments of `comparison`."""
     save_image(path, comparison(*picture))
 
 
 def tile_images(
     images: Tensor, bands: Sequence[str] = (), size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """One tile's images (T, C, H, W) as read -> (T, H, W, 3) uint8 to look at.
+    """One tile's images (T, C, H, W) as read -> (T, H, W, 3) uint8 for display.
 
-    Red, green and blue where the bands have them, else the first three, or the first as grey; what
-    is not 8 bit is stretched, all dates alike, from its 2nd to its 98th percentile.
+    Shows red, green and blue if `bands` has them, else the first three bands, or the first as grey.
+    Images that are not 8 bit are stretched from the 2nd to the 98th percentile over all dates.
 
     Args:
         images: of one tile.
-        bands: their names.
-        size: (height, width) to bring them to; None leaves them.
+        bands: names of the bands.
+        size: (height, width) of the result; None = that of the images.
     """
     if size is not None and images.shape[-2:] != size:
         images = F.interpolate(images.float(), size, mode="bilinear").to(images.dtype)
@@ -41,7 +41,7 @@ def tile_images(
 
 
 def shown_bands(count: int, bands: Sequence[str]) -> list[int]:
-    """Which bands make a picture, by index: three, or one."""
+    """Indices of the bands to display: three, or one."""
     for colours in COLOURS:
         if set(colours) <= set(bands):
             return [list(bands).index(colour) for colour in colours]

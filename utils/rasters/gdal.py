@@ -1,14 +1,14 @@
-"""The one door to rasterio, which is slow to import and wants its memory limited."""
+"""Imports rasterio on first use (its import is slow) and limits its memory."""
 
 import os
 import warnings
 from types import ModuleType
 
-CACHE_MIB = 64  # of decoded blocks a process; GDAL's own choice is a share of the machine's memory
+CACHE_MIB = 64  # cache of decoded blocks per process; GDAL's default is a share of all memory
 
 
 def rasterio() -> ModuleType:
-    """The rasterio module with its `windows`; images without a place on earth are no news to it."""
+    """The rasterio module with `rasterio.windows`; no warning for images without georeference."""
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MIB))
     import rasterio
     import rasterio.windows

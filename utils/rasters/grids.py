@@ -1,4 +1,4 @@
-"""Where images lie on earth: CRS and transform."""
+"""Georeference of images: CRS and transform."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from utils.rasters.reading import Raster
 
 
 def grid_difference(first: Raster, second: Raster) -> str | None:
-    """In words what differs between the places on earth of two images, None if nothing does.
+    """Text on how CRS or transform of two images differ; None if they are equal.
 
-    Transforms may differ by a hundredth of a pixel.
+    Corners may differ by a hundredth of a pixel.
     """
     if first.crs != second.crs:
         return f"CRS {_short(first.crs)} and {_short(second.crs)}"
@@ -27,7 +27,7 @@ def grid_difference(first: Raster, second: Raster) -> str | None:
 
 
 def shifted(transform: Any, left: int, top: int) -> Any:
-    """The transform of a window that begins at this pixel; None stays None."""
+    """The transform of a window that begins at pixel (left, top); None stays None."""
     if transform is None:
         return None
     a, b, c, d, e, f = transform[:6]

@@ -1,7 +1,7 @@
-"""Image files of any format: their size, bands and place on earth, and windows of their pixels.
+"""Reads image files of any format: size, bands, georeference, and windows of pixels.
 
-PNG, JPEG and BMP are decoded whole, once; everything else (GeoTIFF, ENVI, VRT, ...) is read window
-by window.
+PNG, JPEG and BMP are decoded as a whole, once; other formats (GeoTIFF, ENVI, VRT, ...) are read
+window by window.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +16,8 @@ from utils.rasters.gdal import rasterio
 from utils.rasters.windows import Window
 
 PIL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-STRIP_PX = 1 << 20  # in memory at a time while a whole image is streamed
-# PIL mode -> (what it is converted to, bands, dtype); alpha is dropped, palettes become colours
+STRIP_PX = 1 << 20  # pixels in memory at a time while a whole image is streamed
+# PIL mode -> (mode after conversion, bands, dtype); alpha is dropped, palettes become colours
 _MODES = {
     "1": ("L", 1, "uint8"),
     "L": ("L", 1, "uint8"),
@@ -36,9 +36,9 @@ class Raster:
         path: the file.
         height, width: in pixels.
         count: number of bands.
-        dtype: numpy's.
-        crs, transform: of rasterio; None where the file has none.
-        nodata: the value that stands for no measurement, None where none is named.
+        dtype: numpy dtype.
+        crs, transform: of rasterio; None if the file has none.
+        nodata: the value of pixels without data; None if not declared.
     """
 
     crs: Any = None
@@ -61,10 +61,10 @@ class Raster:
 
 
 class MemoryRaster(Raster):
-    """Pixels in memory, decoded when they are first asked for."""
+    """Pixels in memory, decoded on the first `read`."""
 
     def __init__(self, path: Path | str, shape: Sequence[int], dtype: Any, decode: Callable):
-        """`decode` gives (bands, height, width)."""
+        """`decode` returns the pixels (bands, height, width)."""
         super().__init__(path, shape, dtype)
         self._decode, self._pixels = decode, None
 
@@ -78,7 +78,7 @@ class MemoryRaster(Raster):
 
 
 class FileRaster(Raster):
-    """A file that rasterio reads, open as long as this object lives."""
+    """A file read by rasterio, open as long as this object exists."""
 
     def __init__(self, path: Path | str):
         with decoding(path):
@@ -100,13 +100,13 @@ def open_raster(path: Path | str, indices: bool = False) -> Raster:
     """Opens an image file; its pixels are read later.
 
     Args:
-        path: any format that PIL or GDAL knows; of an ENVI pair the file without .hdr.
-        indices: of a palette file the indices, not the colours: it is a label. (A palette of
-            greys only is taken for those greys.)
+        path: any format of PIL or GDAL; of an ENVI pair, the file without .hdr.
+        indices: read the indices of a palette file, not its colours (for labels). If the palette
+            has only greys, grey values are read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: no image, or cut off.
+        OSError: the file is no image, or truncated.
     """
     if Path(path).suffix.lower() in PIL_SUFFIXES:
         return _open_pil(path, indices)
@@ -126,11 +126,11 @@ def read_padded(
 
     Args:
         raster: the image.
-        window: where, in pixels of the image.
+        window: in pixels of the image.
         bands: numbered from 0.
-        fill: value of pixels outside; None reflects the image there, again and again where the
-            window is larger than the image.
-        rows: (start, stop): these rows are taken for the whole image; None = all.
+        fill: value of pixels outside; None reflects the image, repeatedly if the window is larger
+            than the image.
+        rows: (start, stop) of the rows that count as the image; None = all.
     """
     start, stop = rows or (0, raster.height)
     ys = start + _reflected(window.top - start, window.height, stop - start)
@@ -145,7 +145,7 @@ def read_padded(
 
 
 def beyond(window: Window, rows: tuple[int, int], width: int) -> np.ndarray:
-    """(h, w) bool: which pixels of a window lie outside an image of these rows and this width."""
+    """(h, w) bool: pixels of a window outside of an image with these rows and this width."""
     ys = np.arange(window.top, window.top + window.height)
     xs = np.arange(window.left, window.left + window.width)
     outside = (ys < rows[0]) | (ys >= rows[1])
@@ -153,7 +153,7 @@ def beyond(window: Window, rows: tuple[int, int], width: int) -> np.ndarray:
 
 
 def strips(raster: Raster) -> Iterator[Window]:
-    """Windows of whole rows that make up an image, from the top."""
+    """Yields windows of full rows that cover an image, from top to bottom."""
     rows = max(1, STRIP_PX // raster.width)
     for top in range(0, raster.height, rows):
         yield Window(top, 0, min(rows, raster.height - top), raster.width)
@@ -161,13 +161,13 @@ def strips(raster: Raster) -> Iterator[Window]:
 
 @contextmanager
 def decoding(path: Path | str) -> Iterator[None]:
-    """Names the file in whatever a decoder raises: they differ, and few do it themselves."""
+    """Context manager that turns any error of a decoder into an OSError that names the file."""
     try:
         yield
     except FileNotFoundError:
         raise
     except Exception as error:
-        told = error.__cause__ or error  # rasterio's own only points at its cause
+        told = error.__cause__ or error  # rasterio puts the reason into the cause
         raise OSError(f"{path}: {told}") from error
 
 
@@ -179,7 +179,7 @@ def _open_pil(path: Path | str, indices: bool) -> Raster:
             raise ValueError("not an image, or cut off at its head") from None
     with image:
         if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA") and _is_deep(image):
-            return FileRaster(path)  # PIL would cut it to 8 bits
+            return FileRaster(path)  # PIL would reduce it to 8 bits
         mode, count, dtype = _MODES.get(image.mode, ("RGB", 3, "uint8"))
         if image.mode == "P" and indices:
             mode, count = ("L" if _all_grey(image) else "P"), 1
@@ -204,7 +204,7 @@ def _all_grey(image: Image.Image) -> bool:
 
 
 def _refuse_short(file: Any, path: Path) -> None:
-    """Raises OSError for a raw file that is too short, which GDAL would fill up with zeros."""
+    """Raises OSError for a truncated ENVI file, which GDAL would fill with zeros."""
     if file.driver != "ENVI":
         return
     tags = {key.replace(" ", "_"): value for key, value in file.tags(ns="ENVI").items()}
@@ -216,7 +216,7 @@ def _refuse_short(file: Any, path: Path) -> None:
 
 
 def _reflected(start: int, length: int, size: int) -> np.ndarray:
-    """(length,) indices in 0..size - 1, as numpy's "reflect" would pad."""
+    """(length,) indices in 0..size - 1, as in numpy's padding mode "reflect"."""
     period = max(1, 2 * (size - 1))
     steps = np.arange(start, start + length) % period
     return np.minimum(steps, period - steps) if size > 1 else np.zeros(length, int)

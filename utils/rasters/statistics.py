@@ -1,4 +1,4 @@
-"""Mean and deviation of whole images, streamed."""
+"""Mean and standard deviation of whole images, streamed."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from utils.rasters.reading import Raster, strips
 
-GREY = (0.299, 0.587, 0.114)  # of red, green and blue
+GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue
 
 
 def to_grey(pixels: np.ndarray) -> np.ndarray:
@@ -15,7 +15,7 @@ def to_grey(pixels: np.ndarray) -> np.ndarray:
 
 
 def measured(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
-    """The pixels as float64, NaN where they hold the nodata value."""
+    """The pixels as float64, with NaN in place of the nodata value."""
     values = pixels.astype(np.float64)
     if nodata is not None:
         values[pixels == nodata] = np.nan
@@ -25,19 +25,19 @@ def measured(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
 def mean_and_std(
     raster: Raster, bands: Sequence[int], *, joint: bool = False, grey: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population deviation of a whole image, streamed.
+    """Mean and population standard deviation of a whole image, streamed.
 
-    Pixels that are not finite, or that hold the file's nodata value, do not count.
+    Pixels that are not finite or have the file's nodata value do not count.
 
     Args:
         raster: the image.
         bands: C bands, numbered from 0.
-        joint: over all bands at once, else each by itself.
+        joint: one mean and deviation over all bands; otherwise per band.
         grey: of the grey value of the three bands.
 
     Returns:
-        Two arrays float64, (C or 1, 1, 1). Where an image is constant (up to rounding) the
-        deviation is given as 1, so that one may divide by it.
+        Two float64 arrays, (C or 1, 1, 1). The deviation of a constant image (up to rounding) is
+        given as 1, to allow division.
     """
     groups = 1 if joint or grey else len(bands)
     count, mean, squares = np.zeros((3, groups))
@@ -46,7 +46,7 @@ def mean_and_std(
         pixels = to_grey(pixels) if grey else pixels
         for group, values in enumerate(pixels.reshape(groups, -1)):
             values = values[np.isfinite(values)]
-            if values.size:  # the moments of two sets from those of each
+            if values.size:  # combine the moments of two sets
                 total, shift = count[group] + values.size, values.mean() - mean[group]
                 squares[group] += ((values - values.mean()) ** 2).sum()
                 squares[group] += shift**2 * count[group] * values.size / total

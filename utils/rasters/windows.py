@@ -1,4 +1,4 @@
-"""Cutting a scene into windows, and blending what is predicted in them."""
+"""Divides a scene into windows."""
 
 from typing import NamedTuple
 
@@ -15,20 +15,20 @@ class Window(NamedTuple):
 def grid(
     height: int, width: int, tile_px: int, overlap_px: int = 0, full: bool = False
 ) -> list[Window]:
-    """Windows that cover a scene, row by row, all of one size.
+    """Windows of equal size that cover a scene, row by row.
 
-    That is `tile_px` x `tile_px`; along a shorter side of the scene, unless `full`, it is that side
-    rounded up to a multiple of 32 pixels.
+    The size is `tile_px` x `tile_px`. If a side of the scene is shorter, unless `full`, the window
+    has that side rounded up to a multiple of 32 pixels.
 
     Args:
         height: of the scene, pixels, at least 1.
         width: of the scene, pixels, at least 1.
         tile_px: largest side of a window.
-        overlap_px: what neighbours share, at most half a window.
-        full: never smaller windows.
+        overlap_px: overlap of neighbours, at most half a window.
+        full: windows are never smaller than `tile_px`.
 
     Raises:
-        ValueError: a tile below 1 px, or an overlap outside 0..tile_px / 2.
+        ValueError: `tile_px` below 1, or an overlap outside 0..tile_px / 2.
     """
     if tile_px < 1:
         raise ValueError(f"--tile-px {tile_px} must be at least 1 pixel")
@@ -45,6 +45,6 @@ def grid(
 
 
 def starts(length: int, tile_px: int, overlap_px: int) -> list[int]:
-    """Where windows begin along one axis: at equal steps, until one reaches the end."""
+    """First pixels of the windows along one axis, in equal steps until a window reaches the end."""
     step = tile_px - overlap_px
     return [step * i for i in range(max(1, -(-(length - tile_px) // step) + 1))]

@@ -3,7 +3,7 @@
     with open_strips("a.tif", height, width, "uint8", crs=crs, transform=transform) as out:
         out.write(top, strip)
 
-The file appears at its name when the block ends well, and not at all when it does not.
+The file appears only if the block ends without error.
 """
 
 import zlib
@@ -18,25 +18,25 @@ from utils.files import atomic_path
 from utils.rasters.gdal import rasterio
 from utils.rasters.masks import Palette, write_mask, write_probs
 
-BLOCK_PX = 256  # side of a GeoTIFF's tiles; strips of a multiple of it are written fastest
+BLOCK_PX = 256  # side of a GeoTIFF's tiles; strips with a multiple of it are fastest
 
 
 class StripWriter:
-    """A raster that arrives in strips of rows, in any order; this one is a GeoTIFF.
+    """Writes a GeoTIFF from strips of rows, in any order; base class of other formats.
 
-    Tiled and deflated; BigTIFF where it may outgrow 4 GB. Strips wait in GDAL's bounded cache.
+    The file is tiled and deflated; BigTIFF if it may exceed 4 GB. GDAL's cache is bounded.
 
     Args:
-        path: the file; parent folders are made.
-        height: rows of the whole.
-        width: columns of the whole.
-        dtype: of the file; float16 is stored as float32 and bool as uint8, which every reader has.
-        crs: as rasterio gives it, None for none.
-        transform: likewise.
+        path: the file; parent folders are created.
+        height: rows of the raster.
+        width: columns of the raster.
+        dtype: of the file; float16 is stored as float32 and bool as uint8, for other readers.
+        crs: a rasterio CRS, or None.
+        transform: an affine transform of rasterio, or None.
         palette: RGB colours in 0..255 of the values, for uint8 and one band.
-        nodata: the value that means "nothing known".
-        bands: of the file.
-        descriptions: what each band holds, in words.
+        nodata: the value of pixels without data.
+        bands: number of bands.
+        descriptions: a text for each band.
     """
 
     suffixes: tuple[str, ...] = (".tif", ".tiff")
@@ -66,11 +66,11 @@ class StripWriter:
             raise ValueError(f"{path}: {bands} bands, but {len(self.descriptions)} descriptions")
 
     def write(self, top: int, strip: np.ndarray) -> None:
-        """Writes rows `top` and on.
+        """Writes rows from `top` on.
 
         Args:
             top: first row, from 0.
-            strip: (h, W) or (bands, h, W), of a type that fits into the file's.
+            strip: (h, W) or (bands, h, W), of a type that can be cast to the file's.
 
         Raises:
             ValueError: the strip does not lie in the raster, or its type could lose values.
@@ -94,7 +94,7 @@ class StripWriter:
     def __enter__(self) -> "StripWriter":
         with ExitStack() as stack:
             self._open(stack)
-            stack.push(self._end)  # before what _open entered: an error here removes the file
+            stack.push(self._end)  # runs before the contexts of _open: an error removes the file
             self._stack = stack.pop_all()
         return self
 
@@ -108,16 +108,16 @@ class StripWriter:
         self._file = stack.enter_context(_created(temporary, self))
 
     def _put(self, top: int, strip: np.ndarray) -> None:
-        """Keeps rows (bands, h, W) of the file's type."""
+        """Stores rows (bands, h, W) of the file's type."""
         self._file.write(strip, window=self._window(top, strip.shape[1]))
         self._checksums[:, top : top + strip.shape[1]] = _checksums(strip)
 
     def _window(self, top: int, height: int) -> object:
-        """Whole rows, as rasterio names them."""
+        """The rasterio window of full rows."""
         return rasterio().windows.Window(0, top, self.width, height)
 
     def _verify(self, path: Path) -> None:
-        """Reads the file back: closing it on a full disk loses rows and raises nothing."""
+        """Reads the file back, because closing it on a full disk may lose rows without an error."""
         try:
             with rasterio().open(path) as file:
                 for top in range(0, self.height, BLOCK_PX):
@@ -133,7 +133,7 @@ class StripWriter:
             ) from error
 
     def _finish(self) -> None:
-        """Writes what is not yet on the disk."""
+        """Writes rows that are not yet on the disk; formats held in memory override it."""
 
     def _end(
         self,
@@ -153,7 +153,7 @@ class StripWriter:
 
 
 class PngStripWriter(StripWriter):
-    """The same for a palette PNG, which is held in memory; it has no place for a georeference."""
+    """Strip writer for a palette PNG, held in memory; a PNG cannot store a georeference."""
 
     suffixes = (".png",)
 
@@ -170,7 +170,7 @@ class PngStripWriter(StripWriter):
 
 
 class NpzStripWriter(PngStripWriter):
-    """The same for probabilities of change: key `change`, (H, W) float16 in 0..1."""
+    """Strip writer for P(changed) as .npz: key `change`, (H, W) float16 in 0..1."""
 
     suffixes = (".npz",)
 
@@ -195,7 +195,7 @@ def write_in_place_of(
         path: the file, .tif.
         values: (H, W) uint8, below len(palette).
         palette: RGB colours in 0..255.
-        image: a file that GDAL knows, of the same size.
+        image: a file of the same size that GDAL can read.
     """
     with rasterio().open(image) as file:
         place = {"crs": file.crs, "transform": file.transform}
@@ -209,12 +209,12 @@ STRIP_WRITERS = (StripWriter, PngStripWriter, NpzStripWriter)
 def open_strips(
     path: Path | str, height: int, width: int, dtype: np.dtype | type | str, **options: object
 ) -> StripWriter:
-    """The writer for the suffix of `path`: .tif, .png or .npz. `options` as of StripWriter.
+    """The writer for the suffix of `path`: .tif, .png or .npz. `options`: as for StripWriter.
 
-    Only a GeoTIFF keeps `crs`, `transform`, `nodata` and `descriptions`.
+    Only a GeoTIFF stores `crs`, `transform`, `nodata` and `descriptions`.
 
     Raises:
-        ValueError: another suffix, or something that the format cannot hold.
+        ValueError: another suffix, or values that the format cannot store.
     """
     suffix = Path(path).suffix.lower()
     for kind in STRIP_WRITERS:
@@ -255,12 +255,12 @@ def _created(path: Path, raster: StripWriter) -> Iterator[object]:
 
 
 def _checksums(strip: np.ndarray) -> list[list[int]]:
-    """One of each row of (bands, h, W)."""
+    """CRC-32 of each row of (bands, h, W)."""
     return [[zlib.crc32(row) for row in band] for band in np.ascontiguousarray(strip)]
 
 
 def _predictor(raster: StripWriter) -> int:
-    """What deflate does better with: differences of neighbours, but not of class numbers."""
+    """TIFF predictor for deflate: differences of neighbours, except for class numbers."""
     if raster.palette is not None:
         return 1
     return 3 if raster.dtype.kind == "f" else 2

@@ -1,7 +1,7 @@
-"""Makes networks fast. Two doors, `for_training` and `for_prediction`; all else here is private.
+"""Acceleration of networks. Public API: `for_training` and `for_prediction`.
 
-Nothing in this folder changes what is computed beyond rounding, so a reader may skip it.
-docs/performance.md names the gain of each file and how it was measured.
+Nothing in this package changes results beyond rounding errors, so a reader may skip it.
+docs/performance.md gives the speed-up of each file and how it was measured.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ __all__ = ["Accelerable", "for_prediction", "for_training"]
 
 
 class Accelerable(Protocol):
-    """What a network declares of itself, besides being an nn.Module.
+    """An nn.Module that declares which of its submodules can be accelerated.
 
     Attributes:
-        traced: names of the submodules whose data flow torch.fx may trace, such as "backbone.body".
-        padded: those of them in which every map may have further channels of zeros.
+        traced: names of the submodules that torch.fx may trace, such as "backbone.body".
+        padded: those of them in which every feature map may have additional zero channels.
     """
 
     traced: tuple[str, ...]
@@ -45,21 +45,21 @@ def for_training(
     replayed: bool = True,
     sync_bn: bool = False,
 ) -> nn.Module:
-    """The network as a training loop should call it; the weights stay those of `network`.
+    """An accelerated module for the training loop; it shares the weights of `network`.
 
     Args:
         network: on its device, channels last; changed in place.
-        example: makes images like those of a batch (B, T, C, H, W), normalised. It is called only
-            where kernels are recorded.
-        amp: autocast type that it is trained with, None for float32.
-        compiled: torch.compile its residual blocks, or all of it where it has none.
-        recomputed: compute maps inside residual blocks again for the gradient; not with `compiled`.
-        replayed: record its kernels as a CUDA graph. Ignored on a CPU, with several processes and
-            with `recomputed`. Not for accumulated gradients.
-        sync_bn: its batch norms will be shared by all processes (`distributed.wrap`).
+        example: returns normalised images with the shape of a batch (B, T, C, H, W). It is called
+            only if a CUDA graph is recorded.
+        amp: autocast type of the training, None for float32.
+        compiled: torch.compile the residual blocks, or the whole network if it has none.
+        recomputed: gradient checkpointing of the residual blocks; not with `compiled`.
+        replayed: record a CUDA graph. Ignored on a CPU, with several processes and with
+            `recomputed`. Not for accumulated gradients.
+        sync_bn: batch norms will be synchronised over processes (`distributed.wrap`).
 
     Raises:
-        ValueError: `recomputed` without residual blocks, or a network that cannot be recorded.
+        ValueError: `recomputed` without residual blocks, or the network cannot be recorded.
     """
     device = device_of(network)
     _prepare(device)
@@ -68,7 +68,7 @@ def for_training(
     if recomputed:
         recompute_blocks(network)
     if on_cuda and (replayed or compiled) and (alone or not sync_bn):
-        pad_channels(network, network.padded)  # kernel by kernel, padding weights costs more
+        pad_channels(network, network.padded)  # without a graph, padding weights costs too much
     if not compiled:
         widen_batch_norms(network)
     elif not compile_blocks(network):
@@ -79,14 +79,14 @@ def for_training(
 def for_prediction(
     network: Accelerable, *, compiled: bool = False, fused: bool = True
 ) -> nn.Module:
-    """A copy of the network that only predicts: batch norms folded, channels last, layers fused.
+    """A copy for prediction only: batch norms folded, channels last, layers fused.
 
-    What is not changed shares its memory with the network.
+    Unchanged parameters share memory with the network.
 
     Args:
         network: on its device.
-        compiled: by torch.compile, which makes the first prediction slow, and fuses by itself.
-        fused: use the fused layers of oneDNN and cuDNN; False leaves PyTorch's own, for exporters.
+        compiled: use torch.compile (which fuses layers itself); the first prediction is slow.
+        fused: use fused layers of oneDNN and cuDNN; False keeps PyTorch's layers, for export.
     """
     _prepare(device_of(network))
     copied = fold_batch_norm(network, network.traced).to(memory_format=torch.channels_last)
@@ -96,7 +96,7 @@ def for_prediction(
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network is."""
+    """The device of a network."""
     return next(network.parameters()).device
 
 

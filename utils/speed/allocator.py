@@ -1,4 +1,4 @@
-"""Memory on the CPU: kept by the process instead of going back and forth to the kernel."""
+"""CPU memory allocation: freed memory is kept by the process instead of returned to the kernel."""
 
 import ctypes
 import sys
@@ -9,11 +9,11 @@ NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Lets glibc reuse freed blocks of any size; False where the C library is another.
+    """Makes glibc reuse freed blocks of any size; returns False with another C library.
 
-    By default each block of over 32 MB, as every large feature map is, comes fresh from the kernel,
-    which clears it page by page, and goes back when freed. That costs inference more time than
-    its convolutions. The process keeps its peak memory instead.
+    By default, each block over 32 MB (every large feature map) is requested from the kernel, which
+    clears it page by page, and returned when freed. In inference this takes more time than the
+    convolutions. With this setting, the process keeps its peak memory instead.
     """
     if not sys.platform.startswith("linux"):
         return False

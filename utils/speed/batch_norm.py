@@ -1,8 +1,8 @@
-"""Batch norm in training on a CPU, at the speed of memory for any number of channels.
+"""Fast batch norm for training on a CPU, for any number of channels.
 
-torch's kernel works along the channels in steps of the processor's registers, and for what is left
-over one number at a time: with HRNet's 18 or 36 channels that is most of it. Several neighbouring
-pixels of a channels-last map, seen as one of so many times the channels, fill the registers.
+Torch's kernel is vectorised over channels and processes the remainder one number at a time; with
+HRNet's 18 or 36 channels, the remainder dominates. Here several neighbouring pixels of a
+channels-last map are viewed as one pixel with more channels, which fill whole registers.
 """
 
 import math
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-REGISTER_BYTES = 64  # of AVX512; a multiple of shorter ones
-NARROW_BYTES = 96  # a pixel, below which it pays
+REGISTER_BYTES = 64  # of AVX512; a multiple of the widths of other registers
+NARROW_BYTES = 96  # per pixel; only maps below are faster
 
 
 class WideBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d by the means above; a module is made one by setting its class."""
+    """nn.BatchNorm2d with this method; a module is converted by setting its `__class__`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> the same shape and type."""
@@ -35,7 +35,7 @@ class WideBatchNorm2d(nn.BatchNorm2d):
 
 
 def widen_batch_norms(network: nn.Module) -> nn.Module:
-    """Makes all plain batch norms of a network wide, in place; returns it."""
+    """Converts all nn.BatchNorm2d of a network to WideBatchNorm2d, in place; returns it."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d and module.affine:
             module.__class__ = WideBatchNorm2d
@@ -43,7 +43,7 @@ def widen_batch_norms(network: nn.Module) -> nn.Module:
 
 
 def pays(x: Tensor) -> bool:
-    """Whether a map (N, C, h, w) is on a CPU, narrow, and made of whole rows."""
+    """Whether a map (N, C, h, w) is faster: on a CPU, few channels, a multiple of `row_pixels`."""
     if x.device.type != "cpu" or x.ndim != 4 or x.shape[1] * x.element_size() >= NARROW_BYTES:
         return False
     return row_pixels(x) > 1 and x.numel() // x.shape[1] % row_pixels(x) == 0
@@ -56,7 +56,7 @@ def row_pixels(x: Tensor) -> int:
 
 
 class _WideBatchNorm(torch.autograd.Function):
-    """Returns the normalised map, and mean and (biased) variance of the batch, which get none."""
+    """Returns the normalised map, and the batch's mean and biased variance (no gradient)."""
 
     @staticmethod
     def forward(
@@ -64,7 +64,7 @@ class _WideBatchNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         x = x.contiguous(memory_format=torch.channels_last)
         wide = _wide(x, repeats)
-        kept = weight.new_zeros(2, wide.shape[1])  # in float32, in which the statistics come then
+        kept = weight.new_zeros(2, wide.shape[1])  # float32, so that the statistics are float32
         means, variances = torch.batch_norm_update_stats(wide, *kept, 0.0)
         means, variances = means.view(repeats, -1), variances.view(repeats, -1)
         mean = means.mean(0)
@@ -109,7 +109,7 @@ class _WideBatchNorm(torch.autograd.Function):
 
 
 def _wide(x: Tensor, repeats: int) -> Tensor:
-    """(N, C, h, w) channels last -> (1, repeats * C, pixels / repeats, 1), the same memory."""
+    """(N, C, h, w) channels last -> a view (1, repeats * C, pixels / repeats, 1)."""
     rows = x.permute(0, 2, 3, 1).reshape(1, -1, 1, repeats * x.shape[1])
     return rows.permute(0, 3, 1, 2)
 
@@ -124,6 +124,6 @@ def _affine(wide: Tensor, scale: Tensor, offset: Tensor, repeats: int, out: Tens
     """Each channel times its scale plus its offset, in one pass."""
     zeros, ones = scale.new_zeros(wide.shape[1]), scale.new_ones(wide.shape[1])
     factors = (scale.repeat(repeats), offset.repeat(repeats))
-    outs = (out, scale.new_empty(0), scale.new_empty(0))  # statistics, which it leaves
+    outs = (out, scale.new_empty(0), scale.new_empty(0))  # the statistics stay empty
     torch.native_batch_norm(wide, *factors, zeros, ones, False, 0.0, 0.0, out=outs)
     return out

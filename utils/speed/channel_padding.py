@@ -1,8 +1,8 @@
-"""Channels in multiples of eight within an HRNet, on CUDA.
+"""Pads the channels of an HRNet's feature maps to multiples of eight, on CUDA.
 
-cuDNN multiplies half precision in groups of eight channels. Given 18 or 36, as in hrnet_w18, it
-copies every map to a wider one first, at each convolution. Here the maps are made wider once. What
-is added is always zero, so that nothing else changes: weights, statistics and checkpoints least.
+cuDNN computes half precision in groups of eight channels. With 18 or 36 channels, as in hrnet_w18,
+each convolution first copies its input to a padded map. Here the maps stay padded instead. The
+additional channels are always zero, so weights, statistics and checkpoints do not change.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ MULTIPLE = 8
 
 
 class PaddedConv2d(nn.Conv2d):
-    """nn.Conv2d with zeros for further channels; a module is made one by setting its class."""
+    """nn.Conv2d for padded maps; a module is converted by setting its `__class__`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in or more, h, w) -> (N, out or in half precision more, h', w')."""
+        """(N, in or more, h, w) -> (N, out, h', w'); in half precision, out is padded."""
         return self._conv_forward(x, *padded_weights(self.weight, self.bias, x))
 
 
 class PaddedBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d that leaves further channels of zeros zero; made as `PaddedConv2d` is."""
+    """nn.BatchNorm2d that keeps additional channels zero; converted like `PaddedConv2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C or more, h, w) -> the same shape."""
@@ -44,11 +44,11 @@ class PaddedBatchNorm2d(nn.BatchNorm2d):
 
 
 def pad_channels(network: nn.Module, padded: Sequence[str]) -> nn.Module:
-    """Lets layers whose channels are no multiples of eight pass on wider maps, in place.
+    """Converts layers of submodules whose channels are not all multiples of eight, in place.
 
     Args:
         network: changed and returned.
-        padded: names of its submodules in which all maps may be wider.
+        padded: names of the submodules in which all maps may be padded.
     """
     for name in padded:
         modules = list(network.get_submodule(name).modules())
@@ -64,7 +64,7 @@ def pad_channels(network: nn.Module, padded: Sequence[str]) -> nn.Module:
 
 
 def padded_weights(weight: Tensor, bias: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Weights (out, in, a, b) and bias (out) for all channels of x, and for such an output."""
+    """Weight (out, in, a, b) and bias (out,), zero-padded for the channels of x and the output."""
     more_in, more_out = x.shape[1] - weight.shape[1], channels_after(weight, x) - len(weight)
     if more_in or more_out:
         weight = F.pad(weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
@@ -74,7 +74,7 @@ def padded_weights(weight: Tensor, bias: Tensor | None, x: Tensor) -> tuple[Tens
 
 
 def channels_after(weight: Tensor, x: Tensor) -> int:
-    """How many a convolution of x gives: in half precision a multiple of eight."""
+    """Number of output channels of a convolution of x; in half precision a multiple of eight."""
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return -(-len(weight) // MULTIPLE) * MULTIPLE if dtype.itemsize == 2 else len(weight)

@@ -1,6 +1,6 @@
-"""A network's kernels launched all at once: small batches keep a GPU busy.
+"""CUDA graphs: a network's kernels are launched together, so that small batches run faster.
 
-Launching some thousand kernels one by one takes longer than running them on a few tiles.
+Launching thousands of kernels one by one takes longer than running them on a few tiles.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,20 @@ WARM_UP = 3  # passes before the recording
 
 
 class Graphed(nn.Module):
-    """A network in training whose forward and backward passes are recorded and then replayed.
+    """A network in training mode whose forward and backward passes are recorded and replayed.
 
-    Gives the same numbers, statistics of batch norms and dropout included. Between two replays the
-    gradients must have been used up, so it is not for accumulating them. To be made before threads
-    use the device: what they ask of it would spoil the recording.
+    Results are the same, including batch-norm statistics and dropout. Gradients must be used before
+    the next replay overwrites them, so gradient accumulation is not possible. Create it before
+    other threads use the device: their kernels would break the recording.
 
     Args:
         network: on a CUDA device, in training mode.
-        images: (B, T, C, H, W), normalised, like those to come; others than of this shape are not
-            replayed but run as usual.
-        amp: autocast type that it is trained with, None for float32.
+        images: (B, T, C, H, W), normalised, an example batch; batches of other shapes are run
+            without the graph.
+        amp: autocast type of the training, None for float32.
 
     Raises:
-        ValueError: the network does what cannot be recorded, or the memory is full.
+        ValueError: the network cannot be recorded, or the memory is full.
     """
 
     def __init__(self, network: nn.Module, images: Tensor, amp: torch.dtype | None):
@@ -41,7 +41,7 @@ class Graphed(nn.Module):
 
 
 class _Flat(nn.Module):
-    """The network with its present outputs as a tuple, whose names it remembers."""
+    """Returns the network's outputs that are not None as a tuple; `names` holds their fields."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -56,15 +56,15 @@ class _Flat(nn.Module):
 def _record(
     network: nn.Module, images: Tensor, amp: torch.dtype | None
 ) -> Callable[[Tensor], Logits]:
-    """Replays the network's passes; recording leaves no trace in statistics and random numbers."""
+    """Records the network; returns the replay. Buffers and random state are restored."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     random = torch.cuda.get_rng_state(images.device)
     flat, enabled = _Flat(network), amp is not None
-    # it would warn of gradients that come from the stream of the recording, as they do here
+    # silences a warning: gradients come from the stream of the recording
     if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     try:
-        # casts that autocast keeps from call to call would be missing from the recording
+        # no autocast cache: cached casts would be missing from the recording
         with torch.autocast("cuda", dtype=amp, enabled=enabled, cache_enabled=False):
             replay = torch.cuda.make_graphed_callables(
                 flat, (images,), num_warmup_iters=WARM_UP, allow_unused_input=True

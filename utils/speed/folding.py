@@ -1,4 +1,4 @@
-"""Batch norm folded into convolutions: the same numbers in inference, less memory traffic."""
+"""Folds batch norms into convolutions for inference: same results, less memory traffic."""
 
 import copy
 from collections import Counter
@@ -19,19 +19,19 @@ SET_BY_TRAINING = {
     WideBatchNorm2d: nn.BatchNorm2d,
     PaddedBatchNorm2d: nn.BatchNorm2d,
     PaddedConv2d: nn.Conv2d,
-}  # classes that training sets, and whose layers these are
+}  # classes set by for_training or wrap -> the original layer class
 
 
 def fold_batch_norm(network: nn.Module, traced: Sequence[str] = ()) -> nn.Module:
-    """A copy, in eval mode, in which each batch norm right after a convolution is part of it.
+    """A copy in eval mode with each batch norm folded into the convolution before it.
 
-    A convolution is only changed where its batch norm alone reads it. In our own heads these are
-    neighbours in a Sequential. What is not changed shares its memory with the network.
+    A convolution is changed only if its batch norm is the only user of its output. Pairs are found
+    in Sequentials, and by tracing. Unchanged parameters share memory with the network.
 
     Args:
-        network: stays as it is.
-        traced: names of the submodules whose data flow is traced to find further pairs; one that
-            torch.fx cannot trace is left as it is.
+        network: not changed.
+        traced: names of the submodules that are traced to find further pairs; a submodule that
+            torch.fx cannot trace stays as it is.
     """
     network = _shallow_copy(network).eval()
     for module in network.modules():
@@ -45,14 +45,14 @@ def fold_batch_norm(network: nn.Module, traced: Sequence[str] = ()) -> nn.Module
 
 
 def _shallow_copy(network: nn.Module) -> nn.Module:
-    """Modules and parameters of its own, whose values lie where those of the network do."""
+    """A copy with its own modules and parameters that share the memory of the network's values."""
     memo = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in network.parameters()}
     memo.update((id(buffer), buffer.detach()) for buffer in network.buffers())
     return copy.deepcopy(network, memo)
 
 
 def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
-    """Gives a convolution weights of its own, with the batch norm in them."""
+    """Replaces the weight and bias of a convolution by new ones that include the batch norm."""
     statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
     conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics)
 
@@ -69,7 +69,7 @@ def _fold_sequentials(network: nn.Module) -> None:
 
 
 def _last_conv(sequential: nn.Sequential, i: int) -> tuple[nn.Sequential | None, int]:
-    """Where the convolution that ends element i lies: there, or at the end of its `conv`."""
+    """Container and index of the convolution at the end of element i (or of its `conv`)."""
     if type(sequential[i]) is nn.Conv2d:
         return sequential, i
     inner = getattr(sequential[i], "conv", None)
@@ -79,7 +79,7 @@ def _last_conv(sequential: nn.Sequential, i: int) -> tuple[nn.Sequential | None,
 
 
 class _Tracer(torch.fx.Tracer):
-    """Takes layers derived from torch's own for what these are."""
+    """Tracer that also treats subclasses of nn.Upsample as leaf modules."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.Upsample) or super().is_leaf_module(module, name)
@@ -88,7 +88,7 @@ class _Tracer(torch.fx.Tracer):
 def _fold_traced(body: nn.Module) -> nn.Module:
     """The body as a torch.fx graph with its batch norms folded, or itself if it has none."""
     if any(module._forward_hooks or module._forward_pre_hooks for module in body.modules()):
-        return body  # which a trace would lose
+        return body  # a trace would lose the hooks
     try:
         graph = _Tracer().trace(body)
     except (torch.fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError):

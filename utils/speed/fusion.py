@@ -1,7 +1,7 @@
-"""Convolution, addition and ReLU in one pass over memory: the same numbers, in prediction only.
+"""Fuses convolution, addition and ReLU into one pass over memory, for prediction only.
 
-torch runs the three one after the other, though the libraries under it (oneDNN, cuDNN) do them as
-one. Between wide maps and few channels it is memory that limits a network.
+PyTorch runs the three one after the other, but oneDNN and cuDNN have fused versions. With large
+maps and few channels, a network is limited by memory bandwidth. Results are the same.
 """
 
 import operator
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 from utils.speed.channel_padding import PaddedConv2d, channels_after, pad_channels, padded_weights
 
-PASS_ON = (nn.Identity, nn.Dropout, nn.Dropout2d)  # what gives its input back, in eval mode
+PASS_ON = (nn.Identity, nn.Dropout, nn.Dropout2d)  # identity in eval mode
 
 
 class FusedConv(nn.Module):
-    """A convolution, plus a second map or not, then a ReLU or not. Has no gradient.
+    """A convolution, optionally plus a second map, optionally followed by a ReLU. No gradient.
 
     Args:
-        conv: whose weights it shares.
-        relu: whether there is a ReLU at the end.
+        conv: its weights are shared.
+        relu: apply a ReLU at the end.
 
     Attributes:
-        overwrites: the result may take the place of the second map, which nothing reads later.
-        pads: on CUDA maps may have further channels of zeros (`utils.speed.channel_padding`).
+        overwrites: the result may overwrite the second map, which is not read later.
+        pads: on CUDA, maps may have additional zero channels (`utils.speed.channel_padding`).
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool):
@@ -38,10 +38,10 @@ class FusedConv(nn.Module):
         self._prepared: dict[tuple, tuple[Tensor, Tensor | None]] = {}
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """(N, in, h, w), and what is added, (N, out, h', w') -> (N, out, h', w').
+        """(N, in, h, w), and the map to add, (N, out, h', w') -> (N, out, h', w').
 
-        Under autocast in its type, as convolutions are. What the libraries cannot do as one, types
-        that the processor lacks or an addition that broadcasts, runs one after the other.
+        Under autocast, computes in its type, as convolutions do. Operations run one after the other
+        if the library has no fused version (unsupported type, or an addition that broadcasts).
         """
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
@@ -51,7 +51,7 @@ class FusedConv(nn.Module):
             return self._by_onednn(x, other)
         weight, bias = self._once(self._cast, x)
         window = (self.stride, self.padding, self.dilation, self.groups)
-        # cuDNN's ends with a ReLU, and is slow in groups
+        # cuDNN's fused version always ends with a ReLU, and is slow for grouped convolutions
         if kind == "cuda" and fits and self.relu and self.groups == 1:
             if other is None:
                 return torch.cudnn_convolution_relu(x, weight, bias, *window)
@@ -73,7 +73,7 @@ class FusedConv(nn.Module):
         )
 
     def _once(self, prepare: Callable, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What `prepare` makes of weight and bias, made once for each device and type."""
+        """Weight and bias converted by `prepare`, cached per device and type."""
         key = (prepare.__name__, x.device, x.dtype)
         if key not in self._prepared:
             self._prepared[key] = prepare(x)
@@ -85,7 +85,7 @@ class FusedConv(nn.Module):
         return padded_weights(weight, bias, x) if self.pads else (weight, bias)
 
     def _packed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The same in the layout that oneDNN wants for such an input."""
+        """Weight and bias in the type of the input, weight in oneDNN's layout for its shape."""
         weight, bias = self._cast(x)
         weight = torch.ops.mkldnn._reorder_convolution_weight(
             weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
@@ -109,24 +109,24 @@ class FusedConv(nn.Module):
 
 
 def _known_to_onednn(dtype: torch.dtype) -> bool:
-    """Whether it computes in this type on this processor."""
+    """Whether oneDNN computes in this type on this processor."""
     if dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return dtype == torch.float32
 
 
-FRESH = (FusedConv, nn.Conv2d, nn.Upsample, nn.MaxPool2d)  # whose result is memory of its own
+FRESH = (FusedConv, nn.Conv2d, nn.Upsample, nn.MaxPool2d)  # layers that allocate their result
 
 
 def fuse(network: nn.Module, traced: Sequence[str] = (), padded: Sequence[str] = ()) -> nn.Module:
-    """Fuses what `utils.speed.folding.fold_batch_norm` left, in place, and returns the network.
+    """Fuses layers of a network returned by `fold_batch_norm`, in place; returns the network.
 
-    A convolution and the ReLU right after it in a Sequential; in traced submodules also the
-    additions of their skip connections. All else stays as it is.
+    In a Sequential, a convolution and the ReLU right after it are fused; in traced submodules also
+    the additions of skip connections.
 
     Args:
-        network: of `fold_batch_norm`.
-        traced: as given there; those that could not be traced are skipped.
+        network: from `utils.speed.folding.fold_batch_norm`.
+        traced: as in `fold_batch_norm`; submodules that could not be traced are skipped.
         padded: see `utils.speed.channel_padding.pad_channels`; on CUDA only.
     """
     if not _is_supported(next(network.parameters()).device):
@@ -144,7 +144,7 @@ def fuse(network: nn.Module, traced: Sequence[str] = (), padded: Sequence[str] =
 
 
 def _is_supported(device: torch.device) -> bool:
-    """Whether this PyTorch gives access to what a device's library can do."""
+    """Whether this PyTorch has the fused operations of the device's library."""
     if device.type == "cuda":
         return torch.version.hip is None
     names = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
@@ -154,7 +154,7 @@ def _is_supported(device: torch.device) -> bool:
 
 
 def _is_plain(module: nn.Module | None) -> bool:
-    """Whether it is a convolution as the libraries know it."""
+    """Whether a module is a convolution with zero padding and a bias, as the libraries need."""
     known = type(module) in (nn.Conv2d, PaddedConv2d)
     return known and module.padding_mode == "zeros" and module.bias is not None
 
@@ -178,7 +178,7 @@ def _fuse_graph(body: torch.fx.GraphModule) -> None:
     modules = dict(body.named_modules())
     for module in modules.values():
         if getattr(module, "inplace", False):
-            module.inplace = False  # a map must stay what it is where its readers move
+            module.inplace = False  # fusion changes the order of reads, so maps must not change
     for node in list(body.graph.nodes):
         if isinstance(_module_of(node, modules), PASS_ON):
             node.replace_all_uses_with(node.args[0])
@@ -195,7 +195,7 @@ def _fuse_graph(body: torch.fx.GraphModule) -> None:
 def _fuse_followers(
     body: torch.fx.GraphModule, conv: torch.fx.Node, modules: dict[str, nn.Module]
 ) -> None:
-    """Replaces a convolution and what alone reads it, an addition or a ReLU or both."""
+    """Fuses a convolution with the addition and/or ReLU that is the only user of its output."""
     chain, other = [conv], _added(conv)
     if other is not None:
         chain.append(*conv.users)
@@ -216,7 +216,7 @@ def _fuse_followers(
 
 
 def _find_overwritable(graph: torch.fx.Graph, modules: dict[str, nn.Module]) -> None:
-    """Lets a convolution take the place of the map it is added to, where that is not read later."""
+    """Sets `overwrites` of fused convolutions whose second map is not read later."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         fused = _module_of(node, modules)
@@ -235,7 +235,7 @@ def _only(users: Sequence[torch.fx.Node]) -> torch.fx.Node | None:
 
 
 def _added(conv: torch.fx.Node) -> torch.fx.Node | None:
-    """What is added to the output of a convolution, if that is all that becomes of it."""
+    """The node added to the output of a convolution, if the addition is its only user."""
     addition = _only(conv.users)
     if addition is None or addition.target is not operator.add:
         return None

@@ -1,6 +1,6 @@
-"""Maps inside residual blocks computed again for the gradient, where they are not to be kept.
+"""Gradient checkpointing of residual blocks: less memory, about one more forward pass.
 
-Also known as gradient or activation checkpointing: less memory, about one forward pass more.
+Feature maps inside a block are not stored, but computed again in the backward pass.
 
 Reference: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
 """
@@ -17,12 +17,12 @@ from utils.speed.blocks import residual_blocks
 
 
 def recompute_blocks(network: nn.Module) -> nn.Module:
-    """Lets the blocks of a ResNet or HRNet keep only their input in training.
+    """Makes the blocks of a ResNet or HRNet store only their input in training, in place.
 
-    In place; losses, gradients and statistics stay what they were. Returns the network.
+    Losses, gradients and statistics do not change. Returns the network.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the network has no residual blocks.
     """
     blocks = residual_blocks(network)
     if not blocks:
@@ -53,7 +53,7 @@ def _recomputed(block_type: type[nn.Module]) -> type[nn.Module]:
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """What its batch norms count in here is forgotten, so that no batch counts twice."""
+    """Restores batch-norm statistics at the end of the block, so that no batch counts twice."""
     kept = [
         (norm, name, buffer)
         for norm in module.modules()
