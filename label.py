@@ -57,7 +57,7 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     if distributed.is_main():
         print("teachers:", *chosen.paths, sep="\n  ")
     data.check(["train"], scheme)
-    members = load_ensemble(chosen.paths, device, scheme, chosen.hints, args.compile)
+    members = load_ensemble(chosen.paths, device, scheme, chosen.published, args.compile)
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     tiles = data.build("train", scheme, split=split)
     folder = Path(args.outdir, "masks", "train")

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
         described = {name: getattr(args, name) for name in DESCRIPTION}
         chosen = Chosen.of(args.checkpoints, args.outdir, **described)
         scheme, amp = (
-            scheme_of_networks(chosen.paths[0], chosen.hints[0]),
+            scheme_of_networks(chosen.paths[0], chosen.published[0]),
             pick_amp(args.amp, device),
         )
         options = MapOptions(**{name: getattr(args, name) for name in MapOptions._fields})
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         ]
         check_options(options, scheme, args.report)
         finished = check_jobs(jobs, [Path(path) for path in args.checkpoints or ()], scheme)
-        members = load_ensemble(chosen.paths, device, scheme, chosen.hints, args.compile)
+        members = load_ensemble(chosen.paths, device, scheme, chosen.published, args.compile)
         predictor = Predictor(members, device, amp, args.tta)
         say("networks:", *chosen.paths, sep="\n  ")
         for number, job in enumerate(jobs, start=1):

@@ -19,7 +19,7 @@ from datasets.build import (
     Source,
     check_training_data,
     common_scheme,
-    reads_as_trained,
+    scheme_as_trained,
     training_options,
 )
 from datasets.layout import parse_folders
@@ -75,7 +75,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     train_batches, val_batches = training_batches(args, scheme), validation_batches(args, scheme)
     network, recipe = network_to_train(args, scheme, device)
     normalise, amp = Normalise.of(scheme).to(device), pick_amp(args.amp, device)
-    parallel = launch(args, network, train_batches, normalise, amp)
+    parallel = accelerate(args, network, train_batches, normalise, amp)
     optimizer = build_optimizer(
         network, args.optimizer, args.lr, args.weight_decay, args.head_lr_factor, args.momentum
     )
@@ -242,7 +242,7 @@ def network_to_train(
     return network.to(device, memory_format=torch.channels_last), recipe
 
 
-def launch(
+def accelerate(
     args: argparse.Namespace,
     network: Network,
     batches: DataLoader,
@@ -297,12 +297,12 @@ def outputs(args: argparse.Namespace) -> dict:
 def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     """Validates one checkpoint, ours or a published one (--load-from)."""
     own = trained_scheme(args.load_from)
-    scheme = own if reads_as_trained(args.dataset, args.bands, flags(args)) else None
+    scheme = own if scheme_as_trained(args.dataset, args.bands, flags(args)) else None
     scheme = scheme or common_scheme(*sources(args), bands(args), flags(args))
     check_training_data(*sources(args), split_rule(args), scheme)
     val_batches = validation_batches(args, scheme)
-    said = args.described if own else Published._fields  # our own files: only given flags
-    hint = Published(**{field: getattr(args, field) for field in said})
+    given = args.described if own else Published._fields  # our own files: only given flags
+    hint = Published(**{field: getattr(args, field) for field in given})
     members = load_ensemble([args.load_from], device, scheme, [hint])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
     validate(predictor, val_batches, scheme, RunLog(None), 0, **outputs(args))

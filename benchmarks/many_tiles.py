@@ -130,9 +130,9 @@ def run_script(*words: object) -> dict[str, float]:
         text=True,
     )
     peak = PeakMemory(process.pid)
-    told = process.communicate()[1]
+    stderr_text = process.communicate()[1]
     if process.returncode:
-        raise OSError(f"{words[0]} failed with status {process.returncode}: {told[-2000:]}")
+        raise OSError(f"{words[0]} failed with status {process.returncode}: {stderr_text[-2000:]}")
     return {
         "seconds": time.monotonic() - start_s,
         "cpu_seconds": cpu_seconds() - before_s,

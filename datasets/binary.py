@@ -26,7 +26,7 @@ from utils.structures import Scheme
 FIELDS = {"im1": "A", "im2": "B", "label": "label"}  # key of --folders -> default folder name
 
 
-class Source(NamedTuple):
+class PartPath(NamedTuple):
     """Location of the scenes of one part."""
 
     path: Path  # folder that holds A, B and label
@@ -102,9 +102,9 @@ def build_binary(
     sources = find_sources(root, folders)
     if split is None or split == "official":
         name = part if split is None else _official(sources, part)
-        source, scenes = _whole(root, name, scheme, folders)
+        source, scenes = _complete_scenes(root, name, scheme, folders)
     else:
-        source, scenes = _whole(root, "train", scheme, folders)
+        source, scenes = _complete_scenes(root, "train", scheme, folders)
     if split is not None and scenes[0].label is None:
         raise ValueError(f"{source.path} has no labels; training needs the folder label")
     if split not in (None, "official"):
@@ -148,7 +148,7 @@ def check_binary(
     return check_scenes(root, found, scheme, coding, **options)
 
 
-def find_sources(root: Path | str, folders: Mapping[str, str] | None = None) -> dict[str, Source]:
+def find_sources(root: Path | str, folders: Mapping[str, str] | None = None) -> dict[str, PartPath]:
     """Finds the parts of a data set.
 
     Returns:
@@ -159,7 +159,7 @@ def find_sources(root: Path | str, folders: Mapping[str, str] | None = None) -> 
         FileNotFoundError: no images.
     """
     root = Path(root)
-    divided = {part: Source(part_path(root, part, folders)) for part in PARTS}
+    divided = {part: PartPath(part_path(root, part, folders)) for part in PARTS}
     found = {part: s for part, s in divided.items() if _images(s.path, folders)}
     if found:
         return found
@@ -171,8 +171,8 @@ def find_sources(root: Path | str, folders: Mapping[str, str] | None = None) -> 
             "--data-root, or name the folders with --folders."
         )
     lists = {part: root / "list" / f"{part}.txt" for part in PARTS}
-    listed = {part: Source(root, path) for part, path in lists.items() if path.is_file()}
-    return listed or {"train": Source(root)}
+    listed = {part: PartPath(root, path) for part, path in lists.items() if path.is_file()}
+    return listed or {"train": PartPath(root)}
 
 
 def list_binary(
@@ -180,7 +180,7 @@ def list_binary(
     part: str,
     scheme: Scheme,
     folders: Mapping[str, str] | None = None,
-) -> tuple[Source, list[Scene], list[Problem]]:
+) -> tuple[PartPath, list[Scene], list[Problem]]:
     """Finds the scenes of a part without opening an image.
 
     Returns:
@@ -210,13 +210,13 @@ def list_binary(
     return source, scenes, problems
 
 
-def _source(root: Path | str, part: str, folders: Mapping[str, str] | None) -> Source:
+def _source(root: Path | str, part: str, folders: Mapping[str, str] | None) -> PartPath:
     sources = find_sources(root, folders)
     if part in sources:
         return sources[part]
     if part == "test":
         return sources.get("val") or sources["train"]
-    other = Source(part_path(root, part, folders))
+    other = PartPath(part_path(root, part, folders))
     if not _images(other.path, folders):
         raise FileNotFoundError(
             f"there is no part {part!r} in {root}, which has {', '.join(sources)}. Pass --split "
@@ -226,7 +226,7 @@ def _source(root: Path | str, part: str, folders: Mapping[str, str] | None) -> S
     return other
 
 
-def _official(sources: Mapping[str, Source], part: str) -> str:
+def _official(sources: Mapping[str, PartPath], part: str) -> str:
     if "val" not in sources:
         path = next(iter(sources.values())).path
         others = ", ".join(rule for rule in SCENE_RULES if rule != "official")
@@ -237,7 +237,7 @@ def _official(sources: Mapping[str, Source], part: str) -> str:
     return part
 
 
-def _whole(root, part, scheme, folders) -> tuple[Source, list[Scene]]:
+def _complete_scenes(root, part, scheme, folders) -> tuple[PartPath, list[Scene]]:
     source, scenes, problems = list_binary(root, part, scheme, folders)
     if problems:
         raise DataError(source.path, problems)
@@ -254,7 +254,9 @@ def _images(path: Path, folders: Mapping[str, str] | None) -> list[Path]:
     return [same[0] for same in found.values()]
 
 
-def _coding(sources: Iterable[Source], folders: Mapping[str, str] | None, label_coding: str) -> str:
+def _coding(
+    sources: Iterable[PartPath], folders: Mapping[str, str] | None, label_coding: str
+) -> str:
     """Label coding (key of CHANGE_CODINGS), determined from the labels of all sources."""
     paths = {_folder(source.path, "label", folders) for source in sources}
     found = [find_files(path, (".bmp",), envi=True) for path in paths]

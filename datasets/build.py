@@ -111,7 +111,7 @@ def find_scheme(
     return entry.scheme(root or entry.root, folders=folders, bands=bands, **chosen)
 
 
-def reads_as_trained(name: str, bands: Sequence[str] | None, flags: Mapping[str, Any]) -> bool:
+def scheme_as_trained(name: str, bands: Sequence[str] | None, flags: Mapping[str, Any]) -> bool:
     """Whether the scheme must come from the checkpoint instead of the command line.
 
     True if the data set lets the user choose bands and no flag chooses them.

@@ -21,7 +21,7 @@ from datasets.layout import PARTS, DataError, Problem, find_files, match_files
 from datasets.splits import RULES
 from utils.rasters.masks import write_mask
 from utils.rasters.reading import open_raster
-from utils.rasters.writing import write_in_place_of
+from utils.rasters.writing import write_with_georeference_of
 from utils.schemes import WHITE
 from utils.structures import Scheme
 
@@ -191,7 +191,7 @@ def write_folder_mask(path: Path, mask: np.ndarray, scheme: Scheme, patch: Patch
         patch: the image that was predicted.
     """
     if path.suffix == ".tif":
-        write_in_place_of(path, mask, scheme.palette, patch.images[0])
+        write_with_georeference_of(path, mask, scheme.palette, patch.images[0])
     else:
         write_mask(path, mask, scheme.palette)
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from datasets.transforms import copy_view
 from utils.structures import Sample
 
-AHEAD = 2  # batches that each worker prefetches
+PREFETCH = 2  # batches that each worker prefetches
 USUAL_PX = 512  # tile side that the evaluation batch size refers to
 
 
@@ -138,7 +138,7 @@ def eval_loader(
     keys = [(0, index) for index in indices[rank::world]]
     sizes = getattr(dataset, "tile_sizes", None)
     runs = itertools.groupby(keys, key=lambda key: sizes[key[1]] if sizes else None)
-    batches = [list(batch) for size, run in runs for batch in _batched(run, _fewer(share, size))]
+    batches = [list(batch) for size, run in runs for batch in _batched(run, _largest(share, size))]
     # with a single batch, nothing can be read in parallel
     processes = min(num_workers, len(batches)) if len(batches) > 1 else 0
     return _loader(dataset, batches, processes, pin_memory)
@@ -167,7 +167,7 @@ class ThreadedLoader(DataLoader):
         with ThreadPoolExecutor(self.num_threads) as pool:
             ahead = deque()
             try:
-                for count in itertools.chain([self.num_threads * AHEAD], itertools.repeat(1)):
+                for count in itertools.chain([self.num_threads * PREFETCH], itertools.repeat(1)):
                     ahead.extend(pool.submit(self._make, k) for k in itertools.islice(keys, count))
                     if not ahead:
                         return
@@ -234,7 +234,7 @@ def refuse_other_sizes(tiles: Dataset, crop_size: int | None) -> None:
         )
 
 
-def _fewer(share: int, size: tuple | None) -> int:
+def _largest(share: int, size: tuple | None) -> int:
     """Tiles per batch for a tile size: (height, width), or a pair (image size, label size)."""
     if size is None:
         return share

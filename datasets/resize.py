@@ -35,15 +35,15 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     if image.shape[1:] == (2 * size[0], 2 * size[1]):
         blocks = values.reshape(len(image), size[0], 2, size[1], 2)
         return ((blocks.sum((2, 4)) + 2) >> 2).astype(np.uint8)
-    first, second, weight = _between(image.shape[2], size[1])
+    first, second, weight = _interpolation_weights(image.shape[2], size[1])
     values = values[..., first] * (FIXED - weight) + values[..., second] * weight
-    first, second, weight = _between(image.shape[1], size[0])
+    first, second, weight = _interpolation_weights(image.shape[1], size[0])
     above, below = (values[:, rows] >> 4 for rows in (first, second))
     weight = weight[:, None]
     return (((above * (FIXED - weight) >> 16) + (below * weight >> 16) + 2) >> 2).astype(np.uint8)
 
 
-def _between(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _interpolation_weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Indices of the two neighbours of every new pixel along an axis, and the weight of the second.
 
     The weight is int32 in 0..FIXED.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from utils.rasters.windows import Window, grid, starts
 
-FAINT = 1e-5  # weight of a window's outer edge; negligible unless no other window covers it
+EDGE_WEIGHT = 1e-5  # weight of a window's outer edge; negligible unless no other window covers it
 
 
 class Piece(NamedTuple):
@@ -29,14 +29,14 @@ class Strip(NamedTuple):
 def ramp(side: int, overlap_px: int) -> Tensor:
     """(side,) positive weights of a window along one axis; those of two neighbours sum to 1.
 
-    From the edge inwards, the weight is `FAINT` for a quarter of the overlap, where the network
-    lacks context. It then rises linearly to 1 over half of the overlap.
+    From the edge inwards, the weight is `EDGE_WEIGHT` for a quarter of the overlap, where the
+    network lacks context. It then rises linearly to 1 over half of the overlap.
     """
     weights = torch.ones(side)
     if overlap_px:
         margin = overlap_px // 4
         places = torch.arange(overlap_px) + 0.5
-        rising = ((places - margin) / (overlap_px - 2 * margin)).clamp(FAINT, 1 - FAINT)
+        rising = ((places - margin) / (overlap_px - 2 * margin)).clamp(EDGE_WEIGHT, 1 - EDGE_WEIGHT)
         weights[:overlap_px] = rising
         weights[side - overlap_px :] = rising.flip(0)
     return weights

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from datasets.build import Source, reads_as_trained
+from datasets.build import Source, scheme_as_trained
 from inference.predictor import Member, Predictor
 from models.checkpoints import (
     check_recipe,
@@ -30,7 +30,7 @@ class Chosen(NamedTuple):
     """The networks that a command line chooses."""
 
     paths: list[Path]
-    hints: list[Published | None]  # one per path: what a bare state dict contains
+    published: list[Published | None]  # one per path: what a bare state dict contains
 
     @classmethod
     def of(
@@ -144,16 +144,12 @@ def load_predictors(
         scheme = _scheme_to_read(path, hint, source, bands, flags)
         group = groups.setdefault(scheme, Chosen([], []))
         group.paths.append(path)
-        group.hints.append(hint)
-    return [
-        (
-            scheme,
-            Predictor(
-                load_ensemble(group.paths, device, scheme, group.hints, compiled), device, amp, tta
-            ),
-        )
-        for scheme, group in groups.items()
-    ]
+        group.published.append(hint)
+    predictors = []
+    for scheme, group in groups.items():
+        members = load_ensemble(group.paths, device, scheme, group.published, compiled)
+        predictors.append((scheme, Predictor(members, device, amp, tta)))
+    return predictors
 
 
 def refuse_several(paths: Sequence[Path], groups: Sequence[tuple[Scheme, Predictor]]) -> None:
@@ -175,7 +171,7 @@ def _scheme_to_read(
 ) -> Scheme:
     """The scheme in which a network reads images: as trained, or else that of the data set."""
     entry = source.entry
-    if not reads_as_trained(source.dataset, bands, flags):
+    if not scheme_as_trained(source.dataset, bands, flags):
         return source.scheme(bands, flags)
     own = trained_scheme(path)
     if (

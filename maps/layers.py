@@ -119,7 +119,7 @@ def map_values(
             first, second = most_probable(dates, dim=1) + 1  # each (h, w)
             shown = 1 if full_semantics else change
             found |= {"date1": first * shown, "date2": second * shown}
-            found["transition"] = transitions.encode(first, second, scheme.num_classes, change)
+            found["transition"] = transitions.to_codes(first, second, scheme.num_classes, change)
     values = {}
     for layer in layers:
         array = found[layer.name].cpu().numpy().astype(layer.dtype)

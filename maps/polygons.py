@@ -197,7 +197,7 @@ def simplified(geometry: np.ndarray, tolerance_px: float) -> np.ndarray:
     todo, share = np.arange(len(geometry)), FIRST_SHARE
     while len(todo) and share * tolerance_px >= SMALLEST_TOLERANCE:
         simple[todo] = shapely.coverage_simplify(pixels[todo], share * tolerance_px)
-        far = _leaves(pixels[todo], simple[todo], tolerance_px)
+        far = _exceeds_tolerance(pixels[todo], simple[todo], tolerance_px)
         again = np.isin(groups[todo], groups[todo[far]])
         todo, share = todo[again], share * FIRST_SHARE
     simple[todo] = geometry[todo]
@@ -234,7 +234,7 @@ def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return parent
 
 
-def _leaves(pixels: np.ndarray, simple: np.ndarray, tolerance_px: float) -> np.ndarray:
+def _exceeds_tolerance(pixels: np.ndarray, simple: np.ndarray, tolerance_px: float) -> np.ndarray:
     """(N,) bool: a point of `pixels` is farther than the tolerance from the outline of `simple`."""
     import shapely
 
@@ -284,12 +284,12 @@ def check_crs(
         simplify_m: needs a CRS unless 0.
         name: of the map or of its first image, for the error message.
     """
-    wishes = {
+    needing_crs = {
         "--min-area": min_area_m2,
         "--simplify": simplify_m,
         "--vector geojson": "geojson" in formats,
     }
-    wish = next((wish for wish, wanted in wishes.items() if wanted), None)
+    wish = next((wish for wish, wanted in needing_crs.items() if wanted), None)
     if wish and not crs:
         raise ValueError(
             f"{wish} needs to know where the map lies, and {name} has no CRS. Give the "

@@ -44,22 +44,22 @@ class WorkFolder:
         make_folder(self.folder)
         self._lock_out_others()
         before = self._read()
-        told = None
+        message = None
         if before is not None and before != settings:
             keys = sorted(settings.keys() | before.keys())
             changed = [key for key in keys if settings.get(key) != before.get(key)]
-            told = f"starting anew: {', '.join(changed)} changed since the interrupted run"
+            message = f"starting anew: {', '.join(changed)} changed since the interrupted run"
         if before != settings:
             self._empty()
         elif any(self.parts.rglob("[!.]*.tif")):
-            told = "going on with an interrupted run"
+            message = "going on with an interrupted run"
         shutil.rmtree(self.ready, ignore_errors=True)
         make_folder(self.ready)
         make_folder(self.parts)
         for half in self.parts.rglob(".*"):  # temporary files of a process killed while writing
             half.unlink(missing_ok=True)
         write_json(self._settings, settings)
-        return told
+        return message
 
     def _lock_out_others(self) -> None:
         """Locks the folder until this process ends (Unix only; does nothing elsewhere)."""

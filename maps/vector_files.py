@@ -223,38 +223,38 @@ def _in_degrees(geometry: np.ndarray, crs: object, longest: float) -> np.ndarray
     if not crs.is_geographic:
         geometry = shapely.segmentize(geometry, longest)
     shapes = shapely.transform(geometry, degrees)
-    for number in _across(shapes, jumps=not crs.is_geographic):
-        shapes[number] = _cut(shapes[number], jumps=not crs.is_geographic)
+    for number in _across(shapes, crosses_180=not crs.is_geographic):
+        shapes[number] = _cut(shapes[number], crosses_180=not crs.is_geographic)
     return shapely.to_geojson(shapely.reverse(shapely.normalize(shapes)))
 
 
-def _across(shapes: np.ndarray, jumps: bool) -> np.ndarray:
+def _across(shapes: np.ndarray, crosses_180: bool) -> np.ndarray:
     """Numbers of the polygons that cross 180 degrees or lie beyond it.
 
     Args:
         shapes: (N,) polygons in degrees.
-        jumps: longitude is wrapped to -180..180, so that a crossing edge jumps by more than 180.
-            Otherwise it increases beyond 180.
+        crosses_180: longitude is wrapped to -180..180, so that an edge which crosses
+            180 degrees spans more than 180. Otherwise it increases beyond 180.
     """
     import shapely
 
     points, number = shapely.get_coordinates(shapes, return_index=True)
     across = np.abs(points[:, 0]) > 180
-    if jumps:
+    if crosses_180:
         step = np.abs(np.diff(points[:, 0], prepend=points[:1, 0])) > 180
         across |= step & (np.diff(number, prepend=-1) == 0)
     return np.unique(number[across])
 
 
-def _cut(polygon: object, jumps: bool) -> object:
+def _cut(polygon: object, crosses_180: bool) -> object:
     """A polygon cut at 180 degrees, its longitudes in -180..180.
 
-    `jumps`: see `_across`; antimeridian expects such wrapped polygons.
+    `crosses_180`: see `_across`; antimeridian expects such wrapped polygons.
     """
     import antimeridian
     import shapely
 
-    if not jumps:
+    if not crosses_180:
         polygon = shapely.transform(polygon, _wrapped)
     return antimeridian.fix_polygon(polygon, fix_winding=True, great_circle=False)
 

@@ -24,7 +24,7 @@ from models.published import (
     PUBLISHED_FORMATS,
     Published,
     check_one_score,
-    described_by_args,
+    description_from_args,
     state_dict_of,
     their_key,
     to_ours,
@@ -187,7 +187,7 @@ def _description_beside(
 ) -> tuple[Published, Scheme] | tuple[None, None]:
     """What args.pkl or args.json says about a DFC2020 baseline file; (None, None) without."""
     args = find_args(path) if "model_state_dict" in content else None
-    return (None, None) if args is None else described_by_args(read_args(args), args)
+    return (None, None) if args is None else description_from_args(read_args(args), args)
 
 
 def published_of(recipe: Mapping[str, Any]) -> Published:

@@ -17,7 +17,7 @@ class StateDictFormat(NamedTuple):
 
     prefixes: Mapping[str, str]  # key prefixes, theirs -> ours; the rest of a key is kept
     change_classifier: str | None = None  # our name of the layer that outputs the change score
-    says_unchanged: bool = False  # score is positive on UNCHANGED pixels
+    score_of_unchanged: bool = False  # score is positive on UNCHANGED pixels
     unused: tuple[str, ...] = ()  # prefixes of their keys to ignore
     options: Mapping[str, object] = MappingProxyType({})  # `options` of build_network
     scheme: Scheme | None = SECOND  # scheme of the training data; None: not fixed
@@ -50,8 +50,8 @@ _MMSEG = {  # the last batch norm of the stem is bn1 in timm
 }
 # value of --model -> its published format
 PUBLISHED_FORMATS: dict[str, StateDictFormat] = {
-    "fcn": StateDictFormat(_SENSEEARTH, "change_head.head.4", says_unchanged=True),
-    "pspnet": StateDictFormat(_SENSEEARTH, "change_head.conv5.5", says_unchanged=True),
+    "fcn": StateDictFormat(_SENSEEARTH, "change_head.head.4", score_of_unchanged=True),
+    "pspnet": StateDictFormat(_SENSEEARTH, "change_head.conv5.5", score_of_unchanged=True),
     "deeplabv3plus": StateDictFormat(
         {
             **_SENSEEARTH,
@@ -61,22 +61,25 @@ PUBLISHED_FORMATS: dict[str, StateDictFormat] = {
             "classifier_bin.": "change_head.classifier.",
         },
         "change_head.classifier",
-        says_unchanged=True,
+        score_of_unchanged=True,
     ),
     "unetplusplus": StateDictFormat(
         _SMP,
         "change_head.classifier",
-        says_unchanged=False,
+        score_of_unchanged=False,
         options={"fusion": "difference"},
         scheme=change_scheme(("grey",), "joint"),
     ),
     "tfinet": StateDictFormat(
-        _TFINET, "aggregation.head.0", says_unchanged=True, unused=("resnet.fc.", "neck.alpha")
+        _TFINET,
+        "aggregation.head.0",
+        score_of_unchanged=True,
+        unused=("resnet.fc.", "neck.alpha"),
     ),
     "siamese_unet": StateDictFormat(
         _XVIEW2,
         "final.0",
-        says_unchanged=False,
+        score_of_unchanged=False,
         options={"symmetric": False},
         scheme=change_scheme(("red", "green", "blue"), "joint"),
     ),
@@ -147,7 +150,7 @@ DFC_OPTIONS = ("model", "out_stride", "use_s1", "use_s2hr", "use_s2mr", "use_s2l
 DFC_MODELS = {"deeplab": "dfc_deeplabv3plus", "unet": "plain_unet"}
 
 
-def described_by_args(given: Mapping[str, Any], source: object) -> tuple[Published, Scheme]:
+def description_from_args(given: Mapping[str, Any], source: object) -> tuple[Published, Scheme]:
     """Network and scheme of a DFC2020 baseline checkpoint, from the options in its args.pkl.
 
     Raises:
@@ -195,7 +198,7 @@ def to_ours(state: dict[str, Tensor], layout: StateDictFormat) -> dict[str, Tens
             renamed[layout.prefixes.get(prefix, "") + key.removeprefix(prefix)] = value
     for part in ("weight", "bias"):
         key = f"{layout.change_classifier}.{part}"
-        if layout.says_unchanged and key in renamed:
+        if layout.score_of_unchanged and key in renamed:
             renamed[key] = -renamed[key]
     return renamed
 

@@ -20,7 +20,7 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool = 
     """Resizes (N, C, h, w) bilinearly to `size` = (height, width), if it differs."""
     if x.shape[-2:] == tuple(size):
         return x
-    if _by_products(x):
+    if _products_are_faster(x):
         return resize_by_products(x, size, align_corners)
     y = F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
     if y.requires_grad and not torch.compiler.is_compiling():
@@ -33,7 +33,7 @@ class Upsample(nn.Upsample):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, H, W)."""
-        if not _by_products(x):
+        if not _products_are_faster(x):
             return super().forward(x)
         size = [int(side * self.scale_factor) for side in x.shape[-2:]]
         return resize_by_products(x, size, self.align_corners)
@@ -81,7 +81,7 @@ def _dense(gradient: Tensor) -> Tensor:
     )
 
 
-def _by_products(x: Tensor) -> bool:
+def _products_are_faster(x: Tensor) -> bool:
     """Whether matrix products are faster: small maps, and CUDA maps with several channels."""
     small = x.shape[-2] * x.shape[-1] <= FEW_PIXELS
     return _is_bfloat16(x) and (small or (x.is_cuda and x.shape[1] > 1))

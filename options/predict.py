@@ -33,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if not args.vector and (args.min_area or args.simplify):
         parser.error("--vector none: there are no polygons for --min-area or --simplify; leave it "
                      "out")  # fmt: skip
-    args.change_only = shared.asked_for(args, parser.given(argv) & CHANGE_ONLY)
+    args.change_only = shared.without_disabled(args, parser.given(argv) & CHANGE_ONLY)
     return args
 
 

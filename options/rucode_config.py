@@ -56,7 +56,7 @@ class Config(NamedTuple):
 
     path: Path
     values: Mapping[str, object]
-    sentences: list[str]
+    messages: list[str]
 
     def error(self, key: str, rule: str) -> ValueError:
         """Error with the file, the key, its value and the rule that it breaks."""
@@ -65,7 +65,7 @@ class Config(NamedTuple):
 
     def say(self, key: str, outcome: str) -> None:
         """Adds a message about the conversion of a key."""
-        self.sentences.append(f"{key} {json.dumps(self.values[key])}: {outcome}")
+        self.messages.append(f"{key} {json.dumps(self.values[key])}: {outcome}")
 
 
 def read_rucode_config(path: Path | str) -> tuple[Options, list[str]]:
@@ -92,7 +92,7 @@ def read_rucode_config(path: Path | str) -> tuple[Options, list[str]]:
         **_run_options(config),
     }
     fixed = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in RECIPE.items())
-    return options, [*config.sentences, f"as the original's code has it: {fixed}"]
+    return options, [*config.messages, f"as the original's code has it: {fixed}"]
 
 
 def _read(path: Path) -> Config:
@@ -139,7 +139,7 @@ def _folder(
 def _model_options(config: Config) -> Options:
     """Options for the network, its backbone and its bands."""
     network = _network(config)
-    backbone = _said_by(config, _backbone_in, "backbone")
+    backbone = _first_match(config, _backbone_in, "backbone")
     if backbone not in NETWORKS[network]:
         raise config.error(
             "model",
@@ -154,7 +154,7 @@ def _model_options(config: Config) -> Options:
         options |= {"bands": ["red", "green", "blue"], "dropout": 0.1}
     keys = [key for key in ("model", "is_siamese", "img_channels") if key in config.values]
     words = " ".join(f"--{key} {_word(value)}" for key, value in options.items())
-    config.sentences.append(f"{', '.join(keys) or 'network'}: {words}")
+    config.messages.append(f"{', '.join(keys) or 'network'}: {words}")
     _note_unused(config, network, backbone)
     return options
 
@@ -164,13 +164,13 @@ def _word(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _said_by(config: Config, meaning: Callable[[str], str | None], what: str) -> str | None:
+def _first_match(config: Config, meaning: Callable[[str], str | None], what: str) -> str | None:
     """Applies `meaning` to `model`, `model_name` and the file name; returns the first result."""
     sources = {"model": _text(config, "model"), "model_name": _text(config, "model_name")}
     for source, text in {**sources, "the file's name": config.path.stem}.items():
         if found := meaning(text or ""):
             if source != "model":
-                config.sentences.append(f"{what} {found} is read from {source}, {text}")
+                config.messages.append(f"{what} {found} is read from {source}, {text}")
             return found
     return None
 
@@ -183,7 +183,7 @@ def _network(config: Config) -> str:
     network = _network_in(_text(config, "model") or "")
     if siamese and network in (None, "unet"):
         network = "siamese_unet"
-    network = network or _said_by(config, _network_in, "network")
+    network = network or _first_match(config, _network_in, "network")
     if network not in NETWORKS:
         raise config.error(
             "model",
@@ -241,10 +241,10 @@ def _pretrained_options(config: Config, network: str) -> Options:
         raise config.error("pretrained_path", "differs from pretrained; keep one of the two")
     key = given[0] if given else "pretrained"
     if key == "pretrained_path":
-        config.sentences.append("pretrained_path is read as pretrained, which is what it means")
+        config.messages.append("pretrained_path is read as pretrained, which is what it means")
     value = _text(config, key)
     if value is None:
-        config.sentences.append("pretrained: none, training starts from random weights")
+        config.messages.append("pretrained: none, training starts from random weights")
         return {}
     if value.lower() == "imagenet":
         config.say(key, "--pretrained, ImageNet weights of the backbone")

@@ -11,7 +11,7 @@ AMP_CHOICES = ("auto", "bf16", "fp16", "fp32")
 OUTPUT_STRIDES = (8, 16, 32)
 
 
-def asked_for(args: argparse.Namespace, names: Iterable[str]) -> list[str]:
+def without_disabled(args: argparse.Namespace, names: Iterable[str]) -> list[str]:
     """Sorted `names` without switches that are turned off."""
     return sorted(name for name in names if getattr(args, name) is not False)
 

@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.backbone, given = backbone_of(args.model, args.backbone), parser.given(argv)
     check_flags(args.optimizer, args.momentum, args.lr_policy, args.lr, args.lr_min, args.lr_gamma)
     if DATASETS[args.dataset].task == "land_cover":
-        for name in shared.asked_for(args, given & CHANGE_ONLY):
+        for name in shared.without_disabled(args, given & CHANGE_ONLY):
             parser.error(
                 f"--{name.replace('_', '-')} is for change, --dataset {args.dataset} has one date; "
                 "leave it out"

@@ -162,8 +162,8 @@ def read_map(
     images, note = read_dates(record, scheme, grid)
     maps = {name: _read(folder / f"{name}.tif", longest) for name in _names(scheme)}
     pred, changed = _masks(maps, scheme)
-    surely = "confidence" if scheme.task == "land_cover" else "change_probability"
-    probability = _read(folder / f"{surely}.tif", longest)
+    probability_name = "confidence" if scheme.task == "land_cover" else "change_probability"
+    probability = _read(folder / f"{probability_name}.tif", longest)
     name = " → ".join(Path(path).name for path in record.get("images", ())) or folder.name
     step = size[0] / grid.shown[0]
     picture = Picture(name, images, pred, changed=changed, probability=probability, step=step)

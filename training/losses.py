@@ -137,8 +137,8 @@ def class_weights(
         ValueError: the number of weights is not the number of classes.
     """
     if given is None:
-        theirs = (scheme.task, scheme.classes) == (SECOND.task, SECOND.classes)
-        return torch.tensor(SENSEEARTH_CLASS_WEIGHTS) if theirs and not pseudo_labels else None
+        is_second = (scheme.task, scheme.classes) == (SECOND.task, SECOND.classes)
+        return torch.tensor(SENSEEARTH_CLASS_WEIGHTS) if is_second and not pseudo_labels else None
     if len(given) != scheme.num_classes:
         raise ValueError(
             f"--class-weights has {len(given)} numbers, the data set {scheme.num_classes} classes: "

@@ -72,8 +72,8 @@ class BackgroundWriter:
             path, error = self._failure
             if isinstance(error, OSError) and str(error).startswith("could not write"):
                 raise error  # the message is already complete
-            told = error.__cause__ or error  # rasterio puts the reason into the cause
+            cause = error.__cause__ or error  # rasterio puts the reason into the cause
             raise OSError(
-                f"could not write {path}: {told}. Is the disk full or read-only? Make room, or "
+                f"could not write {path}: {cause}. Is the disk full or read-only? Make room, or "
                 "choose another output folder."
             ) from error

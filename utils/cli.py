@@ -19,7 +19,9 @@ TRACEBACK = "TWODATES_TRACEBACK"  # environment variable: show where an error ca
 SWITCH = {"action": argparse.BooleanOptionalAction, "default": False}  # --x, and --no-x for it
 OTHERS_WAIT = 5.0  # seconds that other ranks wait, so that rank 0 can print the error
 
-_told: set[Path] = set()  # foreign configuration files whose notes were already printed
+_explained_configs: set[Path] = (
+    set()
+)  # foreign configuration files whose notes were already printed
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -122,9 +124,9 @@ class Parser(argparse.ArgumentParser):
             values, notes = self._read_json(path)
         except ValueError as error:
             self.error(str(error))
-        if os.environ.get("RANK", "0") == "0" and path not in _told:
+        if os.environ.get("RANK", "0") == "0" and path not in _explained_configs:
             print(f"{path}, in options of this program:", *notes, sep="\n  ")
-            _told.add(path)
+            _explained_configs.add(path)
         return self._value_words(path, values)
 
     def _value_words(self, path: Path, values: dict[str, Any]) -> list[str]:
@@ -180,12 +182,12 @@ def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
     global _is_script
     _is_script = True
     _on_interrupt(signal.default_int_handler)
-    _seek_garbage(True)
+    _collect_garbage(True)
     try:
         main()
         # after main, Ctrl-C ends the process without a traceback
         _on_interrupt(signal.SIG_DFL)
-        _seek_garbage(False)
+        _collect_garbage(False)
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         if os.environ.get(TRACEBACK, "0") not in ("", "0"):
             traceback.print_exc()
@@ -205,7 +207,7 @@ def _on_interrupt(handler: Callable | signal.Handlers) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-def _seek_garbage(wanted: bool) -> None:
+def _collect_garbage(wanted: bool) -> None:
     """Switches Python's garbage collection on or off; existing objects are never searched.
 
     Otherwise the collector would repeatedly search all of PyTorch during its import and at exit.

@@ -19,13 +19,13 @@ from datasets.sentinel.files import DFC_SCENES, find_patches
 from datasets.sentinel.patch_index import SUFFIX
 from datasets.sentinel.reader import (
     SentinelReader,
-    mate_name,
     open_tiff,
     refuse_bands,
+    sibling_name,
     to_dfc_labels,
 )
 from utils.cli import SWITCH
-from utils.rasters.writing import write_in_place_of
+from utils.rasters.writing import write_with_georeference_of
 from utils.schemes import DFC_CLASSES, WHITE, dfc_scheme
 from utils.structures import Scheme
 
@@ -84,7 +84,7 @@ def dfc_label_name(name: str, dataset: str) -> str:
         name: id.
         dataset: sen12ms, dfc2020 or tiff_dir.
     """
-    return mate_name(name, PREDICTED[dataset]) + SUFFIX
+    return sibling_name(name, PREDICTED[dataset]) + SUFFIX
 
 
 def write_dfc_label(path: Path | str, mask: np.ndarray, scheme: Scheme, patch: Patch) -> None:
@@ -97,7 +97,7 @@ def write_dfc_label(path: Path | str, mask: np.ndarray, scheme: Scheme, patch: P
         patch: source of the CRS and transform.
     """
     labels = to_dfc_labels(mask - np.uint8(1), scheme.num_classes)
-    write_in_place_of(path, labels, (WHITE, *DFC_CLASSES.values()), patch.images[0])
+    write_with_georeference_of(path, labels, (WHITE, *DFC_CLASSES.values()), patch.images[0])
 
 
 def build_sen12ms(root: Path | str, part: str, **options) -> LandCoverDataset:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from datasets.layout import Problem
 from datasets.sentinel.patch_index import SUFFIX, list_patches
-from datasets.sentinel.reader import BANDS, SentinelPatch, chosen_bands, mate, mate_name
+from datasets.sentinel.reader import BANDS, SentinelPatch, chosen_bands, mate, sibling_name
 from datasets.splits import RULES, read_lines
 from utils.schemes import S2_BANDS
 from utils.structures import Scheme
@@ -62,16 +62,16 @@ def find_patches(
     patches = [SentinelPatch(scene, name) for scene in scenes for name in files[scene]]
     patches = [patch for patch in patches if dataset != "sen12ms" or patch.name not in BROKEN]
     if not patches:
-        raise FileNotFoundError(_nothing(dataset, root, part, scenes))
+        raise FileNotFoundError(_no_patches_message(dataset, root, part, scenes))
     label = kinds[-1] if kinds[-1] == LABELS[dataset] else None
     if label and not any(files[one[-1]] for one in wanted.values()):
         label = None  # no label files at all: data for prediction only
     needed = [kind for kind in kinds[1:] if kind in BANDS or kind == label]
-    problems = _lacking(Path(root), patches, needed, files)
+    problems = _missing_files(Path(root), patches, needed, files)
     return sorted(patches, key=lambda patch: patch.name), label, problems
 
 
-def _lacking(
+def _missing_files(
     root: Path, patches: list[SentinelPatch], kinds: Sequence[str], files: Mapping[str, list[str]]
 ) -> list[Problem]:
     """Problems for missing files."""
@@ -83,10 +83,10 @@ def _lacking(
         for scene, members in by_folder.items():
             folder, _ = mate(SentinelPatch(scene, ""), kind)
             present = set(files[folder])
-            gone = [p.name for p in members if mate_name(p.name, kind) not in present]
+            gone = [p.name for p in members if sibling_name(p.name, kind) not in present]
             problems += [
                 Problem(
-                    "missing mate", f"{root / folder / mate_name(name, kind)}{SUFFIX} of {name}"
+                    "missing mate", f"{root / folder / sibling_name(name, kind)}{SUFFIX} of {name}"
                 )
                 for name in gone
             ]
@@ -142,7 +142,7 @@ def read_holdout(path: Path) -> set[str]:
     return scenes
 
 
-def _nothing(dataset: str, root: Path | str, part: str, scenes: Sequence[str]) -> str:
+def _no_patches_message(dataset: str, root: Path | str, part: str, scenes: Sequence[str]) -> str:
     if dataset == "sen12ms":
         where = f"{root}/{'|'.join(SEASONS)}/s2_*"
         listed = f"by {HOLDOUT_SCENES}"

@@ -45,10 +45,10 @@ def mate(patch: SentinelPatch, kind: str) -> tuple[str, str]:
     """
     parent, slash, last = patch.folder.rpartition("/")
     folder = parent + slash + kind + last.removeprefix("s2")
-    return folder, mate_name(patch.name, kind)
+    return folder, sibling_name(patch.name, kind)
 
 
-def mate_name(name: str, kind: str) -> str:
+def sibling_name(name: str, kind: str) -> str:
     """File name of another kind (s1, s2, lc or dfc), without extension."""
     return name.replace("_s2_", f"_{kind}_")
 

@@ -7,7 +7,14 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.cache import RamCache
-from datasets.loader import AHEAD, EpochBatches, ThreadedLoader, collate, eval_loader, train_loader
+from datasets.loader import (
+    PREFETCH,
+    EpochBatches,
+    ThreadedLoader,
+    collate,
+    eval_loader,
+    train_loader,
+)
 from datasets.second import SecondDataset
 from datasets.transforms import Augment
 from utils.structures import Sample, to_device
@@ -205,7 +212,7 @@ def test_threads_keep_the_order_and_read_only_so_far_ahead():
     loader = eval_loader(dataset, 2, num_workers=3)
     for begun, batch in enumerate(loader, start=1):
         assert batch.name == [str(2 * begun - 2), str(2 * begun - 1)]
-        assert len(dataset.read) <= 2 * (3 * AHEAD + begun)
+        assert len(dataset.read) <= 2 * (3 * PREFETCH + begun)
     assert begun == len(loader) == 12
 
 

@@ -22,7 +22,7 @@ def make_teachers(outdir, count: int = 2) -> list:
     return paths
 
 
-def lively(network: nn.Module) -> nn.Module:
+def random_norms(network: nn.Module) -> nn.Module:
     """Sets random statistics and weights of batch norms, so that they affect the results."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():

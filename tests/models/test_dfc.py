@@ -15,7 +15,7 @@ from training.optim import build_optimizer, set_lr
 K = 8
 
 
-def lively(module: nn.Module, seed=0) -> nn.Module:
+def random_norms(module: nn.Module, seed=0) -> nn.Module:
     """In eval mode, with batch norms whose statistics matter."""
     layout = {k: (tuple(v.shape), v.dtype) for k, v in module.state_dict().items()}
     module.load_state_dict(random_state(layout, seed))
@@ -107,7 +107,7 @@ def test_the_output_stride_is_16_where_timm_has_it():
 @pytest.mark.parametrize("stride", [8, 16])
 def test_the_pyramid_computes_what_a_plain_one_does(stride):
     rates = {16: (6, 12, 18), 8: (12, 24, 36)}[stride]
-    module, x = lively(ASPP(32, rates)), noise(2, 32, 20, 22)
+    module, x = random_norms(ASPP(32, rates)), noise(2, 32, 20, 22)
     expected = plain(module, "aspp").dfc_aspp(x, stride)
     torch.testing.assert_close(module(x), expected)
     assert expected.shape == (2, 256, 20, 22) and expected.std() > 0.05
@@ -115,7 +115,11 @@ def test_the_pyramid_computes_what_a_plain_one_does(stride):
 
 @torch.no_grad()
 def test_the_decoder_computes_what_a_plain_one_does():
-    module, deep, fine = lively(Decoder(16, K)), noise(2, 256, 5, 6), noise(2, 16, 18, 23)
+    module, deep, fine = (
+        random_norms(Decoder(16, K)),
+        noise(2, 256, 5, 6),
+        noise(2, 16, 18, 23),
+    )
     expected = plain(module, "decoder").dfc_decoder(deep, fine)
     torch.testing.assert_close(module(deep, fine), expected)
     assert expected.shape == (2, K, 18, 23) and expected.std() > 0.05
@@ -161,7 +165,7 @@ def test_the_published_start():
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(12, 16), (13, 17), (14, 15)])
 def test_up_pads_to_the_skip_map(size):
-    module = lively(Up(12, 5))
+    module = random_norms(Up(12, 5))
     x, skip = noise(2, 8, size[0] // 2, size[1] // 2), noise(2, 4, *size)
     expected = plain(module, "up").up(x, skip, "up")
     torch.testing.assert_close(module(x, skip), expected)
@@ -171,7 +175,7 @@ def test_up_pads_to_the_skip_map(size):
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(32, 48), (37, 50)])
 def test_the_u_net_computes_what_a_plain_one_does(size):
-    network, images = lively(PlainUNet(3, K)), noise(2, 3, *size)
+    network, images = random_norms(PlainUNet(3, K)), noise(2, 3, *size)
     expected = published_dfc_unet(network.state_dict(), images)
     got = network(images.unsqueeze(1)).semantic
     torch.testing.assert_close(got.squeeze(1), expected, rtol=1e-4, atol=1e-4)

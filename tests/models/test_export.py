@@ -17,7 +17,7 @@ import predict as predict_script
 import test as test_script
 from helpers.arithmetic import assert_equal_but_for_rounding
 from helpers.map_data import scene, write
-from helpers.networks import lively
+from helpers.networks import random_norms
 from helpers.tiny_data import make_second
 from inference.ensemble import load_ensemble
 from inference.predictor import Predictor
@@ -77,7 +77,7 @@ def make_checkpoint(path: Path, case: Case) -> Path:
         lightweight=case.model == "pspnet",
         split="hash10",
     )
-    network = lively(network_of(recipe))
+    network = random_norms(network_of(recipe))
     dates, bands = case.scheme.num_dates, len(case.scheme.bands)
     blocks = F.interpolate(torch.randn(2 * dates, bands, 8, 8), scale_factor=8)
     for name in case.classifiers:
@@ -231,7 +231,7 @@ def test_sizes_and_scores_have_names_in_the_file(files):
 def test_a_gate_is_exported_too(tmp_path):
     torch.manual_seed(0)
     recipe = make_recipe(SECOND, model="tfinet", backbone="resnet18", lightweight=True)
-    network = lively(network_of(recipe))
+    network = random_norms(network_of(recipe))
     program = recording.record(network, 2, 3)
     assert recording.output_names(program) == ["semantic", "change", "aux_change"]
     images = torch.randn(1, 2, 3, 70, 50)

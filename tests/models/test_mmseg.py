@@ -15,7 +15,7 @@ K = 8
 NAMES = ("mmseg_pspnet", "mmseg_deeplabv3plus")
 
 
-def lively(module: nn.Module, seed=0) -> nn.Module:
+def random_norms(module: nn.Module, seed=0) -> nn.Module:
     """In eval mode, with batch norms whose statistics matter."""
     layout = {k: (tuple(v.shape), v.dtype) for k, v in module.state_dict().items()}
     module.load_state_dict(random_state(layout, seed))
@@ -88,7 +88,7 @@ def test_imagenet_weights_under_mmsegs_names_load(tmp_path):
 
 @torch.no_grad()
 def test_pyramid_pooling_computes_what_a_plain_one_does():
-    head, x = lively(PSPHead([4, 24], [4, 8], K)), noise(2, 24, 13, 11)
+    head, x = random_norms(PSPHead([4, 24], [4, 8], K)), noise(2, 24, 13, 11)
     expected = plain(head, "decode_head").mmseg_psp(x)
     torch.testing.assert_close(head([x]), expected)
     assert expected.shape == (2, K, 13, 11) and expected.std() > 0.05
@@ -96,7 +96,7 @@ def test_pyramid_pooling_computes_what_a_plain_one_does():
 
 @torch.no_grad()
 def test_the_separable_pyramid_computes_what_a_plain_one_does():
-    head = lively(SeparableASPPHead([6, 24], [4, 8], K))
+    head = random_norms(SeparableASPPHead([6, 24], [4, 8], K))
     fine, deep = noise(2, 6, 26, 22), noise(2, 24, 13, 11, seed=2)
     expected = plain(head, "decode_head").mmseg_aspp(deep, fine)
     torch.testing.assert_close(head([fine, deep]), expected)
@@ -105,7 +105,7 @@ def test_the_separable_pyramid_computes_what_a_plain_one_does():
 
 @torch.no_grad()
 def test_the_auxiliary_head_computes_what_a_plain_one_does():
-    head, x = lively(AuxiliaryHead(12, K)), noise(2, 12, 9, 7)
+    head, x = random_norms(AuxiliaryHead(12, K)), noise(2, 12, 9, 7)
     torch.testing.assert_close(head(x), plain(head, "auxiliary_head").mmseg_auxiliary(x))
 
 

@@ -30,7 +30,7 @@ def images(batch=1, height=64, width=64):
     return torch.randn(batch, 2, 3, height, width, generator=generator)
 
 
-def lively(module: nn.Module) -> nn.Module:
+def random_norms(module: nn.Module) -> nn.Module:
     layout = {k: (tuple(v.shape), v.dtype) for k, v in module.state_dict().items()}
     module.load_state_dict(random_state(layout))
     return module.eval()
@@ -45,7 +45,7 @@ def plain(module: nn.Module, prefix: str) -> PlainResNet:
 
 @torch.no_grad()
 def test_scse_puts_both_gated_maps_side_by_side():
-    block, x = lively(ConcatSCSE(6)), torch.randn(2, 6, 4, 5)
+    block, x = random_norms(ConcatSCSE(6)), torch.randn(2, 6, 4, 5)
     got = block(x)
     torch.testing.assert_close(got, plain(block, "b").concat_scse(x, "b"))
     ratios = got / x.repeat(1, 2, 1, 1)  # the gates: one a channel, then one a pixel
@@ -55,7 +55,7 @@ def test_scse_puts_both_gated_maps_side_by_side():
 
 @torch.no_grad()
 def test_a_decoder_stage_repeats_pixels_before_it_convolves():
-    block, x = lively(UpsampleConv(3, 5, lightweight=False)), torch.randn(2, 3, 4, 5)
+    block, x = random_norms(UpsampleConv(3, 5, lightweight=False)), torch.randn(2, 3, 4, 5)
     got = block(x)
     assert got.shape == (2, 5, 8, 10)
     torch.testing.assert_close(got, plain(block, "b").upsample_conv(x, "b"))
@@ -63,14 +63,17 @@ def test_a_decoder_stage_repeats_pixels_before_it_convolves():
 
 @torch.no_grad()
 def test_a_bottleneck_without_attention_is_a_convolution_and_relu():
-    block, x = lively(JoinConv(3, 5, attention=False, lightweight=False)), torch.randn(2, 3, 4, 5)
+    block, x = (
+        random_norms(JoinConv(3, 5, attention=False, lightweight=False)),
+        torch.randn(2, 3, 4, 5),
+    )
     torch.testing.assert_close(block(x), plain(block, "b").conv(x, "b.seq.0").relu())
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_one_decoder_step_joins_the_maps_of_both_dates(symmetric):
-    network = lively(build(symmetric=symmetric))
+    network = random_norms(build(symmetric=symmetric))
     maps = [
         torch.randn(2, 2, c, 64 // s, 64 // s)
         for c, s in zip(network.backbone.channels, network.backbone.strides, strict=True)
@@ -153,7 +156,7 @@ def test_other_pyramids_get_the_default_decoder(backbone):
 @torch.no_grad()
 def test_swapped_dates_give_the_same_change_if_symmetric():
     tiles = images(2)
-    network = lively(build())
+    network = random_norms(build())
     change, swapped = network(tiles).change, network(tiles.flip(1)).change
     torch.testing.assert_close(swapped, change, rtol=1e-5, atol=1e-6)
     maps = network.backbone(tiles.flatten(0, 1))
@@ -171,7 +174,7 @@ def test_symmetric_is_the_default():
 
 @torch.no_grad()
 def test_sides_that_do_not_fit_are_padded_and_cut_back():
-    network, tiles = lively(build()), images(1, 50, 60)
+    network, tiles = random_norms(build()), images(1, 50, 60)
     padded = nn.functional.pad(tiles.flatten(0, 1), (0, 4, 0, 14), mode="replicate")
     got, expected = network(tiles).change, network(padded.unflatten(0, (1, 2))).change
     assert got.shape == (1, 50, 60)

@@ -95,26 +95,26 @@ def test_the_recipe_is_the_published_one():
 
 
 def test_siamese_with_a_checkpoint_is_built_as_published(folder):
-    options, sentences = read(SIAMESE)
+    options, messages = read(SIAMESE)
     assert (options["model"], options["backbone"]) == ("siamese_unet", "seresnext50")
     assert options["bands"] == ["red", "green", "blue"]
     assert options["pretrain_from"] == "xview2.pth" and options["symmetric"] is False
     assert "fusion" not in options and "pretrained" not in options
-    assert any("--no-symmetric" in sentence for sentence in sentences)
+    assert any("--no-symmetric" in sentence for sentence in messages)
 
 
 def test_siamese_without_a_checkpoint_is_left_symmetric(folder):
-    options, sentences = read(SIAMESE, pretrained=None)
+    options, messages = read(SIAMESE, pretrained=None)
     assert not {"symmetric", "pretrain_from", "pretrained"} & options.keys()
-    assert any("random weights" in sentence for sentence in sentences)
+    assert any("random weights" in sentence for sentence in messages)
     assert read(SIAMESE, pretrained="ImageNet")[0]["pretrained"] == ""
 
 
 def test_the_misspelt_key_of_the_published_siamese_config_is_understood(folder):
     values = {key: value for key, value in SIAMESE.items() if key != "pretrained"}
-    options, sentences = read(values | {"pretrained_path": "xview2.pth"})
+    options, messages = read(values | {"pretrained_path": "xview2.pth"})
     assert options == read(SIAMESE)[0]
-    assert any("pretrained_path is read as pretrained" in sentence for sentence in sentences)
+    assert any("pretrained_path is read as pretrained" in sentence for sentence in messages)
     with pytest.raises(ValueError, match=r'"pretrained_path".*keep one of the two'):
         read(SIAMESE, pretrained_path="imagenet")
 
@@ -155,9 +155,9 @@ def test_spellings(folder, model, expected):
 def test_names_of_the_run_and_the_file_say_what_model_does_not(
     folder, base, model, name, file, expected
 ):
-    options, sentences = read(base, f"{file}.json", model=model, model_name=name)
+    options, messages = read(base, f"{file}.json", model=model, model_name=name)
     assert (options["model"], options["backbone"]) == expected
-    guessed = [text for text in sentences if "is read from" in text]
+    guessed = [text for text in messages if "is read from" in text]
     if model == "dpn92":  # is_siamese says the rest
         assert guessed == []
     else:
@@ -212,18 +212,18 @@ def test_a_missing_config_is_an_error(folder):
 
 
 def test_every_key_that_means_something_is_told(folder):
-    _, sentences = read(UNETPP)
+    _, messages = read(UNETPP)
     for key in ("images_path", "mask_path", "sample_submission_path", "device", "img_size",
                 "batch", "patience", "model_name", "pretrained"):  # fmt: skip
-        assert sum(sentence.startswith(f"{key} ") for sentence in sentences) == 1, key
-    assert "--change-loss dice_bce --lr 0.0001 --lr-policy exponential" in sentences[-1]
+        assert sum(sentence.startswith(f"{key} ") for sentence in messages) == 1, key
+    assert "--change-loss dice_bce --lr 0.0001 --lr-policy exponential" in messages[-1]
     words = "--model unetplusplus --backbone resnext50 --fusion difference --bands grey"
-    assert any(words in sentence for sentence in sentences)
+    assert any(words in sentence for sentence in messages)
 
 
 def test_what_has_no_counterpart_is_told_and_what_fits_is_not(folder):
-    def about(key: str, sentences: list[str]) -> int:
-        return sum(text.startswith(f"{key} ") and "no counterpart" in text for text in sentences)
+    def about(key: str, messages: list[str]) -> int:
+        return sum(text.startswith(f"{key} ") and "no counterpart" in text for text in messages)
 
     assert about("in_filters", read(SIAMESE)[1]) == 0
     assert about("in_filters", read(SIAMESE, in_filters=64)[1]) == 1

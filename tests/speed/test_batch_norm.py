@@ -8,7 +8,7 @@ from torch import nn
 
 from helpers.arithmetic import needs_bf16
 from models.build import build_network
-from utils.speed.batch_norm import WideBatchNorm2d, pays, widen_batch_norms
+from utils.speed.batch_norm import WideBatchNorm2d, is_faster_wide, widen_batch_norms
 from utils.speed.folding import fold_batch_norm
 
 
@@ -39,7 +39,7 @@ def test_everything_is_as_torch_computes_it(channels, momentum):
     x = torch.randn(2, channels, 8, 16).to(memory_format=torch.channels_last) * 3 + 2
     gradient = torch.randn_like(x)
     plain, wide = both(channels, momentum)
-    assert pays(x) == (channels < 24)
+    assert is_faster_wide(x) == (channels < 24)
     for want, got in zip(run(plain, x, gradient), run(wide, x, gradient), strict=True):
         torch.testing.assert_close(
             got, want, rtol=1e-4, atol=1e-4 * float(want.detach().abs().max())
@@ -55,7 +55,7 @@ def test_half_precision_is_as_near_as_torchs_own():
     want = run(copy.deepcopy(plain), exact.bfloat16().float(), gradient.bfloat16().float())
     theirs = run(plain, exact.bfloat16(), gradient.bfloat16())
     ours = run(wide, exact.bfloat16(), gradient.bfloat16())
-    assert pays(exact.bfloat16())
+    assert is_faster_wide(exact.bfloat16())
     for exactly, torchs, got in zip(want, theirs, ours, strict=True):
         error = float((got.float() - exactly).norm() / exactly.norm())
         assert error <= 2 * float((torchs.float() - exactly).norm() / exactly.norm()) + 1e-6
@@ -65,7 +65,7 @@ def test_half_precision_is_as_near_as_torchs_own():
 def test_pixels_that_fill_no_row_are_left_to_torch(shape):
     x = torch.randn(shape).to(memory_format=torch.channels_last)
     plain, wide = both(18)
-    assert not pays(x)
+    assert not is_faster_wide(x)
     assert torch.equal(plain(x), wide(x))
 
 

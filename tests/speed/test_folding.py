@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.networks import lively
+from helpers.networks import random_norms
 from models import NETWORKS
 from models.build import build_network
 from utils.distributed import CpuSyncBatchNorm
@@ -35,7 +35,7 @@ def test_folding_changes_no_prediction(model, lightweight):
     network = build_network(
         model, backbone, num_classes=6, task=entry.tasks()[0], lightweight=lightweight
     )
-    network = lively(network)
+    network = random_norms(network)
     folded, images = fold_batch_norm(network, network.traced), torch.randn(1, 2, 3, 64, 96)
     with torch.inference_mode():
         for got, want in zip(folded(images), network(images), strict=True):
@@ -47,7 +47,7 @@ def test_folding_changes_no_prediction(model, lightweight):
 
 @pytest.mark.parametrize("backbone", ["hrnet_w18_v1", "resnet18", "mobilenetv3_large_100"])
 def test_no_batch_norm_is_left_to_run(backbone):
-    network = lively(build_network("pspnet", backbone, num_classes=6, lightweight=True))
+    network = random_norms(build_network("pspnet", backbone, num_classes=6, lightweight=True))
     images = torch.randn(1, 2, 3, 64, 64)
     depthwise = 2  # one inside each separable convolution, folded too
     assert batch_norms_run(network, images) > depthwise
@@ -64,12 +64,12 @@ def test_batch_norms_under_published_names_are_folded_too(model, left, lightweig
         model, backbone, num_classes=6, task="land_cover", lightweight=lightweight
     )
     images = torch.randn(1, 1, 3, 64, 64)
-    assert batch_norms_run(lively(network), images) > 15
+    assert batch_norms_run(random_norms(network), images) > 15
     assert batch_norms_run(fold_batch_norm(network, network.traced), images) == left
 
 
 def test_batch_norms_of_several_processes_are_folded_too():
-    network = lively(build_network("fcn", "resnet18", num_classes=6))
+    network = random_norms(build_network("fcn", "resnet18", num_classes=6))
     images = torch.randn(1, 2, 3, 64, 64)
     with torch.inference_mode():
         want = network(images)
@@ -82,7 +82,7 @@ def test_batch_norms_of_several_processes_are_folded_too():
 
 
 def test_a_backbone_that_cannot_be_traced_still_predicts_the_same():
-    network = lively(build_network("fcn", "swin_tiny", num_classes=6))
+    network = random_norms(build_network("fcn", "swin_tiny", num_classes=6))
     images = torch.randn(1, 2, 3, 64, 64)
     with torch.inference_mode():
         want, got = network(images), fold_batch_norm(network, network.traced)(images)
@@ -98,7 +98,7 @@ def test_the_original_network_is_left_alone_and_may_be_training():
 
 
 def test_folding_takes_any_size_afterwards():
-    network = lively(build_network("unet", "hrnet_w18_v1", num_classes=6))
+    network = random_norms(build_network("unet", "hrnet_w18_v1", num_classes=6))
     folded = fold_batch_norm(network, network.traced)
     for size in ((64, 64), (72, 100)):
         images = torch.randn(1, 2, 3, *size)
@@ -139,12 +139,12 @@ def test_a_convolution_read_or_run_twice_keeps_its_batch_norm(body):
         def forward(self, x):
             return self.body(x)
 
-    network, x = lively(Network()), torch.randn(2, 3, 5, 5)
+    network, x = random_norms(Network()), torch.randn(2, 3, 5, 5)
     torch.testing.assert_close(fold_batch_norm(network, ["body"])(x), network(x))
 
 
 def test_what_is_done_to_the_copy_does_not_reach_the_original():
-    network = lively(build_network("pspnet", "hrnet_w18_v1", num_classes=6, lightweight=True))
+    network = random_norms(build_network("pspnet", "hrnet_w18_v1", num_classes=6, lightweight=True))
     before = {k: (v.data_ptr(), v.stride(), v.clone()) for k, v in network.state_dict().items()}
     folded = fold_batch_norm(network, network.traced)
     classifier = "change_head.conv5.5.weight"  # without a batch norm, so not copied
@@ -158,7 +158,7 @@ def test_what_is_done_to_the_copy_does_not_reach_the_original():
 
 
 def test_a_backbone_whose_features_come_by_hooks_keeps_them():
-    network = lively(build_network("fcn", "xception41", num_classes=6))
+    network = random_norms(build_network("fcn", "xception41", num_classes=6))
     images = torch.randn(1, 2, 3, 64, 64)
     with torch.inference_mode():
         want, got = network(images), fold_batch_norm(network, network.traced)(images)

@@ -8,7 +8,7 @@ import torch.fx
 from torch import nn
 
 from helpers.arithmetic import BF16
-from helpers.networks import lively
+from helpers.networks import random_norms
 from models import NETWORKS
 from models.build import build_network
 from utils.speed.folding import fold_batch_norm
@@ -19,7 +19,7 @@ def built(model: str, backbone: str | None, lightweight: bool = True) -> nn.Modu
     torch.manual_seed(0)
     task = NETWORKS[model].tasks()[0]
     network = build_network(model, backbone, num_classes=6, task=task, lightweight=lightweight)
-    return lively(network)
+    return random_norms(network)
 
 
 def fused_copy(network: nn.Module) -> nn.Module:

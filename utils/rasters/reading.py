@@ -167,8 +167,8 @@ def decoding(path: Path | str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except Exception as error:
-        told = error.__cause__ or error  # rasterio puts the reason into the cause
-        raise OSError(f"{path}: {told}") from error
+        cause = error.__cause__ or error  # rasterio puts the reason into the cause
+        raise OSError(f"{path}: {cause}") from error
 
 
 def _open_pil(path: Path | str, indices: bool) -> Raster:

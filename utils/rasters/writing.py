@@ -186,7 +186,7 @@ class NpzStripWriter(PngStripWriter):
         write_probs(self.path, change=self._raster)
 
 
-def write_in_place_of(
+def write_with_georeference_of(
     path: Path | str, values: np.ndarray, palette: Palette, image: Path | str
 ) -> None:
     """Writes a mask as a GeoTIFF with the CRS and transform of an image.

@@ -20,7 +20,7 @@ class WideBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> the same shape and type."""
-        if not (self.training and self.track_running_stats and pays(x)):
+        if not (self.training and self.track_running_stats and is_faster_wide(x)):
             return super().forward(x)
         pixels = x.numel() // x.shape[1]
         y, mean, var = _WideBatchNorm.apply(x, self.weight, self.bias, self.eps, row_pixels(x))
@@ -42,7 +42,7 @@ def widen_batch_norms(network: nn.Module) -> nn.Module:
     return network
 
 
-def pays(x: Tensor) -> bool:
+def is_faster_wide(x: Tensor) -> bool:
     """Whether a map (N, C, h, w) is faster: on a CPU, few channels, a multiple of `row_pixels`."""
     if x.device.type != "cpu" or x.ndim != 4 or x.shape[1] * x.element_size() >= NARROW_BYTES:
         return False

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from utils.speed.channel_padding import PaddedConv2d, channels_after, pad_channels, padded_weights
 
-PASS_ON = (nn.Identity, nn.Dropout, nn.Dropout2d)  # identity in eval mode
+IDENTITY_IN_EVAL = (nn.Identity, nn.Dropout, nn.Dropout2d)  # identity in eval mode
 
 
 class FusedConv(nn.Module):
@@ -115,7 +115,7 @@ def _known_to_onednn(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-FRESH = (FusedConv, nn.Conv2d, nn.Upsample, nn.MaxPool2d)  # layers that allocate their result
+ALLOCATING = (FusedConv, nn.Conv2d, nn.Upsample, nn.MaxPool2d)  # layers that allocate their result
 
 
 def fuse(network: nn.Module, traced: Sequence[str] = (), padded: Sequence[str] = ()) -> nn.Module:
@@ -170,7 +170,7 @@ def _fuse_sequential(sequential: nn.Sequential) -> None:
         elif type(module) is nn.ReLU and last is not None and _is_plain(last[0][last[1]]):
             last[0][last[1]] = FusedConv(last[0][last[1]], relu=True)
             sequential[i], last = nn.Identity(), None
-        elif not isinstance(module, PASS_ON):
+        elif not isinstance(module, IDENTITY_IN_EVAL):
             last = None
 
 
@@ -180,7 +180,7 @@ def _fuse_graph(body: torch.fx.GraphModule) -> None:
         if getattr(module, "inplace", False):
             module.inplace = False  # fusion changes the order of reads, so maps must not change
     for node in list(body.graph.nodes):
-        if isinstance(_module_of(node, modules), PASS_ON):
+        if isinstance(_module_of(node, modules), IDENTITY_IN_EVAL):
             node.replace_all_uses_with(node.args[0])
             body.graph.erase_node(node)
     for node in list(body.graph.nodes):
@@ -223,7 +223,7 @@ def _find_overwritable(graph: torch.fx.Graph, modules: dict[str, nn.Module]) -> 
         if isinstance(fused, FusedConv) and len(node.args) == 2:
             x, other = node.args
             last = max(other.users, key=order.get) is node and x is not other
-            fused.overwrites = last and isinstance(_module_of(other, modules), FRESH)
+            fused.overwrites = last and isinstance(_module_of(other, modules), ALLOCATING)
 
 
 def _module_of(node: torch.fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
