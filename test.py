@@ -126,14 +126,14 @@ def test_scenes(
     where, (scheme, predictor), threshold = destinations(args), groups[0], args.threshold
     reading = {"batch_size": args.test_batch_size, "num_workers": args.num_workers}
     if threshold == "auto":
-        views = [(p, data.build("val", s, split=val_rule, **windows(args))) for s, p in groups]
-        threshold = choose_threshold(views, val_rule, Path(args.outdir), **reading)
-    views = [(p, open_images(args, data, s)) for s, p in groups]
-    scenes = views[0][1]
+        inputs = [(p, data.build("val", s, split=val_rule, **windows(args))) for s, p in groups]
+        threshold = choose_threshold(inputs, val_rule, Path(args.outdir), **reading)
+    inputs = [(p, open_images(args, data, s)) for s, p in groups]
+    scenes = inputs[0][1]
     drawn = names_to_draw(scenes.names, args.figures, args.preview_dir)
     confusion = confusion_for(scheme.task, 0, predictor.device)
     outputs = SceneOutputs(scenes, scheme, where, drawn, rle=args.rle is not None)
-    for i, strips in predict_together(views, **reading):
+    for i, strips in predict_together(inputs, **reading):
         with outputs.open(i) as out:
             for strip in strips:  # the mean over all networks and views, blended
                 change = strip.values[-1]

@@ -75,7 +75,6 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     train_batches, val_batches = training_batches(args, scheme), validation_batches(args, scheme)
     network, recipe = network_to_train(args, scheme, device)
     normalise, amp = Normalise.of(scheme).to(device), pick_amp(args.amp, device)
-    parallel = accelerate(args, network, train_batches, normalise, amp)
     optimizer = build_optimizer(
         network, args.optimizer, args.lr, args.weight_decay, args.head_lr_factor, args.momentum
     )
@@ -85,6 +84,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     step = saved.restore(network, optimizer, scaler, ema)
     calendar, schedule = build_schedule(args, len(train_batches))
     saved.refuse_complete(step, calendar.total_steps, args.early_stop)
+    parallel = accelerate(args, network, train_batches, normalise, amp)
+    saved.open(step)
     monitor, progress = LossMonitor(), Progress(scheme, saved.log, calendar, step, args.batch_size)
 
     for batch in endless(train_batches, start_step=step):
@@ -92,15 +93,15 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         set_lr(optimizer, lr := schedule(step))
         batch = to_device(batch, device)
         pixels = loss.count_pixels(batch, args.accumulate)
-        for part, is_last in micro_batches(batch, args.accumulate):
+        for micro_batch, is_last in micro_batches(batch, args.accumulate):
             with gradients_synced(parallel, is_last):
                 with autocast(device, amp):
-                    logits = parallel(normalise(part.images))
-                terms = loss(logits, part, pixels)
+                    logits = parallel(normalise(micro_batch.images))
+                terms = loss(logits, micro_batch, pixels)
                 del logits  # the backward pass does not need them
                 # DistributedDataParallel averages gradients, but losses of ranks must be summed
                 scaler.scale(terms.total * distributed.world()).backward()
-            monitor.add(step + 1, part.name, terms)
+            monitor.add(step + 1, micro_batch.name, terms)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -128,19 +129,19 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     progress.close()
 
 
-def sources(args: argparse.Namespace) -> tuple[Source, Source]:
-    """The training and the validation data set, which may be the same."""
+def sources(args: argparse.Namespace) -> tuple[Source, Source | None]:
+    """The training data set, and that of --val-dataset; None: a part of the first validates."""
     folders = parse_folders(args.folders)
     data = Source(args.dataset, args.data_root, folders, args.label_coding, args.outdir)
     if args.val_dataset is None:
-        return data, data
+        return data, None
     return data, data._replace(dataset=args.val_dataset, root=args.val_root)
 
 
 def split_rule(args: argparse.Namespace) -> str:
     """The split rule; "official" if another data set is used for validation."""
     data, validation = sources(args)
-    return args.split or (data.entry.split if data == validation else "official")
+    return args.split or (data.entry.split if validation is None else "official")
 
 
 def bands(args: argparse.Namespace) -> list[str] | None:
@@ -184,10 +185,10 @@ def training_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
 def validation_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
     """Validation batches, without augmentation."""
     data, validation = sources(args)
-    tiles = validation.build(
+    tiles = (validation or data).build(
         "val",
         scheme,
-        split=split_rule(args) if validation == data else None,
+        split=split_rule(args) if validation is None else None,
         cache=args.cache,
         cache_dir=args.cache_dir,
     )
@@ -290,7 +291,8 @@ def build_schedule(
 
 def outputs(args: argparse.Namespace) -> dict:
     """Arguments of `validate`: outputs, and the IoU of absent classes."""
-    absent_is_zero = sources(args)[1].entry.absent_is_zero
+    data, validation = sources(args)
+    absent_is_zero = (validation or data).entry.absent_is_zero
     return {"outdir": args.outdir, "save_mask": args.save_mask, "absent_is_zero": absent_is_zero}
 
 

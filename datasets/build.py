@@ -207,17 +207,23 @@ def training_options(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def common_scheme(
     data: Source,
-    validation: Source,
+    validation: Source | None,
     bands: Sequence[str] | None = None,
     flags: Mapping[str, Any] = MappingProxyType({}),
 ) -> Scheme:
     """The scheme of the training data, after checking that the validation data match it.
 
+    Args:
+        data: training data.
+        validation: validation data; None if they are a part of `data`.
+        bands: see `find_scheme`.
+        flags: see `find_scheme`.
+
     Raises:
         FileNotFoundError, ValueError: see `find_scheme`; or tasks, classes or bands differ.
     """
     scheme = data.scheme(bands, flags)
-    if validation == data:
+    if validation is None:
         return scheme
     name = f"--val-dataset {validation.dataset}"
     try:
@@ -233,12 +239,12 @@ def common_scheme(
     return scheme
 
 
-def check_training_data(data: Source, validation: Source, rule: str, scheme: Scheme) -> None:
+def check_training_data(data: Source, validation: Source | None, rule: str, scheme: Scheme) -> None:
     """Checks every file that training reads.
 
     Args:
         data: training data.
-        validation: validation data; equal to `data` if `rule` splits off a part of it.
+        validation: validation data; None if `rule` splits off a part of `data`.
         rule: value of --split.
         scheme: scheme of both.
 
@@ -246,12 +252,12 @@ def check_training_data(data: Source, validation: Source, rule: str, scheme: Sch
         DataError, FileNotFoundError: a file is bad, or missing.
     """
     parts, entry = ["train"], data.entry
-    if validation == data and rule == "official":
+    if validation is None and rule == "official":
         one_folder_each = not entry.scenes and entry.task != "land_cover"
         val = part_path(data.place, "val", data.folders)
         parts = ["train"] if one_folder_each and not val.is_dir() else ["train", "val"]
     data.check(parts, scheme)
-    if validation != data:
+    if validation is not None:
         try:
             validation.check(["val"], scheme)
         except FileNotFoundError as error:

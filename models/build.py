@@ -149,23 +149,23 @@ def default_output_stride(name: str, backbone: str | None) -> int | None:
     return wanted if has_output_stride(backbone, wanted) else None
 
 
-def check_batch(name: str, batch_size: int, parts: int, processes: int, sync_bn: bool) -> None:
+def check_batch(name: str, batch_size: int, accumulate: int, processes: int, sync_bn: bool) -> None:
     """Raises ValueError if the batch is too small to train a network.
 
     Args:
         name: a key of NETWORKS.
         batch_size: pairs per step, all processes together (--batch-size).
-        parts: parts into which each process divides its share (--accumulate).
+        accumulate: number of micro-batches into which each process divides its share.
         processes: number of processes.
         sync_bn: batch norm statistics cover all processes.
     """
-    if batch_size // processes < parts:
+    if batch_size // processes < accumulate:
         raise ValueError(
-            f"--accumulate {parts} cuts {batch_size // processes} pairs a process into parts; "
+            f"--accumulate {accumulate} cuts {batch_size // processes} pairs a process into parts; "
             "lower it, or raise --batch-size"
         )
     smallest = NETWORKS[name].smallest_batch
-    together = batch_size // parts // (1 if sync_bn else processes)
+    together = batch_size // accumulate // (1 if sync_bn else processes)
     if together < smallest:
         raise ValueError(
             f"--model {name} pools whole maps and normalises over the batch: it needs at least "

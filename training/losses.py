@@ -73,12 +73,12 @@ class Loss:
             "aux_semantic": self.AUX_SEMANTIC if aux_weight is None else aux_weight,
         }
 
-    def count_pixels(self, batch: Sample, parts: int = 1) -> Pixels:
+    def count_pixels(self, batch: Sample, micro_batches: int = 1) -> Pixels:
         """The denominators of a batch's losses, summed over ranks.
 
         Args:
             batch: this rank's whole batch: semantic (B, T, H, W), change (B, H, W).
-            parts: number of micro-batches it is split into.
+            micro_batches: number of them that it is split into.
         """
         if self.mean_over == "all":
             weights = torch.ones_like(batch.semantic, dtype=torch.float32)
@@ -90,7 +90,7 @@ class Loss:
         known = (batch.change != IGNORE_INDEX).float()
         counts = torch.cat([weights.sum(dim=(0, 2, 3)), known.sum()[None]])
         counts = distributed.sum_over_ranks(counts)
-        return Pixels(counts[:-1], counts[-1], 1 / parts)
+        return Pixels(counts[:-1], counts[-1], 1 / micro_batches)
 
     def __call__(self, logits: Logits, batch: Sample, pixels: Pixels | None = None) -> LossTerms:
         """The loss terms of a batch or micro-batch, one for each head of the network.

@@ -54,7 +54,7 @@ class Run:
         scaler: torch.amp.GradScaler,
         ema: WeightAverage | None,
     ) -> int:
-        """Starts the log; with `resume`, also restores the state of the interrupted run.
+        """With `resume`, restores the state of the interrupted run. Writes nothing.
 
         Returns:
             The number of steps taken so far.
@@ -80,12 +80,15 @@ class Run:
                 f"--name {self.name}: {self.folder} holds a run already; choose another name, or "
                 "go on with it by --resume"
             )
+        return step or 0
+
+    def open(self, step: int) -> None:
+        """Creates the folder and the log; a resumed log loses its lines after `step`."""
         if distributed.is_main():
-            self.log = RunLog(self.folder, step or 0)  # drops lines after the step of last.pth
-            if step is None:
+            self.log = RunLog(self.folder, step)
+            if not self.resume:
                 write_options(self.folder, self.options)
             print(f"run folder {self.folder}" + (f", from step {step}" if step else ""))
-        return step or 0
 
     def refuse_complete(self, step: int, total_steps: int, patience: int | None) -> None:
         """Raises ValueError if a resumed run has nothing left to do."""

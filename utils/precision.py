@@ -14,7 +14,10 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 matrices natively and PyTorch uses it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # limit of the CPU or of the environment
+    # both may be limited by the environment: ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA
+    limited = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    mkldnn = torch.backends.mkldnn.is_available()
+    if limited or not (mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)

@@ -1,17 +1,15 @@
 """Generated Sentinel patches in the real layouts: tiny for tests, or a learnable data set.
 
-`python tests/sentinel_data.py OUT --layout sen12ms --patches 300 --size 128` writes the larger one.
+`PYTHONPATH=.:tests python -m helpers.sentinel_data OUT --layout sen12ms --patches 300 --size 128`
+writes the larger one.
 Optical bands tell all ten classes apart; VV and VH alone confuse several of them.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # repository root, if run as a script
 
 from helpers.tiny_data import write_tiff
 from utils.cli import Parser, positive_int, run

@@ -8,7 +8,7 @@ import pytest
 from rasterio.transform import from_origin
 
 from maps import polygons, vector_files
-from maps.polygons import check_crs, write_vectors
+from maps.polygons import check_crs, components, write_vectors
 from maps.summary import write_summary
 from maps.transitions import pair, palette
 from maps.vector_files import geopackage
@@ -485,3 +485,15 @@ def test_outlines_leave_those_of_the_pixels_by_no_more_than_asked(tmp_path, wher
     assert shapely.get_num_coordinates(after) < 0.9 * len(corners)
     farthest = shapely.distance(shapely.points(corners), after).max()
     assert 0.3 * limit < farthest <= 1.005 * limit
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nodes_are_grouped_by_the_edges_that_join_them(seed):
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(0, 50, (2, 40))
+    group = list(range(50))
+    for _ in range(50):
+        for a, b in zip(first, second, strict=True):
+            group[a] = group[b] = min(group[a], group[b])
+    np.testing.assert_array_equal(components(50, first, second), group)
+    assert len(components(0, first[:0], second[:0])) == 0

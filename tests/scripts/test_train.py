@@ -334,6 +334,17 @@ def test_resume_of_a_complete_run_says_so(finished):
     assert len(log_of(finished / "runs" / "run", "train")) == STEPS_PER_EPOCH * EPOCHS
 
 
+def test_a_run_is_refused_before_its_network_is_accelerated(finished, data, monkeypatch):
+    def too_late(*args, **kwargs):
+        raise AssertionError("recording or compiling a network takes time")
+
+    monkeypatch.setattr(train, "for_training", too_late)
+    with pytest.raises(ValueError, match="complete"):
+        train.main(["--outdir", str(finished), "--resume"])
+    with pytest.raises(ValueError, match=r"--name run.*--resume"):
+        train_on(data, finished)
+
+
 def test_a_name_in_use_is_an_error(finished, data):
     before = (finished / "runs" / "run" / "log.jsonl").read_bytes()
     with pytest.raises(ValueError, match=r"--name run.*--resume"):
@@ -370,6 +381,41 @@ def test_a_batch_worked_through_in_parts_has_the_same_loss_and_gradients():
     for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
         torch.testing.assert_close(loss, losses[0], rtol=1e-5, atol=0)
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "replayed"),
+    [((), True), (("--accumulate", 2), False), (("--no-cuda-graphs",), False)],
+)
+def test_kernels_are_replayed_only_where_gradients_are_not_accumulated(
+    data, tmp_path, flags, replayed, monkeypatch
+):
+    asked = []
+
+    def watched(network, *args, **options):
+        asked.append(options["replayed"])
+        return network
+
+    monkeypatch.setattr(train, "for_training", watched)
+    train_on(data, tmp_path, "--max-steps", 1, *flags)
+    assert asked == [replayed]
+
+
+@pytest.mark.parametrize("same_root", [False, True])
+def test_a_val_dataset_of_the_same_name_validates_with_its_val_part(
+    tmp_path, same_root, monkeypatch
+):
+    root = make_second(tmp_path / "data", train=11, size=32)
+    other = make_second(tmp_path / "other", train=3, size=32)
+    shutil.copytree(other / "train", root / "val")
+    flags = ["--val-dataset", "second", *(["--val-root", root] if same_root else [])]
+    if not same_root:  # then both are the data set's own folder
+        monkeypatch.setitem(DATASETS, "second", DATASETS["second"]._replace(root=str(root)))
+    args = train.parse_args([*words(root, tmp_path / "out"), *map(str, flags)])
+    args.data_root = args.data_root if same_root else None
+    assert train.split_rule(args) == "official"
+    assert len(train.validation_batches(args, SECOND).dataset) == 3
+    assert len(train.training_batches(args, SECOND).dataset) == 11
 
 
 def test_accumulate_trains_on_the_same_first_batch(finished, data, tmp_path):

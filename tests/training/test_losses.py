@@ -322,7 +322,7 @@ def test_dice_of_a_perfect_and_of_an_opposite_prediction():
 def test_parts_count_dice_in_their_share():
     logits, batch = make_batch(batch=4)
     loss = Loss(change_loss="dice_bce")
-    pixels = loss.count_pixels(batch, parts=4)
+    pixels = loss.count_pixels(batch, micro_batches=4)
     whole = loss(Logits(None, logits.change), batch).total
     parts = [
         loss(

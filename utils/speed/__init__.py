@@ -48,7 +48,7 @@ def for_training(
     """An accelerated module for the training loop; it shares the weights of `network`.
 
     Args:
-        network: on its device, channels last; changed in place.
+        network: on its device, channels last; changed in place, and set to training mode.
         example: returns normalised images with the shape of a batch (B, T, C, H, W). It is called
             only if a CUDA graph is recorded.
         amp: autocast type of the training, None for float32.
@@ -61,7 +61,7 @@ def for_training(
     Raises:
         ValueError: `recomputed` without residual blocks, or the network cannot be recorded.
     """
-    device = device_of(network)
+    device = device_of(network.train())
     _prepare(device)
     alone, on_cuda = distributed.world() == 1, device.type == "cuda"
     replayed = replayed and on_cuda and alone and not recomputed
@@ -73,7 +73,7 @@ def for_training(
         widen_batch_norms(network)
     elif not compile_blocks(network):
         return torch.compile(network)
-    return Graphed(network.train(), example(), amp) if replayed else network
+    return Graphed(network, example(), amp) if replayed else network
 
 
 def for_prediction(
