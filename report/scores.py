@@ -26,6 +26,7 @@ METRICS = {  # key: (name, meaning)
     "sek_transition": ("SeK, from-to", "the same over from-to states"),
     "threshold": ("Threshold", "changed above this probability"),
 }
+HIDDEN = {"dice"}  # equal to f1_change
 LEADING = {  # task: the metrics shown most prominently
     "semantic_change": ("score", "miou", "sek", "fscd"),
     "binary_change": ("f1_change", "iou_change", "precision_change", "recall_change"),
@@ -37,6 +38,8 @@ def scores(metrics: Mapping[str, Any], scheme: Scheme) -> dict[str, Any]:
     """Template variables of metrics: numbers, bars and confusion matrix."""
     leading = [key for key in LEADING[scheme.task] if key in metrics]
     plain = [key for key in METRICS if key in metrics and key not in leading]
+    others = {key for key, value in metrics.items() if isinstance(value, float)}
+    plain += sorted(others - METRICS.keys() - HIDDEN)
     found = {
         "leading": [_number(key, metrics) for key in leading],
         "plain": [_number(key, metrics) for key in plain],
@@ -54,7 +57,7 @@ def scores(metrics: Mapping[str, Any], scheme: Scheme) -> dict[str, Any]:
 
 def _number(key: str, metrics: Mapping[str, Any]) -> tuple[str, str, str]:
     """Name, value and meaning of a metric."""
-    name, meaning = METRICS[key]
+    name, meaning = METRICS.get(key, (key, ""))
     return name, f"{metrics[key]:g}" if key == "threshold" else percent(metrics[key]), meaning
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import report
+from report.scores import scores
 from utils.figures import charts
 from utils.figures.colour_vision import smallest_difference
 from utils.figures.colours import SAFE, contrast, ink_on, luminance, ramp, safe_palette
@@ -135,3 +136,8 @@ def test_curves_leave_out_what_is_no_number_and_need_a_point():
     path = parsed(charts.curves(series, "t")).findall("path[@class='curve s1']")[-1]
     assert path.get("d").count("L") == 1
     assert charts.curves([charts.Series("loss", [(0, None)])], "t") == ""
+
+
+def test_a_metric_without_a_title_is_shown_by_its_key():
+    found = scores({"f1_change": 0.5, "dice": 0.5, "f2_change": 0.25, "confusion": []}, BINARY)
+    assert [name for name, _, _ in found["plain"]] == ["f2_change"]
