@@ -108,7 +108,7 @@ def _checked_scheme(path: Path | str, recipe: dict[str, Any], scheme: Scheme) ->
                 f"{path} was trained for {field} {getattr(own, field)}, the data set or the first "
                 f"checkpoint has {getattr(scheme, field)}; choose another checkpoint "
                 "(--checkpoints), and leave out flags that choose bands and classes if you gave "
-                "any: a checkpoint says them itself"
+                "any: a checkpoint holds them"
             )
     return own
 

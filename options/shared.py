@@ -110,19 +110,21 @@ def add_ensemble_options(
         help="for published state dicts, which do not say: one for all, or one for each",
     )
     group.add_argument(
-        "--backbone", nargs="+", help=f"likewise, such as {', '.join(list(backbones)[:3])}"
+        "--backbone",
+        nargs="+",
+        help=f"as --model: of published files; such as {', '.join(list(backbones)[:3])}",
     )
     group.add_argument(
         "--lightweight",
         **SWITCH,
-        help="likewise: depthwise heads",
+        help="published files only: they have depthwise heads",
     )
     group.add_argument(
         "--output-stride",
         "--out-stride",
         type=int,
         choices=OUTPUT_STRIDES,
-        help="likewise: of the backbone (default: the network's)",
+        help="published files only: stride of the backbone (default: the network's)",
     )
     return group
 

@@ -130,8 +130,10 @@ def test_args_stop_at_the_scripts():
             continue  # command lines themselves
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):
-                taken = [arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)]
-                assert "args" not in taken, f"{path.relative_to(ROOT)}: {node.name}"
+                taken = (*node.args.args, *node.args.kwonlyargs)
+                types = [ast.unparse(arg.annotation) for arg in taken if arg.annotation]
+                assert "args" not in [arg.arg for arg in taken], f"{path}: {node.name}"
+                assert "argparse.Namespace" not in types, f"{path}: {node.name}"
 
 
 def test_files_are_short():

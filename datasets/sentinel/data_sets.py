@@ -73,7 +73,9 @@ def add_band_flags(group: argparse._ArgumentGroup) -> None:
             help=f"sen12ms, dfc2020, tiff_dir: {text}",
         )
     group.add_argument(
-        "--no-savanna", action="store_true", help="likewise: leave that class out, 9 remain"
+        "--no-savanna",
+        action="store_true",
+        help="sen12ms, dfc2020, tiff_dir: leave that class out, 9 remain",
     )
 
 

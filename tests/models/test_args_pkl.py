@@ -63,10 +63,10 @@ def test_a_command_is_refused_and_not_run(tmp_path, protocol, inside):
     evil = Runs(os.system, f"touch {proof}")
     content = argparse.Namespace(lr=evil, model="deeplab") if inside else evil
     path = write(tmp_path / "args.pkl", content, protocol)
-    told = refused(path)
+    error = refused(path)
     assert not proof.exists()
     # protocols 0 and 1 ask for a helper of Python's before they come to the command
-    assert "it asks for " in told and (protocol < 2 or "system" in told)
+    assert "it asks for " in error and (protocol < 2 or "system" in error)
     pickle.loads(path.read_bytes())
     assert proof.exists()  # it would have
 
@@ -144,9 +144,9 @@ def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pkl; check the path"):
         read_args_pkl(tmp_path / "nowhere.pkl")
     path = tmp_path / "args.json"
-    for text, told in (("{", "is not JSON"), ("[1]", "holds a list")):
+    for text, error in (("{", "is not JSON"), ("[1]", "holds a list")):
         path.write_text(text)
-        with pytest.raises(ValueError, match=rf"args\.json {told}"):
+        with pytest.raises(ValueError, match=rf"args\.json {error}"):
             read_args(path)
 
 

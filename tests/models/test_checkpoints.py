@@ -273,7 +273,7 @@ def test_our_checkpoints_rebuild_their_network_without_flags(tmp_path, scheme):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "error"),
     [
         ({"model": "fcn"}, "--model fcn: .* is pspnet on resnet18"),
         ({"backbone": "resnet34"}, "--backbone resnet34: .* is pspnet on resnet18"),
@@ -281,11 +281,11 @@ def test_our_checkpoints_rebuild_their_network_without_flags(tmp_path, scheme):
         ({"lightweight": True}, "--lightweight: .* that is not"),
     ],
 )
-def test_a_description_that_our_checkpoint_contradicts_is_an_error(tmp_path, wrong, told):
+def test_a_description_that_our_checkpoint_contradicts_is_an_error(tmp_path, wrong, error):
     save_own(tmp_path / "a.pth", backbone="resnet18")
     right = {"model": "pspnet", "backbone": "resnet18"}
     load_network(tmp_path / "a.pth", published=Published(**right))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=error):
         load_network(tmp_path / "a.pth", published=Published(**right | wrong))
 
 
@@ -436,12 +436,12 @@ def test_pretrain_from_takes_what_fits_and_says_what_did_not(tmp_path):
     torch.manual_seed(1)
     other = build_network("fcn", SMALL, num_classes=6)
     before = {k: v.clone() for k, v in other.state_dict().items()}
-    told = load_matching(other, tmp_path / "a.pth")
+    message = load_matching(other, tmp_path / "a.pth")
     own, state = network.state_dict(), other.state_dict()
     fresh = [k for k in state if k not in own or own[k].shape != state[k].shape]
     assert fresh and all(torch.equal(state[k], before[k]) for k in fresh)
     assert all(torch.equal(state[k], own[k]) for k in state if k not in fresh)
-    assert "a.pth" in told and fresh[0] in told
+    assert "a.pth" in message and fresh[0] in message
 
 
 def test_pretrain_from_takes_a_published_file_with_its_polarity(tmp_path, light_fcn):

@@ -44,7 +44,7 @@ def with_backbones(names):
 
 
 def build(name, backbone=SMALL, **options):
-    """For the first task that the network is made for, unless told otherwise."""
+    """For the first task that the network is made for, unless `task` names another."""
     torch.manual_seed(0)
     if name in NETWORKS:
         options.setdefault("task", KINDS[name].tasks()[0])
@@ -378,8 +378,8 @@ def test_concat_reads_the_bands_of_date_1_then_of_date_2(name):
 @pytest.mark.parametrize("fusion", ["difference", "concat"])
 @pytest.mark.parametrize("name", FUSED)
 def test_fused_images_have_no_classes(name, fusion, task):
-    told = f"--model {name} --fusion {fusion} is for binary_change, not {task}"
-    with pytest.raises(ValueError, match=told):
+    error = f"--model {name} --fusion {fusion} is for binary_change, not {task}"
+    with pytest.raises(ValueError, match=error):
         build_fused(name, fusion, task=task)
 
 
@@ -477,15 +477,15 @@ def test_the_same_seed_builds_the_same_network():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "error"),
     [
         ({"name": "segformer"}, "--model='segformer'.*pspnet"),
         ({"task": "change"}, "task='change'.*land_cover"),
         ({"backbone": "hrnet_w81"}, "--backbone='hrnet_w81'.*hrnet_w18"),
     ],
 )
-def test_an_unknown_name_is_an_error_with_the_choices(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_an_unknown_name_is_an_error_with_the_choices(options, error):
+    with pytest.raises(ValueError, match=error):
         build(options.pop("name", "fcn"), options.pop("backbone", SMALL), **options)
 
 

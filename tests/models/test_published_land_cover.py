@@ -296,8 +296,8 @@ def test_args_pkl_chooses_bands_and_classes(tmp_path, state_of):
 def test_args_pkl_that_contradicts_the_weights_is_an_error(tmp_path, state_of):
     options = {**OPTIONS, "use_s2lr": True}
     path = write_run(tmp_path, state_of("plain_unet"), options)
-    told = r"inc\.double_conv\.0\.weight is \(64, 12, 3, 3\), should be \(64, 15, 3, 3\)"
-    with pytest.raises(ValueError, match=told):
+    error = r"inc\.double_conv\.0\.weight is \(64, 12, 3, 3\), should be \(64, 15, 3, 3\)"
+    with pytest.raises(ValueError, match=error):
         load_network(path)
 
 
@@ -311,7 +311,7 @@ def test_a_dfc_checkpoint_without_args_pkl_needs_a_description(tmp_path, state_o
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "error"),
     [
         ({"lr": 0.1, "model": "unet"}, "lacks out_stride, use_s1.*--model and --backbone"),
         ({**OPTIONS, "model": "segnet"}, "model='segnet' is none of.*deeplab, unet"),
@@ -321,9 +321,9 @@ def test_a_dfc_checkpoint_without_args_pkl_needs_a_description(tmp_path, state_o
         ),
     ],
 )
-def test_an_args_pkl_of_something_else_is_an_error(tmp_path, state_of, options, told):
+def test_an_args_pkl_of_something_else_is_an_error(tmp_path, state_of, options, error):
     path = write_run(tmp_path, state_of("plain_unet"), options)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=error):
         load_network(path)
 
 

@@ -191,8 +191,8 @@ def test_pretrain_from_five_outputs_takes_all_but_the_classifier(tmp_path, xview
         options={"symmetric": symmetric},
     )
     final = network.final[0].weight.clone()
-    told = load_matching(network, tmp_path / "a.pth")
-    assert "loaded 420 of 422 entries; fresh: final.0.weight, final.0.bias" in told
+    message = load_matching(network, tmp_path / "a.pth")
+    assert "loaded 420 of 422 entries; fresh: final.0.weight, final.0.bias" in message
     assert torch.equal(network.final[0].weight, final)
     layout = PUBLISHED_FORMATS["siamese_unet"]
     for key, value in network.state_dict().items():

@@ -191,8 +191,8 @@ def test_an_extra_entry_is_named(tmp_path, published, key):
 def test_pretrain_from_a_published_file_turns_its_sign(tmp_path, published):
     loaded = load(tmp_path, published)
     network = build_network("tfinet", "resnet18", num_classes=6)
-    told = load_matching(network, tmp_path / "a.pth")
-    assert "loaded 274 of 274" in told
+    message = load_matching(network, tmp_path / "a.pth")
+    assert "loaded 274 of 274" in message
     torch.testing.assert_close(network.state_dict(), loaded.state_dict(), rtol=0, atol=0)
     torch.save(network.state_dict(), tmp_path / "own.pth")  # our own names stay as they are
     load_matching(network, tmp_path / "own.pth")

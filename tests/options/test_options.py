@@ -187,7 +187,7 @@ def test_bare_ema_has_a_usual_decay():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "error"),
     [
         (("--bathc-size", 4), ("--bathc-size", "--batch-size")),
         (("--batch-siz", 4), ("--batch-siz", "--batch-size")),  # no silent abbreviations
@@ -207,9 +207,9 @@ def test_bare_ema_has_a_usual_decay():
         (("--cache-dir", "c", "--cache", "ram"), ("--cache-dir", "--cache disk")),
     ],
 )
-def test_a_wrong_command_line_is_named_with_its_remedy(words, told, capsys):
+def test_a_wrong_command_line_is_named_with_its_remedy(words, error, capsys):
     message = error_of(capsys, *words)
-    for part in told:
+    for part in error:
         assert part in message
     assert len(message.splitlines()) <= 3 and "train.py --help" in message
 
@@ -244,7 +244,7 @@ def test_an_empty_config_changes_nothing(config):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "error"),
     [
         ("modle: fcn\n", ("modle", "model", "train.py")),
         ("config: other.yaml\n", ("config",)),
@@ -254,9 +254,9 @@ def test_an_empty_config_changes_nothing(config):
         ("model: [unclosed\n", ("not YAML",)),
     ],
 )
-def test_a_wrong_config_is_named(config, capsys, text, told):
+def test_a_wrong_config_is_named(config, capsys, text, error):
     message = error_of(capsys, "--config", config(text))
-    for part in told:
+    for part in error:
         assert part in message
 
 

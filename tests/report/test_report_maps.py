@@ -112,9 +112,9 @@ def test_amounts_are_those_of_the_summary_and_counted_without_one(tmp_path):
     out = make_maps(tmp_path / "town", tmp_path / "in")
     counted = read_amounts(out, SECOND)
     summary = write_summary(out, out / "transition.tif", SECOND)
-    told = read_amounts(out, SECOND)
-    assert told.transitions == pytest.approx(counted.transitions)
-    assert told[2:] == pytest.approx(counted[2:]) and told.unit == "ha"
+    amounts = read_amounts(out, SECOND)
+    assert amounts.transitions == pytest.approx(counted.transitions)
+    assert amounts[2:] == pytest.approx(counted[2:]) and amounts.unit == "ha"
     assert read_amounts(out, SECOND, in_pixels=True).total == 39 * 60
     summary["hectares"]["valid"] = 77.0
     write_json(out / "summary.json", summary)
@@ -129,9 +129,9 @@ def test_amounts_of_a_land_cover_are_those_of_the_summary(tmp_path):
     scheme = scheme_of_map(out, read_json(out / "predict.json"))
     counted = read_amounts(out, scheme)
     write_class_summary(out, out / "classes.tif", scheme)
-    told = read_amounts(out, scheme)
-    assert told.classes.tolist() == counted.classes.tolist() == [400, 400]
-    assert told[2:] == counted[2:] == (800, "px", 0)
+    amounts = read_amounts(out, scheme)
+    assert amounts.classes.tolist() == counted.classes.tolist() == [400, 400]
+    assert amounts[2:] == counted[2:] == (800, "px", 0)
 
 
 def test_classes_everywhere_are_told_from_change(tmp_path):

@@ -325,9 +325,9 @@ def test_a_configuration_file_of_rucode_trains_wrong_key_included(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     words = ["--max-steps", "1", "--outdir", "out", "--num-workers", "0", "--amp", "fp32"]
     train.main(["config_siamese_seresnext50.json", *words, "--backbone", TINY])
-    told = capsys.readouterr().out
-    assert "pretrained_path" in told
-    loaded, own = map(int, re.search(r"loaded (\d+) of (\d+) entries", told).groups())
+    output = capsys.readouterr().out
+    assert "pretrained_path" in output
+    loaded, own = map(int, re.search(r"loaded (\d+) of (\d+) entries", output).groups())
     assert loaded == own  # the scores' layer too: this file has one
     (path,) = (tmp_path / "out" / "models").iterdir()
     _, recipe = load_network(path)

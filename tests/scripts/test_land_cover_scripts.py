@@ -175,7 +175,7 @@ def test_sen12ms_validates_on_the_scenes_that_are_held_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "error"),
     [
         (["--dataset", "sen12ms"], r"no bands to read; pass at least one of --use-s1"),
         (["--dataset", "sen12ms", "--use-s1", "--bands", "1"], r"--bands: .*--use-s1"),
@@ -188,9 +188,9 @@ def test_sen12ms_validates_on_the_scenes_that_are_held_out(tmp_path):
     ],
     ids=["no bands", "bands", "no such flag", "another scheme", "val root"],
 )
-def test_flags_that_do_not_fit_are_errors(tmp_path, words, told):
+def test_flags_that_do_not_fit_are_errors(tmp_path, words, error):
     root = make_sen12ms(tmp_path / "sen12ms", SCENES, HELD_OUT)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=error):
         run_train(root, tmp_path / "out", "--model", "plain_unet", *words)
 
 

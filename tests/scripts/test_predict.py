@@ -264,8 +264,8 @@ def test_an_interrupted_map_starts_anew_with_another_threshold(
         with pytest.raises(ZeroDivisionError):
             run_predict(*words, "--out", tmp_path / "out")
     run_predict(*words, "--out", tmp_path / "out", "--threshold", "0.3")
-    told = capsys.readouterr().out
-    assert "starting anew: --threshold changed since the interrupted run" in told
+    output = capsys.readouterr().out
+    assert "starting anew: --threshold changed since the interrupted run" in output
     found = read(tmp_path / "out" / "change_probability.tif") > 0.3
     np.testing.assert_array_equal(read(tmp_path / "out" / "change.tif") == 1, found)
 

@@ -75,7 +75,7 @@ def test_an_ensemble_averages_its_members(place):
 def test_what_an_earlier_test_left_beside_new_masks_is_named(place, tmp_path, capsys):
     root, outdir = place
 
-    def told(*words: str) -> set[str]:
+    def stale(*words: str) -> set[str]:
         capsys.readouterr()
         run_test(root, outdir, *words)
         lines = capsys.readouterr().out.splitlines()
@@ -83,11 +83,11 @@ def test_what_an_earlier_test_left_beside_new_masks_is_named(place, tmp_path, ca
 
     everything = ["--zip", "--save-probs", "--figures", "1", "--score"]
     left = {"masks/test.zip", "probs/test", "figures/test", "metrics/test.json"}
-    assert told(*everything) == told(*everything) == set()
-    assert told() == {f"{outdir}/{path}" for path in left}
+    assert stale(*everything) == stale(*everything) == set()
+    assert stale() == {f"{outdir}/{path}" for path in left}
     elsewhere = ["--zip", f"{tmp_path}/a.zip", "--save-probs", f"{tmp_path}/probs", "--score"]
-    assert told(*elsewhere) == {f"{outdir}/{path}" for path in left - {"metrics/test.json"}}
-    assert told("--zip") == {f"{outdir}/{path}" for path in left - {"masks/test.zip"}}
+    assert stale(*elsewhere) == {f"{outdir}/{path}" for path in left - {"metrics/test.json"}}
+    assert stale("--zip") == {f"{outdir}/{path}" for path in left - {"masks/test.zip"}}
 
 
 def test_score_counts_the_written_masks(place):

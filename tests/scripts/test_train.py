@@ -158,7 +158,7 @@ def test_load_from_validates_a_checkpoint_and_trains_nothing(finished, data, tmp
 
 
 @pytest.mark.parametrize(
-    ("described", "told"),
+    ("described", "error"),
     [
         ((), None),
         (("--lightweight",), None),
@@ -170,17 +170,17 @@ def test_load_from_validates_a_checkpoint_and_trains_nothing(finished, data, tmp
     ],
 )
 def test_only_what_is_given_beside_load_from_can_contradict_the_file(
-    finished, data, tmp_path, described, told
+    finished, data, tmp_path, described, error
 ):
     (path,) = (finished / "models").iterdir()
     given = ["--data-root", data, "--outdir", tmp_path, "--load-from", path, "--num-workers", 0]
     given = [str(word) for word in (*given, *described)]
-    if told:
-        with pytest.raises(ValueError, match=told):
+    if error:
+        with pytest.raises(ValueError, match=error):
             train.main(given)
     else:
         train.main(given)
-    assert (tmp_path / "metrics" / "val.json").exists() == (told is None)
+    assert (tmp_path / "metrics" / "val.json").exists() == (error is None)
 
 
 # ------------------------------------------------------------------- repeatable, resumable
@@ -550,7 +550,7 @@ def test_pretrain_from_starts_from_a_run(finished, data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "error"),
     [
         (("--model", "pspnet", "--batch-size", 2, "--accumulate", 2), "--model pspnet.*at least 2"),
         (("--batch-size", 50), "--batch-size 50.*11"),
@@ -563,8 +563,8 @@ def test_pretrain_from_starts_from_a_run(finished, data, tmp_path, capsys):
         (("--load-from", "nowhere.pth"), r"nowhere\.pth"),
     ],
 )
-def test_wrong_input_is_an_error_before_anything_is_written(data, tmp_path, options, told):
-    with pytest.raises((ValueError, OSError), match=told):
+def test_wrong_input_is_an_error_before_anything_is_written(data, tmp_path, options, error):
+    with pytest.raises((ValueError, OSError), match=error):
         train_on(data, tmp_path, *options)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "models").exists()
 

@@ -145,5 +145,5 @@ def test_a_step_in_parts_waits_twice_and_losses_wait_until_they_are_read(tmp_pat
     path.write_text(STEPS)
     torchrun(path, tmp_path)
     for rank in ("0", "1"):  # both stop, at the tiles of the one whose loss was not finite
-        told = (tmp_path / rank).read_text()
-        assert "not finite at step 2" in told and "tiles step2_rank1." in told
+        error = (tmp_path / rank).read_text()
+        assert "not finite at step 2" in error and "tiles step2_rank1." in error

@@ -155,7 +155,7 @@ def test_weight_decay_pulls_every_weight_towards_zero():
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "error"),
     [
         ({"momentum": 0.9}, r"--momentum 0\.9 is of --optimizer sgd and rmsprop, got adam"),
         ({"lr_min": 1e-2}, r"--lr-min 0\.01 .*below --lr.*--lr 0\.001"),
@@ -163,10 +163,10 @@ def test_weight_decay_pulls_every_weight_towards_zero():
         ({"gamma": 0.5}, r"--lr-gamma 0\.5 is of --lr-policy step and exponential, got poly"),
     ],
 )
-def test_flags_without_effect_are_errors(flags, told):
+def test_flags_without_effect_are_errors(flags, error):
     usual = {"kind": "adam", "momentum": None, "policy": "poly", "lr": 1e-3, "lr_min": 0.0}
     check_flags(**usual, gamma=None)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=error):
         check_flags(**{**usual, "gamma": None, **flags})
 
 

@@ -124,17 +124,19 @@ def test_another_process_waits_and_tells_its_rank(capsys, monkeypatch):
     waited = []
     monkeypatch.delenv(TRACEBACK, raising=False)
     monkeypatch.setattr(cli.time, "sleep", waited.append)
-    for rank, told in (("0", "error: invalid"), ("3", "error: rank 3: invalid")):
+    for rank, error in (("0", "error: invalid"), ("3", "error: rank 3: invalid")):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit):
             run(lambda: int("x"))
-        assert told in capsys.readouterr().err
+        assert error in capsys.readouterr().err
     assert waited == [cli.OTHERS_WAIT]  # rank 0 did not
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("failing", "told"), [("012", "error: no luck"), ("2", "rank 2: no luck")])
-def test_an_error_of_all_processes_is_told_once(tmp_path, failing, told):
+@pytest.mark.parametrize(
+    ("failing", "error"), [("012", "error: no luck"), ("2", "rank 2: no luck")]
+)
+def test_an_error_of_all_processes_is_told_once(tmp_path, failing, error):
     script = tmp_path / "script.py"
     script.write_text(
         "import os, time\n"
@@ -148,7 +150,7 @@ def test_an_error_of_all_processes_is_told_once(tmp_path, failing, told):
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", str(script)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), TRACEBACK: "0"}
     done = subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True)
-    assert done.stderr.count("no luck") == 1 and told in done.stderr
+    assert done.stderr.count("no luck") == 1 and error in done.stderr
 
 
 @pytest.mark.parametrize("module", ["models.export", "report", "datasets.prepare"])

@@ -1,4 +1,4 @@
-"""In which way a network is run in training: decided here, shown to work in test_gpu.py."""
+"""Which speed-ups the doors apply, by device and options; test_gpu.py shows that they work."""
 
 import pytest
 import torch
@@ -13,10 +13,10 @@ USUAL = {"compiled": False, "recomputed": False, "replayed": True, "sync_bn": Tr
 
 
 @pytest.fixture
-def launch(monkeypatch):
-    """launch(device, world, backbone, **options) -> what was done to the network, in order."""
+def applied_to(monkeypatch):
+    """applied_to(device, world, backbone, **options) -> what was done to the network, in order."""
 
-    def launched(device="cuda", world=1, backbone="resnet18", **options) -> list[str]:
+    def applied(device="cuda", world=1, backbone="resnet18", **options) -> list[str]:
         done = []
         monkeypatch.setattr(distributed, "world", lambda: world)
         monkeypatch.setattr(speed, "pad_channels", lambda *_: done.append("padded"))
@@ -30,7 +30,7 @@ def launch(monkeypatch):
             done.append("widened")
         return list(dict.fromkeys(done))
 
-    return launched
+    return applied
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def launch(monkeypatch):
         ({"device": "cpu", "compiled": True}, ["blocks compiled"]),
     ],
 )
-def test_what_is_done_fits_the_device_and_the_options(launch, options, expected):
-    assert launch(**options) == expected
+def test_what_is_done_fits_the_device_and_the_options(applied_to, options, expected):
+    assert applied_to(**options) == expected
 
 
 def test_a_network_that_predicts_is_fused_unless_an_exporter_traces_it():
