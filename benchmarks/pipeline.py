@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"figures  {out / stage / 'figures' / 'test'}")
     print(f"report   {write_report(out / stage)}")
     print(f"map your own images:\n  python predict.py BEFORE.tif AFTER.tif --checkpoints {student} "
-          "--out maps --report")  # fmt: skip
+          "--out outdir/maps --report")  # fmt: skip
     print(f"{time.monotonic() - begin_s:.0f} s in all")
 
 
