@@ -62,7 +62,7 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     tiles = data.build("train", scheme, split=split)
     folder = Path(args.outdir, "masks", "train")
     if distributed.is_main():  # after all checks have passed
-        start_or_continue(folder, settings(args, data, split, chosen.paths), args.overwrite)
+        start_or_continue(folder, label_settings(args, data, split, chosen.paths), args.overwrite)
     distributed.barrier()
     batches, left = batches_to_label(tiles, folder, args.val_batch_size, args.num_workers)
     record = LabelRecord(folder, distributed.rank(), scheme.palette)
@@ -135,7 +135,7 @@ def batches_to_label(
     return eval_loader(tiles, size, indices=indices, num_workers=num_workers), len(indices)
 
 
-def settings(args: argparse.Namespace, data: Source, split: str, paths: list[Path]) -> dict:
+def label_settings(args: argparse.Namespace, data: Source, split: str, paths: list[Path]) -> dict:
     """Settings that the masks depend on; labelling is only resumed with equal settings."""
     written = [time.strftime("%F %T", time.localtime(path.stat().st_mtime)) for path in paths]
     return {

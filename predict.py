@@ -8,7 +8,7 @@ from pathlib import Path
 
 from inference.ensemble import Chosen, load_ensemble
 from inference.predictor import Predictor
-from maps.checks import MapOptions, check_options, settings
+from maps.checks import MapOptions, check_options, map_settings
 from maps.making import MapJob, check_jobs, make_map, say
 from maps.pairs import find_maps
 from models.checkpoints import trained_scheme
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         options = options._replace(out=Path(args.out), vector=tuple(args.vector))
         computed = {**described, "amp": str(amp), "compile": args.compile}
         jobs = [
-            MapJob(one, settings(options, one.images, chosen, computed, device), options)
+            MapJob(one, map_settings(options, one.images, chosen, computed, device), options)
             for one in find_maps(args.inputs, scheme.num_dates)
         ]
         check_options(options, scheme, args.report)

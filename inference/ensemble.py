@@ -20,7 +20,7 @@ from models.checkpoints import (
 )
 from models.normalise import Normalise
 from models.onnx_network import OnnxNetwork, is_onnx
-from models.published import PUBLISHED_FORMATS, Published, described
+from models.published import PUBLISHED_FORMATS, Published, published_networks
 from utils.schemes import S1_BANDS, S2_BANDS
 from utils.speed import for_prediction
 from utils.structures import Scheme
@@ -46,10 +46,12 @@ class Chosen(NamedTuple):
 
         Raises:
             FileNotFoundError, ValueError: see `models.checkpoints.find_checkpoints` and
-                `models.published.described`.
+                `models.published.published_networks`.
         """
         paths = [Path(path) for path in checkpoints or find_checkpoints(outdir)]
-        return cls(paths, described(model, backbone, lightweight, len(paths), output_stride))
+        return cls(
+            paths, published_networks(model, backbone, lightweight, len(paths), output_stride)
+        )
 
 
 def load_ensemble(

@@ -81,7 +81,7 @@ def refuse_own_inputs(
         raise ValueError(f"{images[0]} is given as both dates; pass two images")
 
 
-def settings(
+def map_settings(
     options: MapOptions,
     images: Sequence[Path],
     chosen: Chosen,

@@ -30,7 +30,7 @@ class MapJob(NamedTuple):
     """A map to make."""
 
     images: MapInput
-    settings: dict[str, Any]  # must be unchanged to resume, see `maps.checks.settings`
+    settings: dict[str, Any]  # must be unchanged to resume, see `maps.checks.map_settings`
     options: MapOptions
 
     @property

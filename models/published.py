@@ -102,7 +102,7 @@ class Published(NamedTuple):
     output_stride: int | None = None  # None: default of the network
 
 
-def described(
+def published_networks(
     models: Sequence[str] | None,
     backbones: Sequence[str] | None,
     lightweight: bool,

@@ -166,10 +166,10 @@ class SiameseUNet(Network):
         multiple = math.lcm(self.backbone.size_multiple, self.backbone.strides[-1])
         folded = pad_to_multiple(images.flatten(0, 1), multiple)
         maps = [x.unflatten(0, images.shape[:2]) for x in self.backbone(folded)]
-        change = resize(self.decode(maps).float(), folded.shape[-2:])
+        change = resize(self.decode_features(maps).float(), folded.shape[-2:])
         return Logits(change=change[..., :height, :width].squeeze(1))
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
+    def decode_features(self, maps: list[Tensor]) -> Tensor:
         """Maps (B, 2, C, h, w), finest first -> (B, 1, 2h, 2w), twice the first map's size."""
         *skips, deepest = maps
         x = (deepest[:, 0] - deepest[:, 1]).abs() if self.symmetric else deepest[:, 1]

@@ -26,7 +26,7 @@ from models.checkpoints import (
     scheme_of,
 )
 from models.checkpoints import main as checkpoints_main
-from models.published import Published, described
+from models.published import Published, published_networks
 from utils.schemes import SECOND
 from utils.structures import Scheme
 
@@ -467,13 +467,13 @@ def test_load_strictly_lists_ten_and_counts_the_rest():
 
 def test_flags_that_describe_published_files_come_together():
     one, other = Published("fcn", "resnet18", True), Published("unet", "resnet34", True)
-    assert described(None, None, False, 2) == [None, None]
-    assert described(["fcn"], ["resnet18"], True, 1) == [one]
-    assert described(["fcn"], ["resnet18"], True, 3) == [one] * 3
-    assert described(["fcn", "unet"], ["resnet18", "resnet34"], True, 2) == [one, other]
+    assert published_networks(None, None, False, 2) == [None, None]
+    assert published_networks(["fcn"], ["resnet18"], True, 1) == [one]
+    assert published_networks(["fcn"], ["resnet18"], True, 3) == [one] * 3
+    assert published_networks(["fcn", "unet"], ["resnet18", "resnet34"], True, 2) == [one, other]
     with pytest.raises(ValueError, match="pair by pair; got 1 and 0 names"):
-        described(["fcn"], None, False, 1)
+        published_networks(["fcn"], None, False, 1)
     with pytest.raises(ValueError, match="describe 2 checkpoints, there are 3; give one for all"):
-        described(["fcn", "unet"], ["resnet18", "resnet34"], False, 3)
+        published_networks(["fcn", "unet"], ["resnet18", "resnet34"], False, 3)
     with pytest.raises(ValueError, match="--lightweight describes published checkpoints"):
-        described(None, None, True, 1)
+        published_networks(None, None, True, 1)

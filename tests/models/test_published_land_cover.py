@@ -26,7 +26,7 @@ from models.checkpoints import main as checkpoints_main
 from models.published import (
     PUBLISHED_FORMATS,
     Published,
-    described,
+    published_networks,
     state_dict_of,
     their_key,
     to_ours,
@@ -428,14 +428,14 @@ def test_an_mmseg_file_converts_with_its_output_stride(tmp_path, small_psp):
 
 def test_networks_without_a_backbone_take_none_of_the_names():
     unet, fcn = Published("plain_unet"), Published("fcn", "resnet18")
-    assert described(["plain_unet"], None, False, 2) == [unet, unet]
-    assert described(["plain_unet", "fcn"], ["resnet18"], False, 2) == [unet, fcn]
+    assert published_networks(["plain_unet"], None, False, 2) == [unet, unet]
+    assert published_networks(["plain_unet", "fcn"], ["resnet18"], False, 2) == [unet, fcn]
     with pytest.raises(ValueError, match="got 1 and 1 names"):
-        described(["plain_unet"], ["resnet18"], False, 1)
+        published_networks(["plain_unet"], ["resnet18"], False, 1)
 
 
 def test_an_output_stride_describes_published_files():
     psp = Published("mmseg_pspnet", "resnet101c", output_stride=16)
-    assert described(["mmseg_pspnet"], ["resnet101c"], False, 1, 16) == [psp]
+    assert published_networks(["mmseg_pspnet"], ["resnet101c"], False, 1, 16) == [psp]
     with pytest.raises(ValueError, match="--output-stride describes published checkpoints"):
-        described(None, None, False, 1, 16)
+        published_networks(None, None, False, 1, 16)

@@ -80,7 +80,7 @@ def test_one_decoder_step_joins_the_maps_of_both_dates(symmetric):
     ]
     joined = []
     network.bottlenecks[0].register_forward_hook(lambda m, args, y: joined.append(args[0]))
-    network.decode(maps)
+    network.decode_features(maps)
     one, other = maps[-1].unbind(1)
     start = (one - other).abs() if symmetric else other  # as published: date 2 alone
     x = plain(network, "n").upsample_conv(start, "n.decoder_stages.3")
@@ -161,7 +161,9 @@ def test_swapped_dates_give_the_same_change_if_symmetric():
     torch.testing.assert_close(swapped, change, rtol=1e-5, atol=1e-6)
     maps = network.backbone(tiles.flatten(0, 1))
     maps = [x.unflatten(0, (2, 2)) for x in maps]
-    assert torch.equal(network.decode([x.flip(1) for x in maps]), network.decode(maps))
+    assert torch.equal(
+        network.decode_features([x.flip(1) for x in maps]), network.decode_features(maps)
+    )
     published = build(symmetric=False)
     published.load_state_dict(network.state_dict())
     change, swapped = published.eval()(tiles).change, published(tiles.flip(1)).change

@@ -185,12 +185,12 @@ def _open_pil(path: Path | str, indices: bool) -> Raster:
             mode, count = ("L" if _all_grey(image) else "P"), 1
         shape = (count, image.height, image.width)
 
-    def decode() -> np.ndarray:
+    def read_pixels() -> np.ndarray:
         with decoding(path), Image.open(path) as image:
             pixels = np.array(image if image.mode == "1" else image.convert(mode), dtype)
         return pixels[None] if count == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
-    return MemoryRaster(path, shape, dtype, decode)
+    return MemoryRaster(path, shape, dtype, read_pixels)
 
 
 def _is_deep(image: Image.Image) -> bool:
