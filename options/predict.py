@@ -5,7 +5,7 @@ import argparse
 from maps.polygons import FORMATS
 from models import BACKBONES, NETWORKS
 from options import shared
-from options.shared import AMP_CHOICES, add_tta_option
+from options.shared import add_device_options, add_tta_option
 from utils.cli import SWITCH, Parser, fraction, positive_int
 
 CHANGE_ONLY = {"threshold", "full_semantics", "strict_grid", "vector", "min_area", "simplify"}
@@ -139,14 +139,7 @@ def add_machine_options(parser: Parser) -> None:
         metavar="DIR",
         help="its models/*.pth are the networks where --checkpoints names none",
     )
-    group.add_argument(
-        "--device",
-        default="auto",
-        help="auto, cpu, cuda or cuda:N; auto and cuda use every visible GPU, one process each",
-    )
-    group.add_argument(
-        "--amp", default="auto", choices=AMP_CHOICES, help="arithmetic; auto: bf16 if it is fast"
-    )
+    add_device_options(group)
     group.add_argument(
         "--compile",
         **SWITCH,

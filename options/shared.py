@@ -141,10 +141,8 @@ def add_tta_option(group: argparse._ArgumentGroup, default: str) -> None:
     )
 
 
-def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:
-    """Adds flags for output folder, device, precision, workers and seed."""
-    group = parser.add_argument_group("runtime")
-    group.add_argument("--outdir", default="outdir", metavar="DIR", help="everything goes here")
+def add_device_options(group: argparse._ArgumentGroup) -> None:
+    """Adds flags for device and precision."""
     group.add_argument(
         "--device",
         default="auto",
@@ -153,6 +151,13 @@ def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--amp", default="auto", choices=AMP_CHOICES, help="arithmetic; auto: bf16 if it is fast"
     )
+
+
+def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Adds flags for output folder, device, precision, workers and seed."""
+    group = parser.add_argument_group("runtime")
+    group.add_argument("--outdir", default="outdir", metavar="DIR", help="everything goes here")
+    add_device_options(group)
     group.add_argument(
         "--compile",
         **SWITCH,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
+from rasterio.transform import from_origin
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from models.checkpoints import make_recipe, network_of
@@ -13,6 +14,7 @@ from utils.state_files import save_checkpoint
 
 TINY = "test_resnet"  # of timm, with 0.4 million weights
 UTM = "EPSG:32633"
+METRES = (32633, from_origin(500_000, 5_000_000, 10, 10))
 PLACE = rasterio.Affine(10, 0, 500000, 0, -10, 5400000)
 COLOURS = change_scheme(("red", "green", "blue"), "none")._replace(
     scale=255.0, mean=(0.5,) * 3, std=(0.25,) * 3
@@ -82,3 +84,23 @@ def warp(path: Path, target: Path, crs: str, resolution: float | None = None) ->
 
 
 SEMANTIC = SECOND
+
+
+def write_layer(path, values, where=METRES, nodata=255, dtype="uint8"):
+    """One band as GeoTIFF; `where`: EPSG code, or None, and transform."""
+    values = np.array(values, dtype)
+    epsg, transform = where
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=values.shape[0],
+        width=values.shape[1],
+        count=1,
+        dtype=dtype,
+        crs=None if epsg is None else f"EPSG:{epsg}",
+        transform=transform,
+        nodata=nodata,
+    ) as file:
+        file.write(values, 1)
+    return path

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rasterio.transform import from_origin
 
+from helpers.map_data import write_layer as write
 from maps import polygons, vector_files
 from maps.polygons import check_crs, components, write_vectors
 from maps.summary import write_summary
@@ -25,25 +26,6 @@ UTM, DEGREES = (
     (4326, from_origin(15, 48, 1e-4, 1e-4)),
 )
 BOTH = ("gpkg", "geojson")
-
-
-def write(path, values, where=UTM, nodata=255, dtype="uint8"):
-    values = np.array(values, dtype)
-    epsg, transform = where
-    with rasterio().open(
-        path,
-        "w",
-        driver="GTiff",
-        height=values.shape[0],
-        width=values.shape[1],
-        count=1,
-        dtype=dtype,
-        crs=None if epsg is None else f"EPSG:{epsg}",
-        transform=transform,
-        nodata=nodata,
-    ) as file:
-        file.write(values, 1)
-    return path
 
 
 def maps(folder, codes, probs=None, where=UTM):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from rasterio.transform import from_origin
 
+from helpers.map_data import write_layer as write
 from maps import summary
 from maps.summary import write_class_summary, write_summary
-from utils.rasters.gdal import rasterio
 from utils.schemes import NAIC2020, SECOND, change_scheme
 from utils.structures import Scheme
 
@@ -19,25 +19,6 @@ UTM, DEGREES = (
     (32633, from_origin(500_000, 5_000_000, 10, 10)),
     (4326, from_origin(15, 48, 0.1, 0.1)),
 )
-
-
-def write(path, values, where=UTM, nodata=255, dtype="uint8"):
-    values = np.array(values, dtype)
-    epsg, transform = where
-    with rasterio().open(
-        path,
-        "w",
-        driver="GTiff",
-        height=values.shape[0],
-        width=values.shape[1],
-        count=1,
-        dtype=dtype,
-        crs=None if epsg is None else f"EPSG:{epsg}",
-        transform=transform,
-        nodata=nodata,
-    ) as file:
-        file.write(values, 1)
-    return path
 
 
 def csv_rows(folder):
