@@ -8,13 +8,14 @@ geometry itself differs if outlines are simplified, or cut at 180 degrees.
 
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from maps.areas import PLANE, WGS84, PixelAreas, check_grids
+from maps.simplify import simplified
 from maps.transitions import read_codes
 from maps.vector_files import LAYER, WRITERS, Polygons, style
 from utils.files import atomic_path, make_folder
@@ -25,8 +26,6 @@ FORMATS = tuple(WRITERS)
 PACKAGES = {"gpkg": ("shapely", "pyogrio"), "geojson": ("shapely", "antimeridian")}
 STRIP_PIXELS = 2**24  # pixels summed at a time
 BATCH = 2**14  # polygons written at a time
-FIRST_SHARE = 0.7  # shapely's tolerance bounds areas, not distances, so it starts with this share
-SMALLEST_TOLERANCE = 0.5**0.5  # pixels; the smallest triangle of pixel corners has area 0.5
 
 
 def write_vectors(
@@ -70,8 +69,8 @@ def write_vectors(
     """
     paths = _checked_paths(Path(folder), formats, overwrite)
     with ExitStack() as stack:
-        codes = stack.enter_context(rasterio().open(transition_tif))
-        probs = probability_tif and stack.enter_context(rasterio().open(probability_tif))
+        codes = stack.enter_context(_opened(transition_tif))
+        probs = probability_tif and stack.enter_context(_opened(probability_tif))
         if probs:
             check_grids(codes, probs)
         areas = PixelAreas(codes.crs, codes.transform, codes.height, codes.width)
@@ -91,6 +90,10 @@ def write_vectors(
     }
 
 
+def _opened(path: Path | str) -> object:
+    return rasterio().open(path, num_threads="all_cpus")
+
+
 def find_polygons(
     codes: object, probs: object | None, areas: PixelAreas, scheme: Scheme
 ) -> Polygons:
@@ -108,7 +111,7 @@ def find_polygons(
     import shapely
     from rasterio.features import shapes
 
-    whole, _ = read_codes(codes, None, scheme)
+    whole = np.concatenate([read_codes(codes, window, scheme)[0] for window in _strips(codes)])
     geometry, values = [], []
     for outline, value in shapes(whole, mask=whole > 0, connectivity=4):
         shell, *holes = outline["coordinates"]
@@ -121,33 +124,41 @@ def find_polygons(
     first = shapely.get_coordinates(shapely.get_point(shapely.get_exterior_ring(geometry), 0))
     order = np.lexsort((first[:, 0], first[:, 1]))
     geometry = geometry[order]
-    area, known, total = _sums(geometry, probs, areas)
+    area, known, total = _sums(geometry, codes, probs, areas)
     with np.errstate(invalid="ignore"):
         return Polygons(geometry, np.array(values, np.int32)[order], area, total / known)
 
 
-def _sums(geometry: np.ndarray, probs: object | None, areas: PixelAreas) -> np.ndarray:
+def _strips(file: object) -> Iterator[object]:
+    """Windows of whole rows of an open raster, so high that no block is read twice."""
+    block = file.block_shapes[0][0]
+    rows = max(block, STRIP_PIXELS // file.width // block * block)
+    for top in range(0, file.height, rows):
+        yield rasterio().windows.Window(0, top, file.width, min(rows, file.height - top))
+
+
+def _sums(
+    geometry: np.ndarray, codes: object, probs: object | None, areas: PixelAreas
+) -> np.ndarray:
     """(3, N) float64: square metres, number of pixels with a probability, sum of probabilities."""
     import shapely
     from rasterio.features import rasterize
 
     sums, count = np.zeros((3, len(geometry))), len(geometry)
     _, tops, _, bottoms = shapely.bounds(geometry).T
-    rows = max(1, STRIP_PIXELS // areas.width)
-    for top in range(0, areas.height, rows):
-        shape = min(rows, areas.height - top), areas.width
-        there = np.flatnonzero((tops < top + shape[0]) & (bottoms > top))
+    for window in _strips(probs or codes):
+        top, shape = window.row_off, (window.height, window.width)
+        there = np.flatnonzero((tops < top + window.height) & (bottoms > top))
         if not len(there):
             continue
         marked = zip(geometry[there], there + 1, strict=True)
-        place = rasterio().Affine.translation(0, top)
-        labels = rasterize(marked, out_shape=shape, transform=place, dtype=np.int32)
+        origin = rasterio().Affine.translation(0, top)
+        labels = rasterize(marked, out_shape=shape, transform=origin, dtype=np.int32)
         inside = labels > 0
         numbers = labels[inside] - 1
-        weights = np.broadcast_to(areas.strip(top, shape[0]), shape)[inside]
+        weights = np.broadcast_to(areas.strip(top, window.height), shape)[inside]
         sums[0] += np.bincount(numbers, weights, count)
         if probs:
-            window = rasterio().windows.Window(0, top, shape[1], shape[0])
             values = probs.read(1, window=window)[inside]
             known = np.isfinite(values)
             sums[1] += np.bincount(numbers, known, count)
@@ -176,73 +187,6 @@ def _placed(geometry: np.ndarray, transform: object, tolerance_px: float) -> np.
     if tolerance_px:
         geometry = simplified(geometry, tolerance_px)
     return shapely.transform(geometry, lambda points: points @ axes + (t.c, t.f))
-
-
-def simplified(geometry: np.ndarray, tolerance_px: float) -> np.ndarray:
-    """Polygons with fewer points; no removed point is farther from the outline than the tolerance.
-
-    Neighbours still share their borders. Shapely's tolerance bounds areas, not distances. If it
-    moves an outline too far, that polygon and its group (`touching`) are simplified again with a
-    smaller tolerance.
-
-    Args:
-        geometry: (N,) polygons along pixels.
-        tolerance_px: in pixels.
-    """
-    import shapely
-
-    # neighbours must have all points of a shared border in common, so add all pixel corners
-    pixels = shapely.transform(shapely.segmentize(geometry, 1.0), np.rint)
-    groups, simple = touching(pixels), geometry.copy()
-    todo, share = np.arange(len(geometry)), FIRST_SHARE
-    while len(todo) and share * tolerance_px >= SMALLEST_TOLERANCE:
-        simple[todo] = shapely.coverage_simplify(pixels[todo], share * tolerance_px)
-        far = _exceeds_tolerance(pixels[todo], simple[todo], tolerance_px)
-        again = np.isin(groups[todo], groups[todo[far]])
-        todo, share = todo[again], share * FIRST_SHARE
-    simple[todo] = geometry[todo]
-    return simple
-
-
-def touching(pixels: np.ndarray) -> np.ndarray:
-    """(N,) int group of each polygon; polygons that touch, even at a corner, are in one group.
-
-    Args:
-        pixels: (N,) polygons with a point at every corner of a pixel along their outlines.
-    """
-    import shapely
-
-    points, number = shapely.get_coordinates(pixels, return_index=True)
-    _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
-    return components(len(pixels), number[first][place.ravel()], number)
-
-
-def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(count,) int: connected component of each node; edges join `first[i]` and `second[i]`."""
-    parent = np.arange(count)
-    while len(first):
-        low, high = np.minimum(first, second), np.maximum(first, second)
-        parent[high] = low  # all are roots; if a root occurs several times, any assignment is valid
-        while True:
-            above = parent[parent]
-            if np.array_equal(above, parent):
-                break
-            parent = above
-        first, second = parent[first], parent[second]
-        apart = first != second
-        first, second = first[apart], second[apart]
-    return parent
-
-
-def _exceeds_tolerance(pixels: np.ndarray, simple: np.ndarray, tolerance_px: float) -> np.ndarray:
-    """(N,) bool: a point of `pixels` is farther than the tolerance from the outline of `simple`."""
-    import shapely
-
-    points, number = shapely.get_coordinates(pixels, return_index=True)
-    borders = shapely.boundary(simple)
-    shapely.prepare(borders)
-    near = shapely.dwithin(borders[number], shapely.points(points), tolerance_px)
-    return np.bincount(number[~near], minlength=len(pixels)) > 0
 
 
 def check_packages(formats: Sequence[str]) -> None:

@@ -8,8 +8,9 @@ import pytest
 from rasterio.transform import from_origin
 
 from helpers.map_data import write_layer as write
-from maps import polygons, vector_files
-from maps.polygons import check_crs, components, write_vectors
+from maps import polygons, simplify, vector_files
+from maps.polygons import check_crs, write_vectors
+from maps.simplify import components, touching
 from maps.summary import write_summary
 from maps.transitions import pair, palette
 from maps.vector_files import geopackage
@@ -192,9 +193,22 @@ def test_no_corner_of_a_pixel_is_farther_from_a_simplified_outline_than_asked(
 
 def test_polygons_that_touch_at_an_edge_or_a_corner_are_of_one_group():
     boxes = [shapely.box(x, y, x + 2, y + 2) for x, y in ((0, 0), (2, 0), (4, 2), (7, 0), (0, 9))]
-    groups = polygons.touching(shapely.segmentize(np.array(boxes), 1.0)).tolist()
+    groups = touching(shapely.segmentize(np.array(boxes), 1.0)).tolist()
     assert groups[0] == groups[1] == groups[2]
     assert len(set(groups)) == 3
+
+
+def test_simplified_outlines_do_not_depend_on_how_many_are_simplified_at_a_time(
+    tmp_path, monkeypatch
+):
+    codes = random_codes(3, side=60, block=5)
+    codes[random_codes(4, side=60, block=9) > 0] = 0  # so that there are many groups
+    paths, found = maps(tmp_path, codes), []
+    for count in (1, 7, 10_000):
+        monkeypatch.setattr(simplify, "COVERAGE", count)
+        write_vectors(tmp_path, *paths, SECOND, simplify_m=20, overwrite=True)
+        found.append((tmp_path / "changes.gpkg").read_bytes())
+    assert found[0] == found[1] == found[2]
 
 
 def test_polygons_come_in_the_order_of_their_first_pixels(tmp_path):
