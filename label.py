@@ -80,9 +80,9 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     bar.close()
     distributed.barrier()
     if distributed.is_main():
-        rule = {"rule": args.rule, "min_confidence": args.min_confidence, "tta": args.tta}
+        settings = {"rule": args.rule, "min_confidence": args.min_confidence, "tta": args.tta}
         result_path = Path(args.outdir, "metrics", "pseudo_labels.json")
-        finish_labelling(folder, tiles.names, result_path, rule)
+        finish_labelling(folder, tiles.names, result_path, settings)
 
 
 def label_batches(
@@ -141,7 +141,7 @@ def label_settings(args: argparse.Namespace, data: Source, split: str, paths: li
     return {
         "checkpoints": [f"{p.resolve()} of {t}" for p, t in zip(paths, written, strict=True)],
         "dataset": data.dataset,
-        "data_root": str(data.place.resolve()),
+        "data_root": str(data.root_path.resolve()),
         "folders": data.folders,
         "split": split,
         "rule": args.rule,

@@ -9,7 +9,7 @@ from pathlib import Path
 from inference.ensemble import Chosen, load_ensemble
 from inference.predictor import Predictor
 from maps.checks import MapOptions, check_options, map_settings
-from maps.making import MapJob, check_jobs, make_map, say
+from maps.making import MapJob, check_jobs, make_map, print_once
 from maps.pairs import find_maps
 from models.checkpoints import trained_scheme
 from models.published import PUBLISHED_FORMATS, Published
@@ -43,11 +43,11 @@ def main(argv: list[str] | None = None) -> None:
         finished = check_jobs(jobs, [Path(path) for path in args.checkpoints or ()], scheme)
         members = load_ensemble(chosen.paths, device, scheme, chosen.published, args.compile)
         predictor = Predictor(members, device, amp, args.tta)
-        say("networks:", *chosen.paths, sep="\n  ")
+        print_once("networks:", *chosen.paths, sep="\n  ")
         for number, job in enumerate(jobs, start=1):
-            say(f"map {number} of {len(jobs)}:", *map(str, job.images.images))
+            print_once(f"map {number} of {len(jobs)}:", *map(str, job.images.images))
             if finished.has(job.images.name, job.settings):
-                say("finished before the run was interrupted")
+                print_once("finished before the run was interrupted")
             else:
                 make_map(job, predictor, scheme, finished, about(args, chosen))
         if distributed.is_main():

@@ -130,14 +130,14 @@ def check_binary(
         scheme: see `binary_scheme`.
         folders: replaces default folder names.
         label_coding: as in `build_binary`.
-        **options: seen, threads, progress, see `datasets.checks.check_scenes`.
+        **options: passed_file, threads, progress, see `datasets.checks.check_scenes`.
 
     Returns:
         Number of scenes per part.
 
     Raises:
         FileNotFoundError: a part has no images.
-        DataError: lists all files that break a rule.
+        DataError: lists all files that break a requirement.
     """
     found, sources = {}, set(find_sources(root, folders).values())
     for part in parts or find_sources(root, folders):

@@ -34,7 +34,7 @@ class Source(NamedTuple):
         return DATASETS[self.dataset]
 
     @property
-    def place(self) -> Path:
+    def root_path(self) -> Path:
         """The root folder."""
         return Path(self.root or self.entry.root)
 
@@ -49,10 +49,15 @@ class Source(NamedTuple):
 
     def check(self, parts: Sequence[str], scheme: Scheme) -> None:
         """Checks every file of some parts on rank 0; the other ranks wait. See `check_dataset`."""
-        seen = None if self.outdir is None else Path(self.outdir, "data_check.json")
+        passed_file = None if self.outdir is None else Path(self.outdir, "data_check.json")
         if distributed.is_main():
             check_dataset(
-                self.dataset, list(parts), self.root, scheme=scheme, seen=seen, **self._names()
+                self.dataset,
+                list(parts),
+                self.root,
+                scheme=scheme,
+                passed_file=passed_file,
+                **self._names(),
             )
         distributed.barrier()
 
@@ -181,7 +186,7 @@ def check_dataset(
         parts: parts to check; None = those of train, val and test that exist.
         root: None = the default root of the data set.
         scheme: bands and classes to read; None = result of `find_scheme`.
-        **options: folders, seen, threads, progress; see `datasets.checks.check_pairs`.
+        **options: folders, passed_file, threads, progress; see `datasets.checks.check_pairs`.
     """
     entry = get_entry(name)
     if scheme is None:
@@ -254,7 +259,7 @@ def check_training_data(data: Source, validation: Source | None, rule: str, sche
     parts, entry = ["train"], data.entry
     if validation is None and rule == "official":
         one_folder_each = not entry.scenes and entry.task != "land_cover"
-        val = part_path(data.place, "val", data.folders)
+        val = part_path(data.root_path, "val", data.folders)
         parts = ["train"] if one_folder_each and not val.is_dir() else ["train", "val"]
     data.check(parts, scheme)
     if validation is not None:
@@ -295,4 +300,4 @@ def may_have_trained(source: Source, part: str | None) -> bool:
     """Whether testing falls back to training images; `part` None means the default test part."""
     if source.dataset != "folder" or part is not None:
         return False
-    return "test" not in find_parts(source.place, source.folders)
+    return "test" not in find_parts(source.root_path, source.folders)

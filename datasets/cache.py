@@ -175,7 +175,7 @@ def make_cache(
     read: Callable[[int], Arrays],
     files: Callable[[], Iterable[Path]],
     *,
-    rules: object,
+    settings: object,
     folder: Path | str | None = None,
     threads: int | None = None,
 ) -> Cache | None:
@@ -186,7 +186,7 @@ def make_cache(
         layout: returns the layout of the tiles (opens every file).
         read: decodes a tile by its index.
         files: returns all files that the tiles are decoded from.
-        rules: what the arrays depend on besides the files; different rules have different reprs.
+        settings: what the arrays depend on besides the files; compared by repr.
         folder: folder of a disk cache (--cache-dir).
         threads: number of decoding threads of a disk cache; None = one per core.
 
@@ -201,19 +201,19 @@ def make_cache(
     if kind == "ram":
         return RamCache(layout())
     planned = layout()
-    path = disk_path(folder or "data/cache", planned, files(), rules)
+    path = disk_path(folder or "data/cache", planned, files(), settings)
     return DiskCache(path, planned, read, threads)
 
 
 def disk_path(
-    folder: Path | str, layout: BlockLayout, files: Iterable[Path], rules: object = None
+    folder: Path | str, layout: BlockLayout, files: Iterable[Path], settings: object = None
 ) -> Path:
-    """Path of a disk cache: a hash of layout, rules, and the name, size and time of all files.
+    """Path of a disk cache: a hash of layout, settings, and the name, size and time of all files.
 
     Raises:
         OSError: a file does not exist.
     """
-    digest = hashlib.sha256(f"{VERSION} {layout.shapes} {layout.dtypes} {rules!r}".encode())
+    digest = hashlib.sha256(f"{VERSION} {layout.shapes} {layout.dtypes} {settings!r}".encode())
     for path in files:
         stat = path.stat()
         digest.update(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode())

@@ -27,13 +27,13 @@ from utils.rasters.grids import grid_difference
 from utils.rasters.reading import Raster, open_raster, strips
 from utils.structures import Scheme
 
-VERSION = 1  # of the rules; increasing it invalidates old fingerprints
+VERSION = 1  # of the requirements; increasing it invalidates old fingerprints
 
 
 class FoundFiles(NamedTuple):
     """Files of one part of a data set, listed without opening them."""
 
-    key: str  # key of the part's fingerprint in the file `seen`
+    key: str  # key of the part's fingerprint in the file `passed_file`
     items: Sequence[Any]  # Tiles, Scenes or Patches
     problems: Sequence[Problem]  # problems found while listing
 
@@ -44,18 +44,18 @@ def check_pairs(
     parts: Sequence[str] | None = None,
     *,
     folders: Mapping[str, str] | None = None,
-    seen: Path | str | None = None,
+    passed_file: Path | str | None = None,
     threads: int | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
-    """Decodes every file of the parts and applies the rules of `datasets.layout.RULES`.
+    """Decodes every file of the parts and applies the `datasets.layout.REQUIREMENTS`.
 
     Args:
         root: folder with the parts in it.
         palette: K + 1 colours; labels may be 0..K.
         parts: parts to check; None = those of train, val and test that exist.
         folders: replaces default folder names.
-        seen: JSON file with the fingerprints (names, sizes, times) of parts that passed.
+        passed_file: JSON file with the fingerprints (names, sizes, times) of parts that passed.
             Unchanged parts are not decoded again. None: always decode.
         threads: number of threads; None = one per core.
         progress: show a progress bar.
@@ -65,7 +65,7 @@ def check_pairs(
 
     Raises:
         FileNotFoundError: a part has no images.
-        DataError: lists all files that break a rule.
+        DataError: lists all files that break a requirement.
     """
     if parts is None:
         parts = [part for part in PARTS if part_path(root, part, folders).is_dir()] or ["train"]
@@ -77,8 +77,8 @@ def check_pairs(
         root,
         found,
         lambda tile: check_tile(tile, palette),
-        rules=palette,
-        seen=seen,
+        settings=palette,
+        passed_file=passed_file,
         threads=threads,
         progress=progress,
     )
@@ -91,11 +91,11 @@ def check_scenes(
     coding: str,
     *,
     num_bands: int | None = None,
-    seen: Path | str | None = None,
+    passed_file: Path | str | None = None,
     threads: int | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
-    """Decodes every file of some scenes and applies the rules of `datasets.layout.RULES`.
+    """Decodes every file of some scenes and applies the `datasets.layout.REQUIREMENTS`.
 
     Args:
         root: root folder, for the error message.
@@ -103,7 +103,7 @@ def check_scenes(
         scheme: scheme of binary change.
         coding: label coding, a key of `datasets.codecs.CHANGE_CODINGS`.
         num_bands: exact number of bands of every image; None = at least the bands that are read.
-        seen: see `check_pairs`.
+        passed_file: see `check_pairs`.
         threads: number of threads; None = one per core.
         progress: show a progress bar.
 
@@ -111,7 +111,7 @@ def check_scenes(
         Number of scenes per part.
 
     Raises:
-        DataError: lists all files that break a rule.
+        DataError: lists all files that break a requirement.
     """
     if "train" in parts:
         train = parts["train"]
@@ -121,8 +121,8 @@ def check_scenes(
         root,
         parts,
         lambda scene: check_scene(scene, scheme, coding, num_bands),
-        rules=(scheme, coding, num_bands),
-        seen=seen,
+        settings=(scheme, coding, num_bands),
+        passed_file=passed_file,
         threads=threads,
         progress=progress,
     )
@@ -235,19 +235,19 @@ def check_parts(
     parts: Mapping[str, FoundFiles],
     check: Callable[[Any], list[Problem]],
     *,
-    rules: object,
-    seen: Path | str | None,
+    settings: object,
+    passed_file: Path | str | None,
     threads: int | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
-    """Checks the parts whose files or `rules` have changed since they last passed.
+    """Checks the parts whose files or `settings` have changed since they last passed.
 
     Args:
         root: root folder, for the error message.
         parts: parts by name; each item has `images` and `label`, or is a Tile.
         check: item -> problems.
-        rules: what else the result depends on; its repr goes into the fingerprint.
-        seen: see `check_pairs`.
+        settings: what else the result depends on; its repr goes into the fingerprint.
+        passed_file: see `check_pairs`.
         threads: number of threads; None = one per core.
         progress: show a progress bar.
 
@@ -255,19 +255,19 @@ def check_parts(
         Number of items per part.
 
     Raises:
-        DataError: lists all files that break a rule.
+        DataError: lists all files that break a requirement.
     """
-    passed = _load(seen)
+    passed = _load(passed_file)
     problems, prints = [], {}
     for name, part in parts.items():
-        prints[part.key] = _fingerprint(part.items, rules)
+        prints[part.key] = _fingerprint(part.items, settings)
         if part.problems or passed.get(part.key) != prints[part.key]:
             problems += part.problems
             problems += _check_items(part.items, check, threads, name if progress else None)
     if problems:
         raise DataError(root, problems)
-    if seen is not None and not prints.items() <= passed.items():
-        write_json(seen, passed | prints)
+    if passed_file is not None and not prints.items() <= passed.items():
+        write_json(passed_file, passed | prints)
     return {name: len(part.items) for name, part in parts.items()}
 
 
@@ -284,8 +284,8 @@ def _check_items(
         return [problem for found in bar for problem in found]
 
 
-def _fingerprint(items: Iterable[Any], rules: object) -> str:
-    digest = hashlib.sha1(repr((VERSION, rules)).encode())
+def _fingerprint(items: Iterable[Any], settings: object) -> str:
+    digest = hashlib.sha1(repr((VERSION, settings)).encode())
     for item in items:
         for path in _files(item):
             stat = path.stat()
@@ -298,10 +298,10 @@ def _files(item: Any) -> list[Path]:
     return [*item.images, *labels]
 
 
-def _load(seen: Path | str | None) -> dict[str, str]:
+def _load(passed_file: Path | str | None) -> dict[str, str]:
     """Fingerprints of earlier runs; empty if the file is missing or invalid."""
     try:
-        passed = json.loads(Path(seen).read_text("utf-8")) if seen is not None else {}
+        passed = json.loads(Path(passed_file).read_text("utf-8")) if passed_file is not None else {}
     except (OSError, ValueError):
         passed = {}
     return passed if isinstance(passed, dict) else {}

@@ -126,7 +126,7 @@ def build_folder(
         raise ValueError(f"{path} has no labels; training needs the folder labels")
     if divided:
         patches = split_patches(patches, split, part)
-    reader = FileReader(patches, scheme, partial(read_classes, classes=classes), rules=classes)
+    reader = FileReader(patches, scheme, partial(read_classes, classes=classes), settings=classes)
     return LandCoverDataset(reader, scheme, part=part, path=path, **options)
 
 
@@ -136,7 +136,7 @@ def check_folder(
     *,
     scheme: Scheme,
     folders: Mapping[str, str] | None = None,
-    seen: Path | str | None = None,
+    passed_file: Path | str | None = None,
     threads: int | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
@@ -147,7 +147,7 @@ def check_folder(
         parts: parts to check; None = all.
         scheme: see `folder_scheme`.
         folders: as in `folder_scheme`.
-        seen: see `datasets.checks.check_pairs`.
+        passed_file: see `datasets.checks.check_pairs`.
         threads: number of threads; None = one per core.
         progress: show a progress bar.
 
@@ -156,7 +156,7 @@ def check_folder(
 
     Raises:
         FileNotFoundError: a part has no images, or there is no class file.
-        DataError: lists all files that break a rule.
+        DataError: lists all files that break a requirement.
     """
     classes = _classes(root, folders)
     found = {}
@@ -168,8 +168,8 @@ def check_folder(
         root,
         found,
         lambda patch: check_files(reader, patch),
-        rules=(scheme, classes),
-        seen=seen,
+        settings=(scheme, classes),
+        passed_file=passed_file,
         threads=threads,
         progress=progress,
     )

@@ -38,7 +38,7 @@ class FileReader:
         scheme: bands and classes.
         read_label: path -> classes (H, W) uint8 in 0..K-1 or IGNORE_INDEX.
         fit: resizing, only for 8-bit RGB; None keeps sizes.
-        rules: what the result of `read_label` depends on besides the file; part of the cache key.
+        settings: what the output of `read_label` depends on besides the file; in the cache key.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class FileReader:
         scheme: Scheme,
         read_label: Callable[[Path], np.ndarray],
         fit: Fit | None = None,
-        rules: object = None,
+        settings: object = None,
     ):
         self.patches, self.scheme = patches, scheme
-        self.read_label, self.fit, self.rules = read_label, fit, (scheme, fit, rules)
+        self.read_label, self.fit, self.settings = read_label, fit, (scheme, fit, settings)
         self.names = [patch.name for patch in patches]
         self.labelled = bool(patches) and all(patch.label is not None for patch in patches)
 
@@ -86,7 +86,7 @@ class FileReader:
         refuse_sizes({patch.images[0]: image.shape[1:], patch.label: classes.shape})
         return image, classes
 
-    def kind(self, index: int) -> tuple[tuple, tuple]:
+    def array_specs(self, index: int) -> tuple[tuple, tuple]:
         """See Reader."""
         stored = self.stored_size(index)
         size, plain = self._given(stored), self.scheme.standardise == "none"

@@ -33,17 +33,17 @@ class Reader(Protocol):
     Attributes:
         names: ids, in order.
         labelled: whether there are labels.
-        rules: what the arrays depend on besides the files; different rules have different reprs.
+        settings: what the arrays depend on besides the files; compared by repr.
     """
 
     names: Sequence[str]
     labelled: bool
-    rules: object
+    settings: object
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (C, H, W) and classes (h, w) uint8 in 0..K-1 or IGNORE_INDEX."""
 
-    def kind(self, index: int) -> tuple[tuple, tuple]:
+    def array_specs(self, index: int) -> tuple[tuple, tuple]:
         """Shapes and dtypes of the arrays that `read` returns, without decoding the files."""
 
     def patch(self, index: int) -> Patch:
@@ -104,7 +104,12 @@ class LandCoverDataset(SampleDataset):
         self.augment, self.seed = augment, seed
         self.samples_per_image = samples_per_image
         self.cache = make_cache(
-            cache, self._layout, reader.read, self._files, rules=reader.rules, folder=cache_dir
+            cache,
+            self._layout,
+            reader.read,
+            self._files,
+            settings=reader.settings,
+            folder=cache_dir,
         )
         self._sizes: list[tuple[Size, Size]] | None = None
 
@@ -134,7 +139,7 @@ class LandCoverDataset(SampleDataset):
 
     def _layout(self) -> BlockLayout:
         return BlockLayout(
-            *zip(*(self.reader.kind(i) for i in range(len(self.names))), strict=True)
+            *zip(*(self.reader.array_specs(i) for i in range(len(self.names))), strict=True)
         )
 
     def _files(self) -> Iterator[Path]:

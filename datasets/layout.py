@@ -1,7 +1,7 @@
 """Folder layout of a two-date data set, and the files of every tile.
 
 `ROOT/<part>/im1 im2 [label1 label2]`, part = train, val or test. The id of a tile is the stem of
-its files, with any extension. Other data sets have other folders but use the same rules.
+its files, with any extension. Other data sets have other folders but use the same requirements.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,10 +19,10 @@ KEYS = (
     *("labels", "classes", "holdout_scenes"),
 )
 NO_IMAGES = (".hdr", ".xml", ".txt")  # sidecar files, never images themselves
-SHOWN = 10  # files an error lists per rule
+SHOWN = 10  # files an error lists per requirement
 
-# rule -> text: the requirement and the remedy
-RULES = {
+# requirement -> text: the requirement and the remedy
+REQUIREMENTS = {
     "missing mate": "a tile has one file of the same stem in the folder of each date and, where "
     "there are labels, in each folder of labels (Sentinel patches: of the same name but for s1, "
     "s2, lc or dfc). Add these files, or remove the rest of their tiles.",
@@ -64,22 +64,27 @@ class Tile(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One file that breaks one rule."""
+    """One file that breaks one requirement."""
 
-    rule: str  # a key of RULES
+    requirement: str  # a key of REQUIREMENTS
     file: str  # the path, with details if needed
 
 
 class DataError(ValueError):
-    """All problems of a data set, by rule: remedy, first files, number of other files."""
+    """All problems of a data set, by requirement: remedy, first files, number of other files."""
 
     def __init__(self, where: Path | str, problems: Sequence[Problem]):
         self.problems = list(problems)
         lines = [f"{len(self.problems)} problem(s) in the data under {where}"]
-        for rule, text in RULES.items():
-            files = [problem.file for problem in self.problems if problem.rule == rule]
+        for requirement, text in REQUIREMENTS.items():
+            files = [
+                problem.file for problem in self.problems if problem.requirement == requirement
+            ]
             if files:
-                lines += [f"{rule} ({len(files)}): {text}", *(f"  {f}" for f in files[:SHOWN])]
+                lines += [
+                    f"{requirement} ({len(files)}): {text}",
+                    *(f"  {f}" for f in files[:SHOWN]),
+                ]
             if len(files) > SHOWN:
                 lines.append(f"  and {len(files) - SHOWN} more")
         super().__init__("\n".join(lines))

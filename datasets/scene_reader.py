@@ -65,14 +65,14 @@ class SceneReader:
         self.label_coding = find_coding(labels, label_coding)
         self._files = _Files()
         self._moments: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
-        kinds = [self._kind(scene) for scene in scenes]
-        self.sizes = [shapes[0][1:] for shapes, _ in kinds]
+        specs = [self._specs(scene) for scene in scenes]
+        self.sizes = [shapes[0][1:] for shapes, _ in specs]
         self.cache = make_cache(
             cache,
-            lambda: BlockLayout(*zip(*kinds, strict=True)),
+            lambda: BlockLayout(*zip(*specs, strict=True)),
             lambda index: self._decode(scenes[index]),
             lambda: (p for s in scenes for p in (*s.images, s.label) if p is not None),
-            rules=(self.label_coding, [scene.bands for scene in scenes]),
+            settings=(self.label_coding, [scene.bands for scene in scenes]),
             folder=cache_dir,
             threads=1,  # each thread would keep its own decoded rasters
         )
@@ -114,7 +114,7 @@ class SceneReader:
         rows = [self.rows(index) for index in range(len(self.scenes))]
         return [(b - a, size[1]) for (a, b), size in zip(rows, self.sizes, strict=True)]
 
-    def place(self, index: int) -> dict:
+    def georeference(self, index: int) -> dict:
         """`crs` and `transform` of the rows in use, from date 1; None without georeference."""
         raster = self._files.get(self.scenes[index].images[0])
         transform = shifted(raster.transform, 0, self.rows(index)[0])
@@ -123,7 +123,7 @@ class SceneReader:
     def is_geotiff(self, index: int) -> bool:
         """Whether results are written as GeoTIFF: date 1 is a TIFF or has a georeference."""
         suffix = self.scenes[index].images[0].suffix.lower()
-        return suffix in (".tif", ".tiff") or self.place(index)["transform"] is not None
+        return suffix in (".tif", ".tiff") or self.georeference(index)["transform"] is not None
 
     def preview(self, index: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Every `step`-th pixel of the rows in use: images (2, C, h, w) and change (h, w)."""
@@ -173,7 +173,7 @@ class SceneReader:
         label = self._files.get(scene.label, indices=True)
         return [*arrays, read_change(label, whole, self.label_coding)]
 
-    def _kind(self, scene: Scene) -> tuple[list[tuple[int, ...]], list[np.dtype]]:
+    def _specs(self, scene: Scene) -> tuple[list[tuple[int, ...]], list[np.dtype]]:
         """Shapes and dtypes of the arrays of `_decode`; reads only file headers."""
         rasters = [self._files.get(path) for path in scene.images]
         labels = [] if scene.label is None else [self._files.get(scene.label, indices=True)]

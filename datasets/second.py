@@ -76,7 +76,7 @@ class SecondDataset(SampleDataset):
         self.pseudo_labels = _find_pseudo_labels(pseudo_label_dir, self.names)
         self.augment, self.seed = augment, seed
         self.cache = make_cache(
-            cache, self._layout, self._decode, self._files, rules=self.scheme, folder=cache_dir
+            cache, self._layout, self._decode, self._files, settings=self.scheme, folder=cache_dir
         )
         self._dense: list[dict[str, list[Path]]] | None = None
 

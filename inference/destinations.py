@@ -43,15 +43,15 @@ class Destinations(NamedTuple):
         """The paths chosen by the flags of test.py; "" selects the default path."""
         usual = cls.usual(Path(outdir), part)
 
-        def place(given: str | None, there: Path) -> Path | None:
+        def chosen(given: str | None, there: Path) -> Path | None:
             return None if given is None else Path(given or there)
 
         return usual._replace(
-            probs=place(save_probs, usual.probs),
-            archive=place(archive, usual.archive),
-            table=place(table, usual.table),
+            probs=chosen(save_probs, usual.probs),
+            archive=chosen(archive, usual.archive),
+            table=chosen(table, usual.table),
             gates=usual.gates if gate else None,
-            figures=place("" if figures else None, usual.figures)
+            figures=chosen("" if figures else None, usual.figures)
             if preview_dir is None
             else Path(preview_dir),
             scores=usual.scores if score else None,
@@ -97,7 +97,7 @@ class Destinations(NamedTuple):
         if distributed.is_main() and any(self.masks.rglob("*.*")):
             print(f"replacing masks of an earlier test in {self.masks}")
 
-    def stale_outputs(self) -> list[Path]:
+    def earlier_outputs(self) -> list[Path]:
         """Outputs of an earlier test at default paths that this test does not overwrite."""
         usual = self.usual(self.outdir, self.part)
         fields = ("archive", "table", "probs", "figures", "scores", "gates")
@@ -127,10 +127,10 @@ def finish_test(
     """
     networks = [str(path) for path in options["checkpoints"] or find_checkpoints(where.outdir)]
     record = where.outdir / TEST_RECORDS / f"{where.part}_options.json"
-    stale = where.stale_outputs() if record.exists() else []
+    earlier = where.earlier_outputs() if record.exists() else []
     write_json(record, {"checkpoints": networks, "options": options})
     print(f"{what}: masks in {where.masks}")
-    for path in stale:
+    for path in earlier:
         print(f"{path} is of an earlier test, not of these masks")
     if where.probs is not None:
         print(f"probabilities in {where.probs}")

@@ -97,14 +97,14 @@ def done_tiles(folder: Path) -> dict[str, list]:
     return done
 
 
-def finish_labelling(folder: Path, names: Sequence[str], result_path: Path, rule: dict) -> None:
+def finish_labelling(folder: Path, names: Sequence[str], result_path: Path, settings: dict) -> None:
     """Sums the counts of all tiles, writes the statistics as JSON and prints the main numbers.
 
     Args:
         folder: of the masks.
         names: of all tiles.
         result_path: the JSON file.
-        rule: description of the labelling rule, copied to the JSON file.
+        settings: how the labels were made, copied to the JSON file.
 
     Raises:
         ValueError: a tile is not labelled, because another process failed.
@@ -117,7 +117,7 @@ def finish_labelling(folder: Path, names: Sequence[str], result_path: Path, rule
             "another process failed. Run the same command again: it goes on."
         )
     result = statistics(torch.tensor([done[name] for name in names]).sum(0))
-    write_json(result_path, to_json({"tiles": len(names), **rule, **result}))
+    write_json(result_path, to_json({"tiles": len(names), **settings, **result}))
     line = f"{len(names)} tiles, {result['share_labelled']:.1%} of the unchanged pixels labelled"
     if result["accuracy"] == result["accuracy"]:
         line += f", {result['accuracy']:.1%} of those right"

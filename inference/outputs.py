@@ -219,7 +219,7 @@ class SceneOutputs:
             palette=self.scheme.palette,
             rle=self.rle,
             preview_step=step,
-            **reader.place(index),
+            **reader.georeference(index),
         ) as out:
             yield out
         (masks / f"{name}{'.png' if geotiff else '.tif'}").unlink(missing_ok=True)  # an older mask

@@ -144,8 +144,8 @@ def describe_grids(first: FileRaster, second: FileRaster, strict: bool = False) 
         )
     share = covered(first, second)
     if share == 0 and covered(second, first) == 0:
-        places = " and ".join(f"{i.path} spans {_span(i)}" for i in (first, second))
-        raise ValueError(f"the images do not overlap: {places}; check which belong together")
+        extents = " and ".join(f"{i.path} spans {_span(i)}" for i in (first, second))
+        raise ValueError(f"the images do not overlap: {extents}; check which belong together")
     return f"{what}; date 2 is warped onto the grid of date 1 and covers about {share:.0%} of it"
 
 
@@ -155,12 +155,12 @@ def covered(first: FileRaster, second: FileRaster) -> float:
 
     columns, rows = (_samples(size) for size in (first.width, first.height))
     columns, rows = np.meshgrid(columns, rows)
-    xs, ys = places(first.transform, columns.ravel(), rows.ravel())
+    xs, ys = transformed(first.transform, columns.ravel(), rows.ravel())
     try:
         xs, ys = map(np.asarray, transform(first.crs, second.crs, xs, ys))
     except Exception:  # PROJ: out of the projection's domain
         return 0.0
-    columns, rows = places(~second.transform, xs, ys)
+    columns, rows = transformed(~second.transform, xs, ys)
     inside = (columns >= 0) & (columns < second.width) & (rows >= 0) & (rows < second.height)
     return float(inside.mean())
 
@@ -170,14 +170,14 @@ def _samples(size: int) -> np.ndarray:
     return np.linspace(0.5, size - 0.5, min(size, SAMPLES))
 
 
-def places(transform: Any, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def transformed(transform: Any, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Applies an affine transform to points."""
     a, b, c, d, e, f = transform[:6]
     return a * xs + b * ys + c, d * xs + e * ys + f
 
 
 def _span(image: FileRaster) -> str:
-    xs, ys = places(image.transform, np.array([0, image.width]), np.array([0, image.height]))
+    xs, ys = transformed(image.transform, np.array([0, image.width]), np.array([0, image.height]))
     digits = 5 if image.crs.is_geographic else 0
     corners = zip(xs, ys, strict=True)
     numbers = " to ".join(f"({x:.{digits}f}, {y:.{digits}f})" for x, y in corners)

@@ -1,4 +1,4 @@
-"""The layers of a map: their values, their parts (rows of windows), and the final GeoTIFFs."""
+"""The layers of a map: their values, rows of windows, and the final GeoTIFFs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from utils.structures import Scheme
 
 NO_DATA = 255  # for maps of classes; 65535 for 16-bit codes; NaN for probabilities
 BLOCK_PX = 512  # side of the internal tiles of a GeoTIFF
-CHECKED_PX = 1 << 24  # pixels read at a time when a file is compared with its parts
+CHECKED_PX = 1 << 24  # pixels read at a time when a file is compared with its rows
 ALL_LAYERS = (
     "change",
     "change_probability",
@@ -145,36 +145,37 @@ class MapRows:
     """The rows of a map as files in a folder, one for each layer and row of windows.
 
     Args:
-        folder: of the parts.
+        folder: of the files of single rows.
         layers: of the map.
-        place: size and georeference of the map.
-        tops: first pixel row of each part.
+        georeference: size and georeference of the map.
+        tops: first pixel row of each row of windows.
     """
 
     def __init__(
-        self, folder: Path, layers: Sequence[Layer], place: Georeference, tops: Sequence[int]
+        self, folder: Path, layers: Sequence[Layer], georeference: Georeference, tops: Sequence[int]
     ):
-        self.folder, self.layers, self.place, self.tops = folder, layers, place, list(tops)
+        self.folder, self.layers, self.tops = folder, layers, list(tops)
+        self.georeference = georeference
 
     def path(self, layer: Layer, row: int) -> Path:
-        """The file of one part: `row` counts rows of windows from 0."""
+        """The file of one row of windows, counted from 0."""
         return self.folder / layer.name / f"{self.tops[row]:08d}.tif"
 
-    def missing(self) -> list[int]:
-        """Numbers of the parts for which a layer has no file."""
+    def missing_rows(self) -> list[int]:
+        """Numbers of the rows of windows for which a layer has no file."""
         rows = range(len(self.tops))
         return [r for r in rows if not all(self.path(x, r).is_file() for x in self.layers)]
 
     def empty(self, row: int) -> dict[str, np.ndarray]:
-        """Arrays for the values of one part, (h, W), by layer."""
-        shape = self._height(row), self.place.width
+        """Arrays for the values of one row of windows, (h, W), by layer."""
+        shape = self._height(row), self.georeference.width
         return {layer.name: np.empty(shape, layer.dtype) for layer in self.layers}
 
     def _height(self, row: int) -> int:
-        return [*self.tops[1:], self.place.height][row] - self.tops[row]
+        return [*self.tops[1:], self.georeference.height][row] - self.tops[row]
 
     def write(self, folder: Path, row: int, values: Mapping[str, np.ndarray]) -> None:
-        """Writes one part atomically. `folder`: used in error messages of BackgroundWriter."""
+        """Writes one row of windows atomically. `folder`: for errors of BackgroundWriter."""
         for layer in self.layers:
             rows = values[layer.name]
             path, palette = self.path(layer, row), layer.colour_table or None
@@ -185,7 +186,7 @@ class MapRows:
         """Writes a layer as a Cloud-Optimized GeoTIFF with overviews, and verifies its pixels.
 
         Raises:
-            OSError: it cannot be written, or differs from its parts (for example, a full disk).
+            OSError: it cannot be written, or differs from its rows (for example, a full disk).
         """
         source = self.folder / f"{layer.name}.vrt"
         source.write_text(self._vrt(layer), encoding="utf-8")
@@ -211,19 +212,19 @@ class MapRows:
             ) from error
 
     def _vrt(self, layer: Layer) -> str:
-        """The parts as one virtual raster (GDAL's VRT, XML text)."""
-        place, kind = self.place, GDAL_TYPES[layer.dtype]
-        lines = [f'<VRTDataset rasterXSize="{place.width}" rasterYSize="{place.height}">']
-        if place.crs is not None:
-            lines.append(f"<SRS>{escape(place.crs.to_wkt())}</SRS>")
-        if place.transform is not None:
-            numbers = ", ".join(repr(float(x)) for x in place.transform.to_gdal())
+        """The rows of windows as one virtual raster (GDAL's VRT, XML text)."""
+        where, kind = self.georeference, GDAL_TYPES[layer.dtype]
+        lines = [f'<VRTDataset rasterXSize="{where.width}" rasterYSize="{where.height}">']
+        if where.crs is not None:
+            lines.append(f"<SRS>{escape(where.crs.to_wkt())}</SRS>")
+        if where.transform is not None:
+            numbers = ", ".join(repr(float(x)) for x in where.transform.to_gdal())
             lines.append(f"<GeoTransform>{numbers}</GeoTransform>")
         lines.append(f'<VRTRasterBand dataType="{kind}" band="1">')
         lines.append(f"<Description>{escape(layer.text)}</Description>")
         lines += _legend(layer)
         for row, top in enumerate(self.tops):
-            size = f'xSize="{place.width}" ySize="{self._height(row)}"'
+            size = f'xSize="{where.width}" ySize="{self._height(row)}"'
             name = escape(str(self.path(layer, row).relative_to(self.folder)))
             lines.append(
                 f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'

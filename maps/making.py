@@ -43,7 +43,7 @@ class MapJob(NamedTuple):
         return MapReader(self.images.images, scheme, self.options.bands, self.options.strict_grid)
 
 
-def say(*words: object, **how: Any) -> None:
+def print_once(*words: object, **how: Any) -> None:
     """Prints on the first rank only."""
     if distributed.is_main():
         print(*words, **how)
@@ -87,12 +87,12 @@ def check_images(job: MapJob, reader: MapReader) -> None:
     """Prints notes on the images; raises ValueError if an option needs a CRS they do not have."""
     image, options = job.images.images[0], job.options
     for note in reader.notes:
-        say(note)
+        print_once(note)
     placed = None if reader.transform is None else reader.crs
     if reader.scheme.task != "land_cover":
         check_crs(placed, options.vector, options.min_area, options.simplify, image)
     if placed is None:
-        say(f"{image} does not say where on earth it lies: areas are in pixels only")
+        print_once(f"{image} does not say where on earth it lies: areas are in pixels only")
     else:
         PixelAreas(reader.crs, reader.transform, reader.height, reader.width)  # or raises
 
@@ -125,18 +125,18 @@ def make_map(
         reader.moments = [tuple(map(np.array, pair)) for pair in work.kept("moments")]
     windows = (job.options.tile_px, job.options.overlap_px)
     blender = Blender(reader.height, reader.width, *windows)
-    place = Georeference(reader.height, reader.width, reader.crs, reader.transform)
-    parts = MapRows(work.parts, layers_of(scheme), place, blender.tops)
-    missing = parts.missing()
-    distributed.barrier()  # all ranks must list the missing parts before any rank writes one
-    machine = MapPredictor(predictor, reader, blender, job.options.test_batch_size)
-    predict_parts(job.options, machine, parts, share(missing), scheme)
-    network_s = max(distributed.gather(machine.network_s), default=0.0)
+    georeference = Georeference(reader.height, reader.width, reader.crs, reader.transform)
+    map_rows = MapRows(work.rows, layers_of(scheme), georeference, blender.tops)
+    missing = map_rows.missing_rows()
+    distributed.barrier()  # all ranks must list the missing rows before any rank writes one
+    map_predictor = MapPredictor(predictor, reader, blender, job.options.test_batch_size)
+    predict_rows(job.options, map_predictor, map_rows, rows_of_rank(missing), scheme)
+    network_s = max(distributed.gather(map_predictor.network_s), default=0.0)
     distributed.barrier()
     if distributed.is_main():
         maps_s = time.monotonic() - start_s
         with explain_full_disks(work.out):
-            write_results(job.options, work, parts, scheme)
+            write_results(job.options, work, map_rows, scheme)
             seconds = {"maps": maps_s, "network": network_s, "total": time.monotonic() - start_s}
             found = describe_map(job, reader, scheme, about, seconds)
             write_json(work.ready / "predict.json", found)
@@ -147,47 +147,47 @@ def make_map(
     distributed.barrier()
 
 
-def share(rows: list[int]) -> list[int]:
+def rows_of_rank(rows: list[int]) -> list[int]:
     """This rank's share of the rows: consecutive ones, so that few are computed twice."""
     rank, world = distributed.rank(), distributed.world()
     return rows[len(rows) * rank // world : len(rows) * (rank + 1) // world]
 
 
-def predict_parts(
+def predict_rows(
     options: MapOptions,
-    machine: MapPredictor,
-    parts: MapRows,
+    map_predictor: MapPredictor,
+    map_rows: MapRows,
     rows: list[int],
     scheme: Scheme,
 ) -> None:
     """Predicts rows of windows; a background thread writes each finished row."""
     bar = tqdm(
-        total=machine.count(rows),
+        total=map_predictor.count(rows),
         unit="window",
         disable=not distributed.is_main() or not rows,
     )
     with bar, BackgroundWriter(threads=1, max_waiting=1) as writer:
-        for row, values in finished_rows(options, machine, parts, rows, bar, scheme):
-            writer.submit(parts.write, parts.folder, row, values)
+        for row, values in finished_rows(options, map_predictor, map_rows, rows, bar, scheme):
+            writer.submit(map_rows.write, map_rows.folder, row, values)
 
 
 def finished_rows(
     options: MapOptions,
-    machine: MapPredictor,
-    parts: MapRows,
+    map_predictor: MapPredictor,
+    map_rows: MapRows,
     rows: Sequence[int],
     bar: tqdm,
     scheme: Scheme,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yields each row of windows: its number, and its values (h, W) by layer name."""
     row, values = None, {}
-    for area in machine.predict(rows, bar):
+    for area in map_predictor.predict(rows, bar):
         if area.row != row:
             if row is not None:
                 yield row, values
-            row, values = area.row, parts.empty(area.row)
-        rules = options.threshold, options.full_semantics
-        found = map_values(area.piece.values, area.valid, scheme, parts.layers, *rules)
+            row, values = area.row, map_rows.empty(area.row)
+        decision = options.threshold, options.full_semantics
+        found = map_values(area.piece.values, area.valid, scheme, map_rows.layers, *decision)
         columns = slice(area.piece.left, area.piece.left + area.piece.values.shape[2])
         for name, rectangle in found.items():
             values[name][:, columns] = rectangle
@@ -195,10 +195,10 @@ def finished_rows(
         yield row, values
 
 
-def write_results(options: MapOptions, work: WorkFolder, parts: MapRows, scheme: Scheme) -> None:
-    """Writes the final files of a map, from its parts, into `work.ready`."""
-    for layer in tqdm(parts.layers, unit="file", desc="writing maps"):
-        parts.join(layer, work.ready / f"{layer.name}.tif")
+def write_results(options: MapOptions, work: WorkFolder, map_rows: MapRows, scheme: Scheme) -> None:
+    """Writes the final files of a map, from its rows, into `work.ready`."""
+    for layer in tqdm(map_rows.layers, unit="file", desc="writing maps"):
+        map_rows.join(layer, work.ready / f"{layer.name}.tif")
         (work.ready / f"{layer.name}.qml").write_text(layer.style(), encoding="utf-8")
     if scheme.task == "land_cover":
         write_class_summary(work.ready, work.ready / "classes.tif", scheme)

@@ -16,23 +16,23 @@ FINISHED = ".predict-finished.json"  # in --out: finished maps of a run that is 
 
 
 class WorkFolder:
-    """The hidden folder beside the final files, with parts and files not yet published.
+    """The hidden folder beside the final files, with rows and files not yet published.
 
     Args:
         out: folder of the final files.
 
     Attributes:
-        parts: folder of the finished parts (rows of windows).
+        rows: folder of the finished rows of windows.
         ready: folder of finished files.
     """
 
     def __init__(self, out: Path):
         self.out, self.folder = out, out / NAME
-        self.parts, self.ready = self.folder / "parts", self.folder / "ready"
+        self.rows, self.ready = self.folder / "parts", self.folder / "ready"
         self._settings, self._list = self.folder / "settings.json", self.folder / "publish.json"
 
     def start(self, settings: Mapping[str, Any]) -> str | None:
-        """Creates the folder; keeps parts of an interrupted run if its settings are the same.
+        """Creates the folder; keeps rows of an interrupted run if its settings are the same.
 
         Returns:
             A message about the interrupted run; None if there was none.
@@ -51,12 +51,12 @@ class WorkFolder:
             message = f"starting anew: {', '.join(changed)} changed since the interrupted run"
         if before != settings:
             self._empty()
-        elif any(self.parts.rglob("[!.]*.tif")):
+        elif any(self.rows.rglob("[!.]*.tif")):
             message = "going on with an interrupted run"
         shutil.rmtree(self.ready, ignore_errors=True)
         make_folder(self.ready)
-        make_folder(self.parts)
-        for half in self.parts.rglob(".*"):  # temporary files of a process killed while writing
+        make_folder(self.rows)
+        for half in self.rows.rglob(".*"):  # temporary files of a process killed while writing
             half.unlink(missing_ok=True)
         write_json(self._settings, settings)
         return message

@@ -88,25 +88,25 @@ class GridImage(FileRaster):
 
     def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
         """See Raster."""
-        place = rasterio().windows.Window(window.left, window.top, window.width, window.height)
+        region = rasterio().windows.Window(window.left, window.top, window.width, window.height)
         last = self.count - 1
         chosen = [self.colours[band] + 1 for band in bands if band != last]
         with decoding(self.path):
-            pixels = self._file.read(chosen, window=place)
+            pixels = self._file.read(chosen, window=region)
             if last not in bands:
                 return pixels
-            valid = self._valid(pixels, chosen, place)
+            valid = self._valid(pixels, chosen, region)
         return np.concatenate([pixels, valid[None].astype(pixels.dtype)])
 
-    def _valid(self, pixels: np.ndarray, chosen: Sequence[int], place: Any) -> np.ndarray:
+    def _valid(self, pixels: np.ndarray, chosen: Sequence[int], region: Any) -> np.ndarray:
         """(h, w) bool: pixels with data."""
         flags = [flag.name for flag in self._file.mask_flag_enums[chosen[0] - 1]]
         missing = self.missing(pixels, chosen)
         valid = ~(missing.all(0) if self.dtype == np.uint8 else missing.any(0))
         if self._alpha is not None:
-            return valid & (self._file.read(self._alpha, window=place) > 0)
+            return valid & (self._file.read(self._alpha, window=region) > 0)
         if "alpha" in flags or "per_dataset" in flags:
-            return valid & (self._file.read_masks(chosen[0], window=place) > 0)
+            return valid & (self._file.read_masks(chosen[0], window=region) > 0)
         return valid
 
     def missing(self, pixels: np.ndarray, chosen: Sequence[int]) -> np.ndarray:

@@ -87,13 +87,13 @@ class MapPredictor:
     def _windows(self, images: np.ndarray, valid: np.ndarray) -> Iterator[tuple[int, Tensor]]:
         """Yields left edge and probabilities (C, h, w) of each window; 0 if it has no data."""
         lefts, wide = self.blender.lefts, self.blender.side[1]
-        seen = [left for left in lefts if valid[:, left : left + wide].any()]
+        with_data = [left for left in lefts if valid[:, left : left + wide].any()]
         predicted: dict[int, Tensor] = {}
         batches = iter(
-            [seen[i : i + self.batch_size] for i in range(0, len(seen), self.batch_size)]
+            [with_data[i : i + self.batch_size] for i in range(0, len(with_data), self.batch_size)]
         )
         for left in lefts:
-            if left in seen and left not in predicted:
+            if left in with_data and left not in predicted:
                 batch = next(batches)
                 predicted = dict(zip(batch, self._network(images, batch), strict=True))
             yield left, predicted.pop(left) if left in predicted else self._nothing()

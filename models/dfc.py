@@ -29,7 +29,7 @@ def branch(
     return nn.Sequential(OrderedDict(parts))
 
 
-class ASPP(nn.Module):
+class DFCASPP(nn.Module):
     """Atrous spatial pyramid pooling: five parallel branches, C -> 256 channels.
 
     Reference: Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017.
@@ -127,7 +127,7 @@ class DFCDeepLabV3Plus(LandCoverNetwork):
         super().__init__(backbone, num_classes, with_change)
         rates = (12, 24, 36) if backbone.merged_stride <= 8 else (6, 12, 18)
         strong, fine = min(5 * dropout, 0.9), backbone.channels[backbone.fine]
-        self.aspp = ASPP(backbone.merged_channels, rates, lightweight, strong)
+        self.aspp = DFCASPP(backbone.merged_channels, rates, lightweight, strong)
         self.decoder = Decoder(fine, num_classes, lightweight, dropout, strong)
         for part in (self.aspp, self.decoder):
             for module in part.modules():

@@ -76,7 +76,7 @@ class MMSegHead(nn.Module):
         return self.conv_seg(self.dropout(x))
 
 
-class PSPHead(MMSegHead):
+class MMSegPSPHead(MMSegHead):
     """Pyramid pooling (1, 4, 9, 36 regions) on the last map, 3x3 convolution, classifier.
 
     Reference: Zhao et al., Pyramid Scene Parsing Network, CVPR 2017.
@@ -204,7 +204,7 @@ class MMSegNetwork(LandCoverNetwork):
 class MMSegPSPNet(MMSegNetwork):
     """PSPNet, the published network of NAIC 2020."""
 
-    decode_head_type = PSPHead
+    decode_head_type = MMSegPSPHead
 
 
 class MMSegDeepLabV3Plus(MMSegNetwork):

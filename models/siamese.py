@@ -117,8 +117,8 @@ class SiameseNetwork(Network):
         height, width = images.shape[-2:]
         if self.change_head is not None:
             check_two_dates(images)
-        seen = self.fuse_images(images)
-        folded = pad_to_multiple(seen.flatten(0, 1), self.backbone.size_multiple)
+        inputs = self.fuse_images(images)
+        folded = pad_to_multiple(inputs.flatten(0, 1), self.backbone.size_multiple)
         maps = self.head_maps(self.backbone(folded))  # each (B * T', C, h, w)
         padded = folded.shape[-2:]
 
@@ -127,9 +127,9 @@ class SiameseNetwork(Network):
 
         semantic = change = None
         if self.semantic_head is not None:
-            semantic = upsample(self.semantic_head(maps)).unflatten(0, seen.shape[:2])
+            semantic = upsample(self.semantic_head(maps)).unflatten(0, inputs.shape[:2])
         if self.change_head is not None:
-            fused = self.fuse_maps([x.unflatten(0, seen.shape[:2]) for x in maps])
+            fused = self.fuse_maps([x.unflatten(0, inputs.shape[:2]) for x in maps])
             change = upsample(self.change_head(fused)).squeeze(1)
         return Logits(semantic, change)
 

@@ -93,7 +93,7 @@ def check_naic2020(
     *,
     scheme: Scheme = NAIC2020,
     folders: Mapping[str, str] | None = None,
-    seen: Path | str | None = None,
+    passed_file: Path | str | None = None,
     threads: int | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
@@ -104,7 +104,7 @@ def check_naic2020(
         parts: parts to check; None = those whose list exists.
         scheme: classes and normalisation.
         folders: replaces default lists.
-        seen: see `datasets.checks.check_pairs`.
+        passed_file: see `datasets.checks.check_pairs`.
         threads: number of threads; None = one per core.
         progress: show a progress bar.
 
@@ -113,7 +113,7 @@ def check_naic2020(
 
     Raises:
         FileNotFoundError: no such list.
-        DataError: lists all files that break a rule.
+        DataError: lists all files that break a requirement.
     """
     paths = {part: _list_path(root, part, folders) for part in parts or LISTS}
     if parts is None:
@@ -128,8 +128,8 @@ def check_naic2020(
         root,
         found,
         lambda patch: check_files(reader, patch),
-        rules=scheme,
-        seen=seen,
+        settings=scheme,
+        passed_file=passed_file,
         threads=threads,
         progress=progress,
     )

@@ -22,7 +22,7 @@ from datasets.splits import SCENE_RULES
 from utils.schemes import change_scheme
 from utils.structures import Scheme
 
-# key of --folders -> default place
+# key of --folders -> default path
 PLACES = {
     "images": "Images_composit/Images_composit/8_ch",
     "masks": "mask/mask",
@@ -75,7 +75,7 @@ def build_rucode(
         part: train, val or test.
         scheme: see `rucode_scheme`.
         split: see `datasets.scenes.split_scenes`; "official" is not available.
-        folders: replaces default places; keys images, masks, sample_submission; under root or
+        folders: replaces default paths; keys images, masks, sample_submission; under root or
             absolute.
         label_coding: "auto", "01" or "0255".
         **options: see `datasets.scenes.build_scenes`.
@@ -97,7 +97,7 @@ def build_rucode(
     if split is not None:
         scenes = split_scenes(scenes, split)[part]
     coding = _coding(root, folders, label_coding)
-    path = _place(root, "images", folders)
+    path = _path_of(root, "images", folders)
     return build_scenes(scenes, scheme, part=part, path=path, label_coding=coding, **options)
 
 
@@ -116,20 +116,20 @@ def check_rucode(
         root: see the top of this file.
         parts: train, test or both; None = those that have scenes.
         scheme: see `rucode_scheme`.
-        folders: replaces default places.
+        folders: replaces default paths.
         label_coding: as in `build_rucode`.
-        **options: seen, threads, progress, see `datasets.checks.check_scenes`.
+        **options: passed_file, threads, progress, see `datasets.checks.check_scenes`.
 
     Returns:
         Number of scenes per part.
 
     Raises:
         FileNotFoundError: no images, or an empty part.
-        DataError: lists all files that break a rule.
+        DataError: lists all files that break a requirement.
     """
     found = {}
     for part in parts or _parts(root, folders):
-        key = f"{_place(root, 'images', folders).resolve()} {part}"
+        key = f"{_path_of(root, 'images', folders).resolve()} {part}"
         found[part] = FoundFiles(key, *list_rucode(root, part, scheme, folders))
     coding = _coding(root, folders, label_coding)
     return check_scenes(root, found, scheme, coding, num_bands=NUM_BANDS, **options)
@@ -148,7 +148,7 @@ def list_rucode(
         part: "train": ids with a mask, sorted; "test": ids of the sample submission, in its order,
             or without a submission the ids without a mask.
         scheme: bands to read.
-        folders: replaces default places.
+        folders: replaces default paths.
 
     Returns:
         The scenes, and problems of ids that have no image or two.
@@ -163,17 +163,17 @@ def list_rucode(
             f"Rucode has no part {part!r}, only {' and '.join(PARTS)}; to validate pass --split "
             f"{rules} or a text file of ids"
         )
-    images, masks = (find_files(_place(root, key, folders)) for key in ("images", "masks"))
+    images, masks = (find_files(_path_of(root, key, folders)) for key in ("images", "masks"))
     if not images:
         raise FileNotFoundError(
-            f"no images in {_place(root, 'images', folders)} (expected *.tif of {NUM_BANDS} "
+            f"no images in {_path_of(root, 'images', folders)} (expected *.tif of {NUM_BANDS} "
             "bands). Unpack the archive there, make them with `python -m datasets.prepare "
             "compose`, or pass --data-root or --folders images=DIR."
         )
     names = _names(root, part, folders, images, masks)
     if not names:
         raise FileNotFoundError(
-            f"the part {part!r} is empty: {_place(root, 'masks', folders)} has {len(masks)} "
+            f"the part {part!r} is empty: {_path_of(root, 'masks', folders)} has {len(masks)} "
             f"mask(s) for {len(images)} image(s). Pass --data-root or --folders masks=DIR."
         )
     date1, date2 = (band_numbers(scheme.bands, first) for first in (0, len(NAMED)))
@@ -188,7 +188,7 @@ def list_rucode(
 def _names(root, part, folders, images, masks) -> list[str]:
     if part == "train":
         return sorted(masks)
-    csv = _place(root, "sample_submission", folders)
+    csv = _path_of(root, "sample_submission", folders)
     if csv.is_file() or "sample_submission" in (folders or {}):
         return read_sample_ids(csv)
     return sorted(images.keys() - masks.keys())
@@ -196,7 +196,7 @@ def _names(root, part, folders, images, masks) -> list[str]:
 
 def _problems(root, names, folders, images, masks) -> list[Problem]:
     missing = [
-        Problem("no image", f"{_place(root, 'images', folders) / name}.tif")
+        Problem("no image", f"{_path_of(root, 'images', folders) / name}.tif")
         for name in names
         if name not in images
     ]
@@ -210,20 +210,20 @@ def _problems(root, names, folders, images, masks) -> list[Problem]:
 
 
 def _parts(root, folders) -> list[str]:
-    masks = find_files(_place(root, "masks", folders))
-    images = find_files(_place(root, "images", folders))
-    csv = _place(root, "sample_submission", folders)
+    masks = find_files(_path_of(root, "masks", folders))
+    images = find_files(_path_of(root, "images", folders))
+    csv = _path_of(root, "sample_submission", folders)
     has = {"train": bool(masks), "test": csv.is_file() or bool(images.keys() - masks.keys())}
     return [part for part in PARTS if has[part]] or ["train"]
 
 
 def _coding(root, folders, label_coding: str) -> str:
     """Label coding (key of CHANGE_CODINGS), determined from all masks."""
-    masks = find_files(_place(root, "masks", folders)).values()
+    masks = find_files(_path_of(root, "masks", folders)).values()
     return find_coding([paths[0] for paths in masks], label_coding)
 
 
-def _place(root: Path | str, key: str, folders: Mapping[str, str] | None) -> Path:
+def _path_of(root: Path | str, key: str, folders: Mapping[str, str] | None) -> Path:
     return Path(root) / (folders or {}).get(key, PLACES[key])
 
 

@@ -195,7 +195,7 @@ def check_patches(
     *,
     scheme: Scheme,
     folders: Mapping[str, str] | None = None,
-    seen: Path | str | None = None,
+    passed_file: Path | str | None = None,
     threads: int | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
@@ -210,7 +210,7 @@ def check_patches(
         parts: parts of the data set.
         scheme: only the files of its bands are required.
         folders: as in `build_patches`.
-        seen: its folder stores the file names, see `datasets.sentinel.patch_index`.
+        passed_file: its folder stores the file names, see `datasets.sentinel.patch_index`.
         threads: not used.
         progress: not used.
 
@@ -222,7 +222,7 @@ def check_patches(
         DataError: lists all problems.
     """
     counts, problems = {}, []
-    index_dir = None if seen is None else Path(seen).parent
+    index_dir = None if passed_file is None else Path(passed_file).parent
     for part in parts:
         patches, label, found = find_patches(
             dataset, root, part, scheme, folders=folders, index_dir=index_dir

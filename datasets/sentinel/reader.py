@@ -77,7 +77,7 @@ class SentinelReader:
         label: str | None = None,
     ):
         self.root, self.patches, self.label = Path(root), patches, label
-        self.rules = scheme, label
+        self.settings = scheme, label
         self.names, self.labelled = [patch.name for patch in patches], label is not None
         self.bands = chosen_bands(scheme)
         self.num_classes, self._first = scheme.num_classes, None
@@ -110,7 +110,7 @@ class SentinelReader:
         refuse_sizes(sizes)
         return images[0] if len(images) == 1 else np.concatenate(images), classes
 
-    def kind(self, index: int) -> tuple[tuple, tuple]:
+    def array_specs(self, index: int) -> tuple[tuple, tuple]:
         """See Reader; assumes the size of the first patch."""
         if self._first is None:
             self._first = self.stored_size(0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datasets.binary import binary_scheme, build_binary, check_binary, find_sources
-from datasets.layout import RULES, DataError, parse_folders
+from datasets.layout import REQUIREMENTS, DataError, parse_folders
 from datasets.prepare import main
 from datasets.transforms import Augment
 from helpers.tiny_data import make_binary, truncate, write, write_envi, write_tiff
@@ -279,13 +279,13 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "rule"), BROKEN)
-def test_each_fault_is_found_with_file_rule_and_remedy(tmp_path, spoil, rule):
+@pytest.mark.parametrize(("spoil", "requirement"), BROKEN)
+def test_each_fault_is_found_with_file_rule_and_remedy(tmp_path, spoil, requirement):
     root = make_binary(tmp_path, {"train": 3})
     text = spoil(root / "train")
     error = failure(root)
-    assert [problem.rule for problem in error.problems] == [rule]
-    assert text in str(error) and RULES[rule] in str(error)
+    assert [problem.requirement for problem in error.problems] == [requirement]
+    assert text in str(error) and REQUIREMENTS[requirement] in str(error)
 
 
 def test_gaps_are_found_with_their_share(tmp_path):
@@ -295,7 +295,7 @@ def test_gaps_are_found_with_their_share(tmp_path):
     image[0, 0, :5] = np.nan
     write_tiff(tmp_path / "B/a.tif", image)
     error = failure(tmp_path, scheme=binary_scheme(tmp_path))
-    assert [problem.rule for problem in error.problems] == ["no numbers"]
+    assert [problem.requirement for problem in error.problems] == ["no numbers"]
     assert "B/a.tif: 2.5 % of its values" in str(error)
     assert check(tmp_path, scheme=binary_scheme(tmp_path, bands=[2])) == {"train": 1}
 
@@ -317,20 +317,20 @@ def test_all_faults_are_one_error(tmp_path):
 
 def test_unchanged_data_that_passed_is_not_decoded_again(tmp_path):
     root, seen = make_binary(tmp_path / "a", {"train": 2}), tmp_path / "seen.json"
-    assert check(root, seen=seen) == {"train": 2}
+    assert check(root, passed_file=seen) == {"train": 2}
     before = seen.read_text()
-    assert check(root, seen=seen) == {"train": 2} and seen.read_text() == before
+    assert check(root, passed_file=seen) == {"train": 2} and seen.read_text() == before
     break_values(root / "train")
-    failure(root, seen=seen)
-    other = check(make_binary(tmp_path / "b", {"train": 1}), seen=seen)
+    failure(root, passed_file=seen)
+    other = check(make_binary(tmp_path / "b", {"train": 1}), passed_file=seen)
     assert other == {"train": 1} and len(json.loads(seen.read_text())) == 2
 
 
 def test_other_rules_decode_again(tmp_path):
     root, seen = make_binary(tmp_path, {"train": 2}), tmp_path / "seen.json"
-    check(root, seen=seen)
+    check(root, passed_file=seen)
     with pytest.raises(DataError, match="3 bands where 4 are needed"):
-        check(root, seen=seen, scheme=change_scheme(("band4",), "bands"))
+        check(root, passed_file=seen, scheme=change_scheme(("band4",), "bands"))
 
 
 def test_no_images_at_all(tmp_path):

@@ -164,7 +164,7 @@ def test_a_data_set_gives_the_same_samples(tmp_path, kind):
 
 def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match="choose ram or disk"):
-        make_cache("tape", lambda: LAYOUT, arrays, list, rules=None)
+        make_cache("tape", lambda: LAYOUT, arrays, list, settings=None)
 
 
 RANKS = """

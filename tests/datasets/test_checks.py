@@ -5,7 +5,7 @@ import pytest
 
 from datasets import checks
 from datasets.checks import check_pairs
-from datasets.layout import RULES, DataError
+from datasets.layout import REQUIREMENTS, DataError
 from helpers.tiny_data import PALETTE, truncate, write, write_label
 
 
@@ -96,13 +96,13 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "rule"), BROKEN)
-def test_each_fault_is_found_with_file_rule_and_remedy(second_root, spoil, rule):
+@pytest.mark.parametrize(("spoil", "requirement"), BROKEN)
+def test_each_fault_is_found_with_file_rule_and_remedy(second_root, spoil, requirement):
     root = second_root(train=3)
     text = spoil(root / "train")
     error = failure(root)
-    assert [problem.rule for problem in error.problems] == [rule]
-    assert text in str(error) and RULES[rule] in str(error)
+    assert [problem.requirement for problem in error.problems] == [requirement]
+    assert text in str(error) and REQUIREMENTS[requirement] in str(error)
 
 
 def test_all_faults_of_all_parts_are_one_error(second_root):
@@ -136,14 +136,14 @@ def test_unchanged_data_that_passed_is_not_decoded_again(second_root, tmp_path, 
     decoded = []
     plain = checks.check_tile
     monkeypatch.setattr(checks, "check_tile", lambda *a: decoded.append(a[0].name) or plain(*a))
-    assert check(root, seen=seen) == check(root, seen=seen) == {"train": 2, "test": 1}
+    assert check(root, passed_file=seen) == check(root, passed_file=seen) == {"train": 2, "test": 1}
     assert len(decoded) == 3
     write_label(root / "test/label1/00000.png", np.zeros((64, 64), np.uint8))
-    failure(root, seen=seen)
-    failure(root, seen=seen)  # a failed check is not remembered
+    failure(root, passed_file=seen)
+    failure(root, passed_file=seen)  # a failed check is not remembered
     assert decoded[3:] == ["00000", "00000"]
     seen.write_text("no json")
-    check(root, "train", seen=seen)
+    check(root, "train", passed_file=seen)
     assert len(decoded) == 7 and len(json.loads(seen.read_text())) == 1
 
 

@@ -150,7 +150,7 @@ def test_one_bad_pair_and_nothing_is_written(images, tmp_path, spoil):
     rule, text = spoil(images / "KV1_1.tif")
     with pytest.raises(DataError) as error:
         by_table(images, tmp_path)
-    assert [problem.rule for problem in error.value.problems] == [rule]
+    assert [problem.requirement for problem in error.value.problems] == [rule]
     assert text in str(error.value) and not (tmp_path / "out").exists()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.layout import RULES, DataError
+from datasets.layout import REQUIREMENTS, DataError
 from datasets.sentinel.data_sets import (
     build_dfc2020,
     build_sen12ms,
@@ -103,7 +103,7 @@ def test_files_of_bands_that_are_not_read_need_not_be_there(tmp_path):
         path.unlink()
     assert len(quiet(build_sen12ms, root, "train", scheme=OPTICAL)) == 4
     error = failure(build_sen12ms, root, "train")
-    assert {p.rule for p in error.problems} == {"missing mate"} and len(error.problems) == 4
+    assert {p.requirement for p in error.problems} == {"missing mate"} and len(error.problems) == 4
     assert "s1_1/ROIs1158_spring_s1_1_p1.tif of ROIs1158_spring_s2_1_p1" in str(error)
 
 
@@ -240,7 +240,7 @@ def break_mate(root):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "rule"),
+    ("spoil", "requirement"),
     [
         (break_s2_bands, "bands"),
         (break_s1_bands, "bands"),
@@ -250,12 +250,12 @@ def break_mate(root):
         (break_mate, "missing mate"),
     ],
 )
-def test_each_fault_of_a_first_patch_is_found(tmp_path, spoil, rule):
+def test_each_fault_of_a_first_patch_is_found(tmp_path, spoil, requirement):
     root = sen12ms(tmp_path)
     text = spoil(root)
     error = failure(check_sen12ms, root)
-    assert [problem.rule for problem in error.problems] == [rule]
-    assert text in str(error) and RULES[rule] in str(error)
+    assert [problem.requirement for problem in error.problems] == [requirement]
+    assert text in str(error) and REQUIREMENTS[requirement] in str(error)
 
 
 def test_the_check_opens_one_patch_a_folder(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datasets.folder import build_folder, check_folder, find_parts, folder_scheme
-from datasets.layout import RULES, DataError, parse_folders
+from datasets.layout import REQUIREMENTS, DataError, parse_folders
 from helpers.tiny_data import make_folder, truncate, write, write_tiff
 from utils.structures import IGNORE_INDEX
 
@@ -151,21 +151,21 @@ def break_size(root):
 @pytest.mark.parametrize("spoil", [break_mate, break_image, break_label, break_size])
 def test_each_fault_is_found_with_file_rule_and_remedy(tmp_path, spoil):
     root = make_folder(tmp_path)
-    rule, text = spoil(root)
+    requirement, text = spoil(root)
     with pytest.raises(DataError) as error:
         check(root)
-    assert [problem.rule for problem in error.value.problems] == [rule]
-    assert text in str(error.value) and RULES[rule] in str(error.value)
+    assert [problem.requirement for problem in error.value.problems] == [requirement]
+    assert text in str(error.value) and REQUIREMENTS[requirement] in str(error.value)
 
 
 def test_a_check_is_made_again_when_the_classes_change(tmp_path):
     root, seen = make_folder(tmp_path), tmp_path / "seen.json"
-    assert check(root, seen=seen) == check(root, seen=seen) == {"train": 4}
+    assert check(root, passed_file=seen) == check(root, passed_file=seen) == {"train": 4}
     (root / "classes.yaml").write_text("[class0, class1, class2]\n")
-    assert check(root, seen=seen) == {"train": 4}
+    assert check(root, passed_file=seen) == {"train": 4}
     (root / "classes.yaml").write_text("{classes: [class0, class1, class2], first: 3}")
     with pytest.raises(DataError, match=r"0, 1, 2 where 3\.\.5"):
-        check(root, seen=seen)
+        check(root, passed_file=seen)
 
 
 LOVEDA = (

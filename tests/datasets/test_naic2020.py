@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from datasets.codecs import LabelError
-from datasets.layout import RULES, DataError
+from datasets.layout import REQUIREMENTS, DataError
 from datasets.loader import collate
 from datasets.naic2020.data_set import (
     build_naic2020,
@@ -174,10 +174,10 @@ def break_list(root):
 @pytest.mark.parametrize("spoil", [break_image, break_depth, break_value, break_size, break_list])
 def test_each_fault_is_found_with_file_rule_and_remedy(tmp_path, spoil):
     root = make(tmp_path)
-    rule, text = spoil(root)
+    requirement, text = spoil(root)
     error = failure(root)
-    assert [problem.rule for problem in error.problems] == [rule]
-    assert text in str(error) and RULES[rule] in str(error)
+    assert [problem.requirement for problem in error.problems] == [requirement]
+    assert text in str(error) and REQUIREMENTS[requirement] in str(error)
 
 
 def test_lists_that_passed_are_not_decoded_again(tmp_path, monkeypatch):
@@ -187,5 +187,5 @@ def test_lists_that_passed_are_not_decoded_again(tmp_path, monkeypatch):
     plain = data_set.check_files
     monkeypatch.setattr(data_set, "check_files", lambda *a: decoded.append(a) or plain(*a))
     for _ in range(2):
-        check_naic2020(root, seen=seen, progress=False)
+        check_naic2020(root, passed_file=seen, progress=False)
     assert len(decoded) == 7

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.layout import RULES, DataError, parse_folders
+from datasets.layout import REQUIREMENTS, DataError, parse_folders
 from datasets.rucode.data_set import build_rucode, check_rucode, list_rucode, rucode_scheme
 from datasets.transforms import Augment
 from helpers.tiny_data import make_rucode, truncate, write_tiff
@@ -72,7 +72,7 @@ def test_an_id_of_the_submission_without_an_image_is_named(root):
         file.write("KVI_x__KV1_y,2 1\n")
     with pytest.raises(DataError, match=r"8_ch/KVI_x__KV1_y\.tif"):
         build(root, "test")
-    assert [p.rule for p in failure(root).problems] == ["no image"]
+    assert [p.requirement for p in failure(root).problems] == ["no image"]
     assert build(root, "train").names == NAMES[:3]
 
 
@@ -182,7 +182,7 @@ def break_mask_without_image(root):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "rule"),
+    ("spoil", "requirement"),
     [
         (break_bands, "bands"),
         (break_more_bands, "bands"),
@@ -194,8 +194,8 @@ def break_mask_without_image(root):
         (break_mask_without_image, "no image"),
     ],
 )
-def test_each_fault_is_found_with_file_rule_and_remedy(root, spoil, rule):
+def test_each_fault_is_found_with_file_rule_and_remedy(root, spoil, requirement):
     text = spoil(root)
     error = failure(root)
-    assert [problem.rule for problem in error.problems] == [rule]
-    assert text in str(error) and RULES[rule] in str(error)
+    assert [problem.requirement for problem in error.problems] == [requirement]
+    assert text in str(error) and REQUIREMENTS[requirement] in str(error)

@@ -165,7 +165,7 @@ def test_sizes_must_agree(tmp_path):
     root = make_sen12ms(tmp_path, {"ROIs1158_spring/s2_1": 1})
     patch = SentinelPatch("ROIs1158_spring/s2_1", "ROIs1158_spring_s2_1_p1")
     reader = SentinelReader(root, [patch], dfc_scheme(True, True, False, False), "lc")
-    assert reader.kind(0) == (((6, 32, 32), (32, 32)), (np.dtype("f4"), np.dtype("u1")))
+    assert reader.array_specs(0) == (((6, 32, 32), (32, 32)), (np.dtype("f4"), np.dtype("u1")))
     write_tiff(reader.path(0, "lc"), np.ones((4, 16, 32), np.uint8))
     with pytest.raises(ValueError, match=r"sizes differ.*32 x 32, .*16 x 32"):
         reader.read(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 State = Mapping[str, Tensor]
@@ -48,11 +48,28 @@ def random_state(layout: Mapping[str, tuple[tuple[int, ...], torch.dtype]], seed
     return state
 
 
+def random_weights(module: nn.Module, seed: int = 0) -> nn.Module:
+    """In eval mode, with weights of `random_state`: statistics of batch norms affect the results."""
+    layout = {k: (tuple(v.shape), v.dtype) for k, v in module.state_dict().items()}
+    module.load_state_dict(random_state(layout, seed))
+    return module.eval()
+
+
+def noise(*shape: int, seed: int = 1) -> torch.Tensor:
+    """Standard normal values."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 class Plain:
     """A state dict, read by prefix."""
 
     def __init__(self, state: State):
         self.state = state
+
+    @classmethod
+    def of(cls, module: nn.Module, prefix: str) -> "Plain":
+        """With the weights of a module, under a prefix."""
+        return cls({f"{prefix}.{k}": v for k, v in module.state_dict().items()})
 
     def has(self, key: str) -> bool:
         return any(k.startswith(key) for k in self.state)

@@ -1,4 +1,4 @@
-"""The files of a map: values, places, names, colours, overviews; all parts, or an error."""
+"""The files of a map: values, places, names, colours, overviews; all rows, or an error."""
 
 from xml.etree.ElementTree import fromstring
 
@@ -16,12 +16,12 @@ ROWS = [0, 40, 80]
 PLACED = Georeference(100, 90, rasterio.CRS.from_string(UTM), PLACE)
 
 
-def random_rows(parts: MapRows, row: int, seed: int = 0) -> dict[str, np.ndarray]:
+def random_rows(rows: MapRows, row: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Values of one part, some without data."""
     rng = np.random.default_rng((seed, row))
     values = {}
-    for layer in parts.layers:
-        shape = parts.empty(row)[layer.name].shape
+    for layer in rows.layers:
+        shape = rows.empty(row)[layer.name].shape
         array = (
             rng.random(shape) if not layer.values else rng.integers(len(layer.values), size=shape)
         )
@@ -32,19 +32,19 @@ def random_rows(parts: MapRows, row: int, seed: int = 0) -> dict[str, np.ndarray
 
 
 def written(folder, scheme: Scheme, place: Georeference = PLACED):
-    parts = MapRows(folder / "parts", layers_of(scheme), place, ROWS)
-    values = [random_rows(parts, row) for row in range(len(ROWS))]
+    rows = MapRows(folder / "rows", layers_of(scheme), place, ROWS)
+    values = [random_rows(rows, row) for row in range(len(ROWS))]
     for row, part in enumerate(values):
-        parts.write(folder, row, part)
-    return parts, {x.name: np.concatenate([v[x.name] for v in values]) for x in parts.layers}
+        rows.write(folder, row, part)
+    return rows, {x.name: np.concatenate([v[x.name] for v in values]) for x in rows.layers}
 
 
 @pytest.mark.parametrize("scheme", [COLOURS, SECOND, NAIC2020], ids=lambda s: s.task)
 def test_a_layer_holds_its_parts_in_their_place(tmp_path, scheme):
-    parts, values = written(tmp_path, scheme)
-    for layer in parts.layers:
+    rows, values = written(tmp_path, scheme)
+    for layer in rows.layers:
         path = tmp_path / f"{layer.name}.tif"
-        parts.join(layer, path)
+        rows.join(layer, path)
         with rasterio.open(path) as file:
             np.testing.assert_array_equal(file.read(1), values[layer.name])
             assert (file.crs, file.transform) == (PLACED.crs, PLACE)
@@ -65,12 +65,12 @@ def test_a_layer_holds_its_parts_in_their_place(tmp_path, scheme):
 def test_files_are_cloud_optimized_with_overviews(tmp_path):
     cogeo = pytest.importorskip("rio_cogeo")
     place = PLACED._replace(height=1100, width=600)
-    parts = MapRows(tmp_path / "parts", layers_of(COLOURS), place, [0, 500])
+    rows = MapRows(tmp_path / "rows", layers_of(COLOURS), place, [0, 500])
     for row in range(2):
-        parts.write(tmp_path, row, random_rows(parts, row))
-    for layer in parts.layers:
+        rows.write(tmp_path, row, random_rows(rows, row))
+    for layer in rows.layers:
         path = tmp_path / f"{layer.name}.tif"
-        parts.join(layer, path)
+        rows.join(layer, path)
         assert cogeo.cog_validate(path, strict=True) == (True, [], [])
         with rasterio.open(path) as file:
             assert file.overviews(1) == [2, 4] and file.block_shapes == [(512, 512)]
@@ -81,43 +81,43 @@ def test_files_are_cloud_optimized_with_overviews(tmp_path):
 def test_overviews_show_the_commonest_class(tmp_path):
     place = PLACED._replace(height=520, width=600)
     layer = next(x for x in layers_of(SECOND) if x.name == "date1")
-    parts = MapRows(tmp_path / "parts", [layer], place, [0])
+    rows = MapRows(tmp_path / "rows", [layer], place, [0])
     # the mean colour of two pixels of 1, one of 5 and one of 6 is nearer to 5
-    parts.write(tmp_path, 0, {"date1": np.tile(np.array([[1, 5], [6, 1]], np.uint8), (260, 300))})
-    parts.join(layer, tmp_path / "date1.tif")
+    rows.write(tmp_path, 0, {"date1": np.tile(np.array([[1, 5], [6, 1]], np.uint8), (260, 300))})
+    rows.join(layer, tmp_path / "date1.tif")
     with rasterio.open(tmp_path / "date1.tif", overview_level=0) as file:
         assert (file.read(1) == 1).all()
 
 
 def test_without_a_place_there_is_none(tmp_path):
-    parts, values = written(tmp_path, COLOURS, PLACED._replace(crs=None, transform=None))
-    parts.join(parts.layers[0], tmp_path / "change.tif")
+    rows, values = written(tmp_path, COLOURS, PLACED._replace(crs=None, transform=None))
+    rows.join(rows.layers[0], tmp_path / "change.tif")
     with rasterio.open(tmp_path / "change.tif") as file:
         assert file.crs is None and file.transform.is_identity
         np.testing.assert_array_equal(file.read(1), values["change"])
 
 
-def test_missing_parts_are_known(tmp_path):
-    parts, _ = written(tmp_path, SECOND)
-    assert parts.missing() == []
-    parts.path(parts.layers[2], 1).unlink()
-    assert parts.missing() == [1]
+def test_missing_rows_are_known(tmp_path):
+    rows, _ = written(tmp_path, SECOND)
+    assert rows.missing_rows() == []
+    rows.path(rows.layers[2], 1).unlink()
+    assert rows.missing_rows() == [1]
 
 
 def test_a_lost_part_is_an_error(tmp_path):
-    parts, _ = written(tmp_path, COLOURS)
-    parts.path(parts.layers[0], 1).write_bytes(b"")
+    rows, _ = written(tmp_path, COLOURS)
+    rows.path(rows.layers[0], 1).write_bytes(b"")
     with pytest.raises(OSError, match=r"could not write .*change.tif .*Is the disk full\?"):
-        parts.join(parts.layers[0], tmp_path / "change.tif")
+        rows.join(rows.layers[0], tmp_path / "change.tif")
 
 
 def test_codes_of_many_classes_take_16_bits(tmp_path):
     palette = tuple((i, i, i) for i in range(21))
     scheme = SECOND._replace(classes=tuple(f"c{i}" for i in range(20)), palette=palette)
-    parts, values = written(tmp_path, scheme)
-    layer = parts.layers[-1]
+    rows, values = written(tmp_path, scheme)
+    layer = rows.layers[-1]
     assert layer.dtype == "uint16" and layer.nodata == 65535 and len(layer.values) == 401
-    parts.join(layer, tmp_path / "transition.tif")
+    rows.join(layer, tmp_path / "transition.tif")
     with rasterio.open(tmp_path / "transition.tif") as file:
         np.testing.assert_array_equal(file.read(1), values["transition"])
 
@@ -169,8 +169,8 @@ def test_the_mask_is_that_of_the_stored_probability():
 
 
 def test_parts_may_be_read_by_themselves(tmp_path):
-    parts, values = written(tmp_path, COLOURS)
-    with rasterio.open(parts.path(parts.layers[0], 2)) as file:
+    rows, values = written(tmp_path, COLOURS)
+    with rasterio.open(rows.path(rows.layers[0], 2)) as file:
         np.testing.assert_array_equal(file.read(1), values["change"][80:])
 
 

@@ -18,7 +18,7 @@ def with_part(out: Path, **settings) -> WorkFolder:
     work = WorkFolder(out)
     assert work.start(settings) is None
     for name in ("00000000.tif", ".00000064-x.tif"):
-        path = work.parts / "change" / name
+        path = work.rows / "change" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)
     return work
@@ -33,7 +33,7 @@ def test_the_same_settings_keep_finished_parts_only(tmp_path):
     (work.ready / "half.tif").touch()
     again = WorkFolder(tmp_path)
     assert "going on" in again.start({"tile": 64, "bands": ("1", "2")})
-    assert names(again.parts / "change") == ["00000000.tif"] and names(again.ready) == []
+    assert names(again.rows / "change") == ["00000000.tif"] and names(again.ready) == []
 
 
 def test_other_settings_start_anew_and_say_why(tmp_path):
@@ -42,7 +42,7 @@ def test_other_settings_start_anew_and_say_why(tmp_path):
     assert work.start({"tile": 32, "threshold": 0.5}) == (
         "starting anew: tile changed since the interrupted run"
     )
-    assert names(work.parts) == []
+    assert names(work.rows) == []
 
 
 def test_kept_values_are_computed_once(tmp_path):
@@ -144,7 +144,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
     command = [sys.executable, "-c", RUN, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode and "another run makes a map in" in done.stderr
-    assert names(work.parts / "change")  # untouched
+    assert names(work.rows / "change")  # untouched
     work.remove()
     assert subprocess.run(command, cwd=ROOT).returncode == 0
 

@@ -1,4 +1,4 @@
-"""Two rasters read on the grid of the first: places, missing data, what networks are given."""
+"""Two rasters read on the grid of the first: transformed, missing data, what networks are given."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from rasterio.warp import transform as transform_points
 
 from helpers.map_data import COLOURS, PLACE, UTM, scene, write
 from helpers.tiny_data import truncate
-from maps.image_checks import places
+from maps.image_checks import transformed
 from maps.reader import MapReader
 from utils.rasters.grids import shifted
 from utils.rasters.reading import open_raster
@@ -67,7 +67,7 @@ def field(xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
 def sampled(crs, transform, height: int, width: int) -> np.ndarray:
     """The field at the centres of a raster's pixels, (1, h, w) float32."""
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    there = places(transform, columns.ravel(), rows.ravel())
+    there = transformed(transform, columns.ravel(), rows.ravel())
     xs, ys = map(np.asarray, transform_points(crs, UTM, *there))
     return field(xs, ys).reshape(1, height, width).astype(np.float32)
 

@@ -5,29 +5,14 @@ import torch
 from torch import nn
 
 from helpers.plain_land_cover import PlainLandCover, dfc_plan, published_dfc_unet
-from helpers.plain_reference import random_state
+from helpers.plain_reference import noise, random_weights
 from models.backbones import build_backbone
 from models.build import build_network, default_output_stride
-from models.dfc import ASPP, Decoder, DFCDeepLabV3Plus
+from models.dfc import DFCASPP, Decoder, DFCDeepLabV3Plus
 from models.plain_unet import PlainUNet, Up
 from training.optim import build_optimizer, set_lr
 
 K = 8
-
-
-def random_norms(module: nn.Module, seed=0) -> nn.Module:
-    """In eval mode, with batch norms whose statistics matter."""
-    layout = {k: (tuple(v.shape), v.dtype) for k, v in module.state_dict().items()}
-    module.load_state_dict(random_state(layout, seed))
-    return module.eval()
-
-
-def plain(module: nn.Module, prefix: str) -> PlainLandCover:
-    return PlainLandCover({f"{prefix}.{k}": v for k, v in module.state_dict().items()})
-
-
-def noise(*shape, seed=1):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def on_meta(name, backbone=None, **options):
@@ -107,8 +92,8 @@ def test_the_output_stride_is_16_where_timm_has_it():
 @pytest.mark.parametrize("stride", [8, 16])
 def test_the_pyramid_computes_what_a_plain_one_does(stride):
     rates = {16: (6, 12, 18), 8: (12, 24, 36)}[stride]
-    module, x = random_norms(ASPP(32, rates)), noise(2, 32, 20, 22)
-    expected = plain(module, "aspp").dfc_aspp(x, stride)
+    module, x = random_weights(DFCASPP(32, rates)), noise(2, 32, 20, 22)
+    expected = PlainLandCover.of(module, "aspp").dfc_aspp(x, stride)
     torch.testing.assert_close(module(x), expected)
     assert expected.shape == (2, 256, 20, 22) and expected.std() > 0.05
 
@@ -116,11 +101,11 @@ def test_the_pyramid_computes_what_a_plain_one_does(stride):
 @torch.no_grad()
 def test_the_decoder_computes_what_a_plain_one_does():
     module, deep, fine = (
-        random_norms(Decoder(16, K)),
+        random_weights(Decoder(16, K)),
         noise(2, 256, 5, 6),
         noise(2, 16, 18, 23),
     )
-    expected = plain(module, "decoder").dfc_decoder(deep, fine)
+    expected = PlainLandCover.of(module, "decoder").dfc_decoder(deep, fine)
     torch.testing.assert_close(module(deep, fine), expected)
     assert expected.shape == (2, K, 18, 23) and expected.std() > 0.05
 
@@ -165,9 +150,9 @@ def test_the_published_start():
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(12, 16), (13, 17), (14, 15)])
 def test_up_pads_to_the_skip_map(size):
-    module = random_norms(Up(12, 5))
+    module = random_weights(Up(12, 5))
     x, skip = noise(2, 8, size[0] // 2, size[1] // 2), noise(2, 4, *size)
-    expected = plain(module, "up").up(x, skip, "up")
+    expected = PlainLandCover.of(module, "up").up(x, skip, "up")
     torch.testing.assert_close(module(x, skip), expected)
     assert expected.shape == (2, 5, *size)
 
@@ -175,7 +160,7 @@ def test_up_pads_to_the_skip_map(size):
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(32, 48), (37, 50)])
 def test_the_u_net_computes_what_a_plain_one_does(size):
-    network, images = random_norms(PlainUNet(3, K)), noise(2, 3, *size)
+    network, images = random_weights(PlainUNet(3, K)), noise(2, 3, *size)
     expected = published_dfc_unet(network.state_dict(), images)
     got = network(images.unsqueeze(1)).semantic
     torch.testing.assert_close(got.squeeze(1), expected, rtol=1e-4, atol=1e-4)

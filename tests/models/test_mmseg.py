@@ -5,29 +5,14 @@ import torch
 from torch import nn
 
 from helpers.plain_land_cover import PlainLandCover, mmseg_layout, mmseg_plan
-from helpers.plain_reference import random_state
+from helpers.plain_reference import noise, random_state, random_weights
 from models.backbones import build_backbone
 from models.build import build_network
-from models.mmseg import AuxiliaryHead, MMSegPSPNet, PSPHead, SeparableASPPHead
+from models.mmseg import AuxiliaryHead, MMSegPSPHead, MMSegPSPNet, SeparableASPPHead
 from models.pretrained import load_pretrained
 
 K = 8
 NAMES = ("mmseg_pspnet", "mmseg_deeplabv3plus")
-
-
-def random_norms(module: nn.Module, seed=0) -> nn.Module:
-    """In eval mode, with batch norms whose statistics matter."""
-    layout = {k: (tuple(v.shape), v.dtype) for k, v in module.state_dict().items()}
-    module.load_state_dict(random_state(layout, seed))
-    return module.eval()
-
-
-def plain(module: nn.Module, prefix: str) -> PlainLandCover:
-    return PlainLandCover({f"{prefix}.{k}": v for k, v in module.state_dict().items()})
-
-
-def noise(*shape, seed=1):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def build(name, backbone=None, **options):
@@ -88,25 +73,27 @@ def test_imagenet_weights_under_mmsegs_names_load(tmp_path):
 
 @torch.no_grad()
 def test_pyramid_pooling_computes_what_a_plain_one_does():
-    head, x = random_norms(PSPHead([4, 24], [4, 8], K)), noise(2, 24, 13, 11)
-    expected = plain(head, "decode_head").mmseg_psp(x)
+    head, x = random_weights(MMSegPSPHead([4, 24], [4, 8], K)), noise(2, 24, 13, 11)
+    expected = PlainLandCover.of(head, "decode_head").mmseg_psp(x)
     torch.testing.assert_close(head([x]), expected)
     assert expected.shape == (2, K, 13, 11) and expected.std() > 0.05
 
 
 @torch.no_grad()
 def test_the_separable_pyramid_computes_what_a_plain_one_does():
-    head = random_norms(SeparableASPPHead([6, 24], [4, 8], K))
+    head = random_weights(SeparableASPPHead([6, 24], [4, 8], K))
     fine, deep = noise(2, 6, 26, 22), noise(2, 24, 13, 11, seed=2)
-    expected = plain(head, "decode_head").mmseg_aspp(deep, fine)
+    expected = PlainLandCover.of(head, "decode_head").mmseg_aspp(deep, fine)
     torch.testing.assert_close(head([fine, deep]), expected)
     assert expected.shape == (2, K, 26, 22) and expected.std() > 0.02
 
 
 @torch.no_grad()
 def test_the_auxiliary_head_computes_what_a_plain_one_does():
-    head, x = random_norms(AuxiliaryHead(12, K)), noise(2, 12, 9, 7)
-    torch.testing.assert_close(head(x), plain(head, "auxiliary_head").mmseg_auxiliary(x))
+    head, x = random_weights(AuxiliaryHead(12, K)), noise(2, 12, 9, 7)
+    torch.testing.assert_close(
+        head(x), PlainLandCover.of(head, "auxiliary_head").mmseg_auxiliary(x)
+    )
 
 
 def test_the_heads_have_the_published_widths():

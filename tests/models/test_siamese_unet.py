@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from helpers.plain_change import PlainResNet
-from helpers.plain_reference import random_state
+from helpers.plain_reference import random_weights
 from models.build import build_network
 from models.siamese_unet import ConcatSCSE, JoinConv, SiameseUNet, UpsampleConv
 
@@ -30,24 +30,14 @@ def images(batch=1, height=64, width=64):
     return torch.randn(batch, 2, 3, height, width, generator=generator)
 
 
-def random_norms(module: nn.Module) -> nn.Module:
-    layout = {k: (tuple(v.shape), v.dtype) for k, v in module.state_dict().items()}
-    module.load_state_dict(random_state(layout))
-    return module.eval()
-
-
-def plain(module: nn.Module, prefix: str) -> PlainResNet:
-    return PlainResNet({f"{prefix}.{k}": v for k, v in module.state_dict().items()})
-
-
 # ------------------------------------------------------------------- parts
 
 
 @torch.no_grad()
 def test_scse_puts_both_gated_maps_side_by_side():
-    block, x = random_norms(ConcatSCSE(6)), torch.randn(2, 6, 4, 5)
+    block, x = random_weights(ConcatSCSE(6)), torch.randn(2, 6, 4, 5)
     got = block(x)
-    torch.testing.assert_close(got, plain(block, "b").concat_scse(x, "b"))
+    torch.testing.assert_close(got, PlainResNet.of(block, "b").concat_scse(x, "b"))
     ratios = got / x.repeat(1, 2, 1, 1)  # the gates: one a channel, then one a pixel
     torch.testing.assert_close(ratios[:, :6], ratios[:, :6, :1, :1].expand(2, 6, 4, 5))
     torch.testing.assert_close(ratios[:, 6:], ratios[:, 6:7].expand(2, 6, 4, 5))
@@ -55,25 +45,25 @@ def test_scse_puts_both_gated_maps_side_by_side():
 
 @torch.no_grad()
 def test_a_decoder_stage_repeats_pixels_before_it_convolves():
-    block, x = random_norms(UpsampleConv(3, 5, lightweight=False)), torch.randn(2, 3, 4, 5)
+    block, x = random_weights(UpsampleConv(3, 5, lightweight=False)), torch.randn(2, 3, 4, 5)
     got = block(x)
     assert got.shape == (2, 5, 8, 10)
-    torch.testing.assert_close(got, plain(block, "b").upsample_conv(x, "b"))
+    torch.testing.assert_close(got, PlainResNet.of(block, "b").upsample_conv(x, "b"))
 
 
 @torch.no_grad()
 def test_a_bottleneck_without_attention_is_a_convolution_and_relu():
     block, x = (
-        random_norms(JoinConv(3, 5, attention=False, lightweight=False)),
+        random_weights(JoinConv(3, 5, attention=False, lightweight=False)),
         torch.randn(2, 3, 4, 5),
     )
-    torch.testing.assert_close(block(x), plain(block, "b").conv(x, "b.seq.0").relu())
+    torch.testing.assert_close(block(x), PlainResNet.of(block, "b").conv(x, "b.seq.0").relu())
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_one_decoder_step_joins_the_maps_of_both_dates(symmetric):
-    network = random_norms(build(symmetric=symmetric))
+    network = random_weights(build(symmetric=symmetric))
     maps = [
         torch.randn(2, 2, c, 64 // s, 64 // s)
         for c, s in zip(network.backbone.channels, network.backbone.strides, strict=True)
@@ -83,7 +73,7 @@ def test_one_decoder_step_joins_the_maps_of_both_dates(symmetric):
     network.decode_features(maps)
     one, other = maps[-1].unbind(1)
     start = (one - other).abs() if symmetric else other  # as published: date 2 alone
-    x = plain(network, "n").upsample_conv(start, "n.decoder_stages.3")
+    x = PlainResNet.of(network, "n").upsample_conv(start, "n.decoder_stages.3")
     one, other = maps[-2].unbind(1)
     if symmetric:
         one, other = (one - other).abs(), (one + other) / 2
@@ -156,7 +146,7 @@ def test_other_pyramids_get_the_default_decoder(backbone):
 @torch.no_grad()
 def test_swapped_dates_give_the_same_change_if_symmetric():
     tiles = images(2)
-    network = random_norms(build())
+    network = random_weights(build())
     change, swapped = network(tiles).change, network(tiles.flip(1)).change
     torch.testing.assert_close(swapped, change, rtol=1e-5, atol=1e-6)
     maps = network.backbone(tiles.flatten(0, 1))
@@ -176,7 +166,7 @@ def test_symmetric_is_the_default():
 
 @torch.no_grad()
 def test_sides_that_do_not_fit_are_padded_and_cut_back():
-    network, tiles = random_norms(build()), images(1, 50, 60)
+    network, tiles = random_weights(build()), images(1, 50, 60)
     padded = nn.functional.pad(tiles.flatten(0, 1), (0, 4, 0, 14), mode="replicate")
     got, expected = network(tiles).change, network(padded.unflatten(0, (1, 2))).change
     assert got.shape == (1, 50, 60)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from helpers.plain_change import PlainResNet, published_tfinet
-from helpers.plain_reference import published_layout, random_state
+from helpers.plain_reference import published_layout, random_state, random_weights
 from models.build import build_network
 from models.checkpoints import load_matching, load_network, load_strictly
 from models.initialise import init_tfinet
@@ -23,17 +23,6 @@ UNREAD = ["neck.alpha", "resnet.fc.bias", "resnet.fc.weight"]
 def images(batch=1, height=64, width=64, seed=5):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, 2, 3, height, width, generator=generator)
-
-
-def random_norms(module: nn.Module, seed=0) -> nn.Module:
-    """In eval mode, with batch norms whose statistics matter."""
-    layout = {k: (tuple(v.shape), v.dtype) for k, v in module.state_dict().items()}
-    module.load_state_dict(random_state(layout, seed))
-    return module.eval()
-
-
-def plain(module: nn.Module, prefix: str) -> PlainResNet:
-    return PlainResNet({f"{prefix}.{k}": v for k, v in module.state_dict().items()})
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +48,22 @@ def on_meta(backbone="resnet18", **options):
 
 @torch.no_grad()
 def test_a_residual_conv_adds_what_its_first_convolution_gave():
-    block, x = random_norms(ResidualConv(5, 7)), torch.randn(2, 5, 6, 9)
-    torch.testing.assert_close(block(x), plain(block, "b").conv_block(x, "b"))
+    block, x = random_weights(ResidualConv(5, 7)), torch.randn(2, 5, 6, 9)
+    torch.testing.assert_close(block(x), PlainResNet.of(block, "b").conv_block(x, "b"))
 
 
 @torch.no_grad()
 def test_local_context_takes_means_of_what_lies_inside_the_map():
-    block, x = random_norms(LocalContext(32)), torch.randn(2, 32, 4, 5)
-    torch.testing.assert_close(block(x), plain(block, "b").local_context(x, "b"))
+    block, x = random_weights(LocalContext(32)), torch.randn(2, 32, 4, 5)
+    torch.testing.assert_close(block(x), PlainResNet.of(block, "b").local_context(x, "b"))
 
 
 @torch.no_grad()
 def test_the_gate_multiplies_the_features_of_both_dates():
-    block, x = random_norms(FeatureInteraction(32)), torch.randn(2, 2, 32, 4, 5)
+    block, x = random_weights(FeatureInteraction(32)), torch.randn(2, 2, 32, 4, 5)
     block.beta.fill_(0.7)
     features, gate = block(x)
-    one, other, expected = plain(block, "neck").interaction(x[:, 0], x[:, 1])
+    one, other, expected = PlainResNet.of(block, "neck").interaction(x[:, 0], x[:, 1])
     torch.testing.assert_close(features, torch.stack([one, other], dim=1))
     torch.testing.assert_close(gate, expected)
     assert gate.std() > 0.01
@@ -83,7 +72,7 @@ def test_the_gate_multiplies_the_features_of_both_dates():
 @torch.no_grad()
 def test_a_closed_gate_leaves_what_the_shared_block_gives_of_nothing():
     # tanh(0) = 0: both dates get the same addition, whatever they show
-    block, x = random_norms(FeatureInteraction(32)), torch.randn(1, 2, 32, 4, 5)
+    block, x = random_weights(FeatureInteraction(32)), torch.randn(1, 2, 32, 4, 5)
     block.gen_mask[1].weight.zero_()
     block.gen_mask[1].bias.zero_()
     added = block(x)[0] - x
@@ -93,14 +82,14 @@ def test_a_closed_gate_leaves_what_the_shared_block_gives_of_nothing():
 
 @torch.no_grad()
 def test_class_logits_leave_a_relu_and_grow_eightfold():
-    decoder, x = random_norms(ClassDecoder(16, 6)), torch.randn(2, 16, 3, 4)
+    decoder, x = random_weights(ClassDecoder(16, 6)), torch.randn(2, 16, 3, 4)
     logits = decoder(x)
     assert logits.shape == (2, 6, 24, 32) and logits.min() >= 0 and logits.max() > 0
-    torch.testing.assert_close(logits, plain(decoder, "classifier").classify(x))
+    torch.testing.assert_close(logits, PlainResNet.of(decoder, "classifier").classify(x))
 
 
 def test_any_number_of_channels_fits():
-    block = random_norms(FeatureInteraction(7))
+    block = random_weights(FeatureInteraction(7))
     features, gate = block(torch.randn(1, 2, 7, 3, 3))
     assert features.shape == (1, 2, 7, 3, 3) and gate.shape == (1, 1, 3, 3)
 
@@ -204,7 +193,7 @@ def test_pretrain_from_a_published_file_turns_its_sign(tmp_path, published):
 
 @torch.no_grad()
 def test_sides_that_do_not_fit_are_padded_and_cut_back():
-    network = random_norms(build_network("tfinet", "resnet18", num_classes=3, lightweight=True))
+    network = random_weights(build_network("tfinet", "resnet18", num_classes=3, lightweight=True))
     tiles = images(1, 50, 60)
     padded = nn.functional.pad(tiles.flatten(0, 1), (0, 4, 0, 6), mode="replicate")
     got, expected = network(tiles), network(padded.unflatten(0, (1, 2)))

@@ -91,9 +91,9 @@ class FileRaster(Raster):
 
     def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
         """See Raster."""
-        place = rasterio().windows.Window(window.left, window.top, window.width, window.height)
+        region = rasterio().windows.Window(window.left, window.top, window.width, window.height)
         with decoding(self.path):
-            return self._file.read([band + 1 for band in bands], window=place)
+            return self._file.read([band + 1 for band in bands], window=region)
 
 
 def open_raster(path: Path | str, indices: bool = False) -> Raster:
