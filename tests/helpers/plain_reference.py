@@ -49,7 +49,7 @@ def random_state(layout: Mapping[str, tuple[tuple[int, ...], torch.dtype]], seed
 
 
 def random_weights(module: nn.Module, seed: int = 0) -> nn.Module:
-    """In eval mode, with weights of `random_state`: statistics of batch norms affect the results."""
+    """In eval mode, with weights of `random_state`: batch norms affect the results."""
     layout = {k: (tuple(v.shape), v.dtype) for k, v in module.state_dict().items()}
     module.load_state_dict(random_state(layout, seed))
     return module.eval()
