@@ -12,25 +12,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.build import Source
-from datasets.layout import parse_folders
-from datasets.loader import eval_loader
-from datasets.second import SecondDataset
-from inference.decide import most_probable, true_masks
+from datasets.layout import parse_names
+from datasets.samples import SceneSamples
+from inference.decide import most_probable
 from inference.ensemble import Chosen, load_ensemble
 from inference.label_record import LabelRecord, done_tiles, finish_labelling, start_or_continue
 from inference.overlap import HostCopy, overlap_transfers
+from inference.prediction import Rows, finished_rows, scene_loader
 from inference.predictor import Predictor
-from inference.pseudo_labels import VoteCounter, count_tiles, mean_rule
+from inference.pseudo_labels import VoteCounter, count_tiles, known_masks, mean_rule
 from options.label import parse_args
 from utils import distributed
 from utils.background import BackgroundWriter
 from utils.cli import run
 from utils.precision import pick_amp
 from utils.probabilities import mean_probs
-from utils.structures import Sample, Scheme, to_device
+from utils.structures import Probs, Sample, Scheme, to_device
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,8 +45,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def label(args: argparse.Namespace, device: torch.device) -> None:
     """Writes pseudo-label masks of the training tiles to OUTDIR/masks/train."""
-    data = Source(args.dataset, args.data_root, parse_folders(args.folders), outdir=args.outdir)
-    scheme, split = data.scheme(), args.split or data.entry.split
+    data = source(args)
+    scheme, split = data.scheme(args.bands), args.split or data.entry.split
     chosen = Chosen.of(
         args.checkpoints,
         args.outdir,
@@ -67,16 +68,17 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     batches, left = batches_to_label(tiles, folder, args.val_batch_size, args.num_workers)
     record = LabelRecord(folder, distributed.rank(), scheme.palette)
     bar = tqdm(total=left, unit="pair", disable=not distributed.is_main())  # tiles of this rank
-    labelled = label_batches(
-        predictor, batches, scheme, tiles.dense_labels, args.rule, args.min_confidence
+    rows = finished_rows(predict_each(predictor, batches), batches)
+    labelled = label_rows(
+        rows, len(members), scheme, tiles.dense_labels, args.rule, args.min_confidence
     )
     with BackgroundWriter() as writer:
-        for names, copy in overlap_transfers(labelled):
-            found = copy.arrays()
-            masks, counts = found["masks"], found["counts"].tolist()
-            for name, mask, count in zip(names, masks, counts, strict=True):
-                writer.submit(record.write_tile, folder / name, mask, count)
-            bar.update(len(names))
+        for found, copy in overlap_transfers(labelled):
+            arrays = copy.arrays()
+            parts = arrays["masks"], arrays["counts"], found.is_last
+            for tile in record.gather(found.batch.name, *parts):
+                writer.submit(record.write_tile, *tile)
+                bar.update()
     bar.close()
     distributed.barrier()
     if distributed.is_main():
@@ -85,54 +87,74 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
         finish_labelling(folder, tiles.names, result_path, settings)
 
 
-def label_batches(
-    predictor: Predictor,
-    batches: Iterable[Sample],
+def source(args: argparse.Namespace) -> Source:
+    """The data set whose training tiles are labelled."""
+    return Source(
+        args.dataset,
+        args.data_root,
+        parse_names(args.folders),
+        args.label_coding,
+        args.outdir,
+        parse_names(args.suffixes, "--suffixes"),
+    )
+
+
+def predict_each(predictor: Predictor, batches: Iterable[Sample]) -> Iterator[tuple[Sample, Probs]]:
+    """Yields each batch, and the classes of all teachers: semantic (B, M * T, K, H, W)."""
+    for batch in batches:
+        each = [
+            predictor.predict_one(member, batch.images).semantic for member in predictor.members
+        ]
+        yield batch, Probs(torch.cat(each, dim=1))
+
+
+def label_rows(
+    rows: Iterable[Rows],
+    num_teachers: int,
     scheme: Scheme,
     dense_labels: Callable[[str], np.ndarray | None],
     rule: str = "vote",
     min_confidence: float = 0.0,
-) -> Iterator[tuple[list[str], HostCopy]]:
-    """Yields tile names, and a HostCopy of `masks` and `counts`, for every batch.
+) -> Iterator[tuple[Rows, HostCopy]]:
+    """Yields the rows, and a HostCopy of their `masks` and `counts`.
 
     Args:
-        predictor: the teacher networks.
-        batches: batches with labels of changed pixels.
+        rows: finished rows of `predict_each`, with labels of changed pixels.
+        num_teachers: M.
         scheme: scheme of the data set.
         dense_labels: tile name -> true classes of all pixels (T, H, W), or None if unknown.
         rule: "vote" or "mean".
         min_confidence: minimum mean probability for the rule "mean", 0..1.
     """
-    for batch in batches:
-        batch = to_device(batch, predictor.device)
-        truth = true_masks(batch)  # (B, T, H, W), 0 = unchanged
-        votes, each = VoteCounter(scheme.num_classes), []
-        for member in predictor.members:
-            probs = predictor.predict_one(member, batch.images)
-            votes.add(most_probable(probs.semantic, dim=2))
-            if rule == "mean":
-                each.append(probs)
+    for found in rows:
+        teachers = found.probs.semantic.chunk(num_teachers, dim=1)  # each (B, T, K, h, W)
+        truth = known_masks(to_device(found.batch._replace(images=teachers[0]), teachers[0].device))
+        votes = VoteCounter(scheme.num_classes)
+        for semantic in teachers:
+            votes.add(most_probable(semantic, dim=2))
         if rule == "vote":
             masks = votes.result(truth)
         else:
-            masks = mean_rule(mean_probs(each).semantic, truth, min_confidence)
-        dense = stacked([dense_labels(name) for name in batch.name], masks)
+            mean = mean_probs([Probs(semantic) for semantic in teachers]).semantic
+            masks = mean_rule(mean, truth, min_confidence)
+        dense = stacked([dense_labels(name) for name in found.batch.name], masks, found.top)
         counts = count_tiles(masks, truth, votes.unanimous(), scheme.num_classes, dense)
-        yield batch.name, HostCopy(masks=masks, counts=counts)
+        yield found, HostCopy(masks=masks, counts=counts)
 
 
 def batches_to_label(
-    tiles: SecondDataset, folder: Path, batch_size: int, num_workers: int
-) -> tuple[Iterable[Sample], int]:
+    tiles: SceneSamples, folder: Path, batch_size: int, num_workers: int
+) -> tuple[DataLoader, int]:
     """Batches of this rank with the tiles that are not labelled yet, and the number of tiles."""
     done = done_tiles(folder)
     if distributed.is_main() and done:
         print(f"{len(done)} tiles are labelled already; going on")
     # share all tiles, not the unlabelled ones: the share must not depend on other ranks' progress
-    share = range(distributed.rank(), len(tiles), distributed.world())
-    indices = [i for i in share if tiles.names[i] not in done]
-    size = -(-batch_size // distributed.world())
-    return eval_loader(tiles, size, indices=indices, num_workers=num_workers), len(indices)
+    rank, world = distributed.rank(), distributed.world()
+    left = [i for i in range(rank, len(tiles.names), world) if tiles.names[i] not in done]
+    chosen = set(left)
+    indices = [k for k, (scene, _) in enumerate(tiles.windows) if scene in chosen]
+    return scene_loader(tiles, batch_size, num_workers, indices), len(left)
 
 
 def label_settings(args: argparse.Namespace, data: Source, split: str, paths: list[Path]) -> dict:
@@ -142,7 +164,7 @@ def label_settings(args: argparse.Namespace, data: Source, split: str, paths: li
         "checkpoints": [f"{p.resolve()} of {t}" for p, t in zip(paths, written, strict=True)],
         "dataset": data.dataset,
         "data_root": str(data.root_path.resolve()),
-        "folders": data.folders,
+        "folders": data.folders | data.suffixes,
         "split": split,
         "rule": args.rule,
         "min_confidence": args.min_confidence,
@@ -150,10 +172,11 @@ def label_settings(args: argparse.Namespace, data: Source, split: str, paths: li
     }
 
 
-def stacked(dense: list[np.ndarray | None], masks: Tensor) -> Tensor | None:
-    """Stacks true classes to (B, T, H, W) like `masks`, 0 = unknown; None if no tile has them."""
+def stacked(dense: list[np.ndarray | None], masks: Tensor, top: int = 0) -> Tensor | None:
+    """Rows of true classes from `top` on, (B, T, h, W) like `masks`; None if no tile has them."""
     if all(one is None for one in dense):
         return None
+    dense = [None if d is None else d[:, top : top + masks.shape[2]] for d in dense]
     unknown = np.zeros(masks.shape[1:], np.uint8)
     return torch.from_numpy(np.stack([unknown if d is None else d for d in dense])).to(masks)
 

@@ -9,20 +9,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.build import SCHEME_FLAGS, Source, may_have_trained, open_part
-from datasets.layout import parse_folders
-from datasets.loader import eval_loader
+from datasets.layout import parse_names
 from datasets.rucode.run_lengths import write_submission
+from datasets.samples import TILE_PX, WHOLE_PX, SceneSamples
 from inference.decide import to_masks, true_masks
 from inference.destinations import Destinations, finish_test, names_to_draw
 from inference.ensemble import Chosen, load_predictors, refuse_several
-from inference.outputs import SceneOutputs, TileOutputs, write_submissions
+from inference.outputs import Outputs, write_submissions
 from inference.overlap import HostCopy, overlap_transfers
+from inference.prediction import Rows, finished_rows, predict_together, scene_loader
 from inference.predictor import Predictor
-from inference.strips import predict_together, true_rows
 from inference.threshold_choice import choose_threshold
 from inference.time_budget import predict_in_time
 from models.checkpoints import trained_split
@@ -32,7 +32,7 @@ from utils.background import BackgroundWriter
 from utils.cli import run
 from utils.metrics import ConfusionMatrix, confusion_for, metrics_for
 from utils.precision import pick_amp
-from utils.structures import Sample, Scheme, to_device
+from utils.structures import Scheme
 
 Group = tuple[Scheme, Predictor]  # networks that read images in the same way
 
@@ -47,8 +47,14 @@ def main(argv: list[str] | None = None) -> None:
         chosen = Chosen.of(args.checkpoints, args.outdir, *networks)
         if distributed.is_main():
             print("networks:", *chosen.paths, sep="\n  ")
-        folders = parse_folders(args.folders)
-        data = Source(args.dataset, args.data_root, folders, args.label_coding, args.outdir)
+        data = Source(
+            args.dataset,
+            args.data_root,
+            parse_names(args.folders),
+            args.label_coding,
+            args.outdir,
+            parse_names(args.suffixes, "--suffixes"),
+        )
         groups = load_predictors(
             chosen,
             data,
@@ -59,109 +65,97 @@ def main(argv: list[str] | None = None) -> None:
             tta=args.tta,
             compiled=args.compile,
         )
-        if data.entry.scenes:
-            rule = args.val_split or trained_split(chosen.paths[0]) or data.entry.split
-            test_scenes(args, data, groups, rule)
-        else:
-            refuse_several(chosen.paths, groups)
-            test_tiles(args, data, *groups[0])
+        refuse_groups(args, data, groups, chosen.paths)
+        test(args, data, groups, chosen.paths)
 
 
-def test_tiles(
-    args: argparse.Namespace, data: Source, scheme: Scheme, predictor: Predictor
+def test(
+    args: argparse.Namespace, data: Source, groups: Sequence[Group], paths: Sequence[Path]
 ) -> None:
-    """Predicts whole tiles in batches, writes and scores them."""
-    where = destinations(args)
+    """Predicts all scenes, whole or in blended windows; writes and scores them."""
+    (scheme, predictor), where = groups[0], destinations(args)
     where.refuse_pseudo_labels()
-    if args.gate and not all(member.network.has_gate for member in predictor.members):
-        raise ValueError("--gate: only tfinet has a gate; leave it out, or pass --checkpoints")
-    tiles = open_images(args, data, scheme)
-    shares = {"rank": distributed.rank(), "world": distributed.world()}
-    batches = eval_loader(tiles, args.test_batch_size, num_workers=args.num_workers, **shares)
+    threshold = args.threshold
+    if threshold == "auto":
+        threshold = best_threshold(args, data, groups, paths)
+    scenes = [open_images(args, data, scheme) for scheme, _ in groups]
+    loaders = [scene_loader(one, args.test_batch_size, args.num_workers) for one in scenes]
     where.report_replaced()
     confusion = confusion_for(scheme.task, scheme.num_classes, predictor.device)
-    unit = "pair" if scheme.num_dates == 2 else "tile"
-    bar = tqdm(total=len(tiles), unit=unit, disable=not distributed.is_main())
+    drawn = names_to_draw(scenes[0].names, args.figures, args.preview_dir)
     with BackgroundWriter() as writer:
-        drawn = names_to_draw(tiles.names, args.figures, args.preview_dir)
-        outputs = TileOutputs(writer, tiles, scheme, where, data.entry.labels, drawn)
-        predicted = predict_tiles(args, predictor, batches, confusion, outputs)
-        # a time limit measures whole batches
-        for batch, copy in predicted if args.time_limit else overlap_transfers(predicted):
-            outputs.write(batch, copy)
-            bar.update(len(batch.name) * distributed.world())
-    bar.close()
-    counts = distributed.sum_over_ranks(confusion.counts)
-    distributed.barrier()
-    if distributed.is_main():
-        metrics = None
-        if args.score:
-            where.refuse_empty_labels(counts, tiles.path)
-            zeros = data.entry.absent_is_zero
-            metrics = metrics_for(scheme.task, counts, scheme.num_classes, zeros)
-        write_submissions(data.entry, where, tiles)
-        finish_test(where, f"{len(tiles.names)} tiles", scheme, metrics, vars(args))
-
-
-def predict_tiles(
-    args: argparse.Namespace,
-    predictor: Predictor,
-    batches: DataLoader,
-    confusion: ConfusionMatrix,
-    outputs: TileOutputs,
-) -> Iterator[tuple[Sample, HostCopy]]:
-    """Yields each batch and its outputs on the host; with --score, also updates `confusion`."""
-    # probs: the mean over all networks and views
-    for batch, probs in predict_in_time(predictor, batches, args.time_limit):
-        masks = to_masks(probs, args.threshold)
-        if args.score:
-            confusion.update(masks, true_masks(to_device(batch, predictor.device)))
-        yield batch, outputs.fetch(probs, masks)
-
-
-def test_scenes(
-    args: argparse.Namespace, data: Source, groups: Sequence[Group], val_rule: str
-) -> None:
-    """Predicts scenes of any size in blended windows, written strip by strip."""
-    where, (scheme, predictor), threshold = destinations(args), groups[0], args.threshold
-    reading = {"batch_size": args.test_batch_size, "num_workers": args.num_workers}
-    if threshold == "auto":
-        inputs = [(p, data.build("val", s, split=val_rule, **windows(args))) for s, p in groups]
-        threshold = choose_threshold(inputs, val_rule, Path(args.outdir), **reading)
-    inputs = [(p, open_images(args, data, s)) for s, p in groups]
-    scenes = inputs[0][1]
-    drawn = names_to_draw(scenes.names, args.figures, args.preview_dir)
-    confusion = confusion_for(scheme.task, 0, predictor.device)
-    outputs = SceneOutputs(scenes, scheme, where, drawn, rle=args.rle is not None)
-    for i, strips in predict_together(inputs, **reading):
-        with outputs.open(i) as out:
-            for strip in strips:  # the mean over all networks and views, blended
-                change = strip.values[-1]
-                mask = (change > threshold).to(torch.uint8)
-                out.write(strip.top, change, mask)
-                if args.score:
-                    confusion.update(mask, true_rows(scenes, i, strip))
+        labels, rle = data.entry.labels, args.rle is not None
+        with Outputs(writer, scenes[0], scheme, where, labels, drawn, rle) as outputs:
+            predicted = predict(args, groups, loaders, threshold, confusion, outputs)
+            # a time limit measures whole batches
+            for rows, copy in predicted if args.time_limit else overlap_transfers(predicted):
+                outputs.write(rows, copy)
     counts = distributed.sum_over_ranks(confusion.counts)
     texts = distributed.gather(outputs.texts)
     if distributed.is_main():
         metrics = None
         if args.score:
-            metrics = {"threshold": threshold, **metrics_for(scheme.task, counts, 0)}
+            where.refuse_empty_labels(counts, scenes[0].path)
+            zeros = data.entry.absent_is_zero
+            metrics = metrics_for(scheme.task, counts, scheme.num_classes, zeros)
+            metrics = metrics if scheme.classes else {"threshold": threshold, **metrics}
         if args.rle is not None:
-            write_submission(args.rle, itertools.chain(*texts), scenes.names)
+            write_submission(args.rle, itertools.chain(*texts), scenes[0].names)
             print(f"run lengths in {args.rle}")
-        finish_test(where, f"{len(scenes.names)} scene(s)", scheme, metrics, vars(args))
+        write_submissions(data.entry, where, scenes[0])
+        finish_test(where, f"{len(scenes[0].names)} image(s)", scheme, metrics, vars(args))
 
 
-def open_images(args: argparse.Namespace, data: Source, scheme: Scheme) -> Dataset:
-    """Opens the tiles, or windows of scenes, to predict."""
-    cut = windows(args) if data.entry.scenes else {}
-    images = open_part(data, part_of(args), scheme, args.score, **cut)
+def predict(
+    args: argparse.Namespace,
+    groups: Sequence[Group],
+    loaders: Sequence[DataLoader],
+    threshold: float,
+    confusion: ConfusionMatrix,
+    outputs: Outputs,
+) -> Iterator[tuple[Rows, HostCopy]]:
+    """Yields finished rows and their outputs on the host; with --score, updates `confusion`."""
+    each = []
+    for (_, predictor), loader in zip(groups, loaders, strict=True):
+        # probabilities of each batch: the mean over all networks and views
+        predicted = predict_in_time(predictor, loader, args.time_limit)
+        bar = tqdm(predicted, total=len(loader), unit="batch", disable=not distributed.is_main())
+        each.append(finished_rows(bar, loader))
+    same_class_change = groups[0][0].same_class_change
+    for rows in predict_together(each, [len(predictor.members) for _, predictor in groups]):
+        masks = to_masks(rows.probs, threshold, same_class_change)
+        if args.score:
+            confusion.update(masks, true_masks(rows.batch).to(masks.device))
+        yield rows, outputs.fetch(rows, masks)
+
+
+def refuse_groups(
+    args: argparse.Namespace, data: Source, groups: Sequence[Group], paths: Sequence[Path]
+) -> None:
+    """Raises ValueError if networks cannot be used together or lack a gate."""
+    members = [member for _, predictor in groups for member in predictor.members]
+    if args.gate and not all(member.network.has_gate for member in members):
+        raise ValueError("--gate: only tfinet has a gate; leave it out, or pass --checkpoints")
+    if data.entry.task != "binary_change":
+        refuse_several(paths, groups)
+
+
+def best_threshold(
+    args: argparse.Namespace, data: Source, groups: Sequence[Group], paths: Sequence[Path]
+) -> float:
+    """The threshold with the best F1 on the validation scenes (--threshold auto)."""
+    rule = args.val_split or trained_split(paths[0]) or data.entry.split
+    inputs = [(p, data.build("val", s, split=rule, **windows(args, data))) for s, p in groups]
+    return choose_threshold(inputs, rule, Path(args.outdir), args.test_batch_size, args.num_workers)
+
+
+def open_images(args: argparse.Namespace, data: Source, scheme: Scheme) -> SceneSamples:
+    """Opens the scenes to predict."""
+    images = open_part(data, part_of(args), scheme, args.score, **windows(args, data))
     if distributed.is_main():
-        if args.score and may_have_trained(data, args.split):
+        if args.score and may_have_trained(data, args.split, scheme):
             print(f"note: {args.data_root} has no test/; these images may have trained the network")
-        kind = "scenes" if data.entry.scenes else "tiles"
-        print(f"{len(images.names)} {kind} of {images.path}")
+        print(f"{len(images.names)} image(s) of {images.path}")
     return images
 
 
@@ -170,10 +164,15 @@ def part_of(args: argparse.Namespace) -> str:
     return args.split or "test"
 
 
-def windows(args: argparse.Namespace) -> dict:
-    """Window size, overlap and padding for scenes."""
-    overlap_px = args.tile_px // 4 if args.overlap_px is None else args.overlap_px
-    return {"tile_px": args.tile_px, "overlap_px": overlap_px, "padding": args.padding}
+def windows(args: argparse.Namespace, data: Source) -> dict:
+    """Which scenes are divided, and size, overlap and padding of their windows."""
+    tile_px = args.tile_px or TILE_PX
+    overlap_px = tile_px // 4 if args.overlap_px is None else args.overlap_px
+    whole_px = data.entry.whole_px if args.whole_px is None else args.whole_px
+    if args.whole_px is None and args.tile_px is not None:
+        whole_px = min(args.tile_px, WHOLE_PX if whole_px is None else whole_px)
+    cut = {"tile_px": tile_px, "overlap_px": overlap_px, "padding": args.padding}
+    return {**cut, "whole_px": whole_px}
 
 
 def destinations(args: argparse.Namespace) -> Destinations:

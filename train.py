@@ -22,7 +22,7 @@ from datasets.build import (
     scheme_as_trained,
     training_options,
 )
-from datasets.layout import parse_folders
+from datasets.layout import parse_names
 from datasets.loader import eval_loader, example_images, refuse_other_sizes, train_loader
 from datasets.transforms import Augment
 from inference.ensemble import load_ensemble
@@ -107,20 +107,20 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         optimizer.zero_grad(set_to_none=True)
         if ema is not None:
             ema.update(network)
-        step += 1
-        progress.advance()
+        step = progress.advance(step)
 
         due = calendar.due(step)
         if due.logs:
             progress.report(step, **monitor.read(), lr=lr)
         if due.validates:
+            saved.save_last(network, optimizer, scaler, ema, step)  # an error here costs no step
             with ema.applied(network) if ema else nullcontext():
                 member = Member(for_prediction(network), normalise)
                 predictor = Predictor([member], device, amp, args.tta)
                 metrics = validate(predictor, val_batches, scheme, saved.log, step, **outputs(args))
                 saved.keep_best(network, metrics[BEST_BY[scheme.task]])
         done = due.done or saved.is_stale(args.early_stop)
-        if due.saves or done:
+        if due.saves or due.validates or done:
             saved.save_last(network, optimizer, scaler, ema, step)
         if due.keeps:
             saved.keep_step(network, ema, step)
@@ -131,8 +131,14 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 def sources(args: argparse.Namespace) -> tuple[Source, Source | None]:
     """The training data set, and that of --val-dataset; None: a part of the first validates."""
-    folders = parse_folders(args.folders)
-    data = Source(args.dataset, args.data_root, folders, args.label_coding, args.outdir)
+    data = Source(
+        args.dataset,
+        args.data_root,
+        parse_names(args.folders),
+        args.label_coding,
+        args.outdir,
+        parse_names(args.suffixes, "--suffixes"),
+    )
     if args.val_dataset is None:
         return data, None
     return data, data._replace(dataset=args.val_dataset, root=args.val_root)
@@ -145,8 +151,8 @@ def split_rule(args: argparse.Namespace) -> str:
 
 
 def bands(args: argparse.Namespace) -> list[str] | None:
-    """Bands to read; None: default. Scenes with --fusion difference use grey, as published."""
-    grey = args.fusion == "difference" and sources(args)[0].entry.scenes
+    """Bands to read; None: default. For binary change, --fusion difference uses grey."""
+    grey = args.fusion == "difference" and sources(args)[0].entry.task == "binary_change"
     return ["grey"] if args.bands is None and grey else args.bands
 
 
@@ -163,6 +169,7 @@ def training_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
         swap_dates=args.swap_dates,
         crop_size=args.crop_size,
         jitter=args.jitter,
+        turns_oblong=args.batch_size == distributed.world(),
     )
     pseudo_labels = args.use_pseudo_label
     if pseudo_labels == "":
@@ -178,7 +185,12 @@ def training_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
         cache_dir=args.cache_dir,
         **training_options(args.dataset, {name: getattr(args, name) for name in TRAINING_FLAGS}),
     )
-    refuse_other_sizes(tiles, args.crop_size)
+    refuse_other_sizes(tiles)
+    if distributed.is_main() and (small := tiles.num_smaller_than_crops()):
+        print(
+            f"note: {small} of {len(tiles.names)} images are smaller than --crop-size "
+            f"{args.crop_size}; they are padded with pixels that are not labelled"
+        )
     return train_loader(tiles, args.batch_size, seed=args.seed, **readers(args))
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import plain
+from datasets.build import Source
 from datasets.loader import eval_loader, train_loader
-from datasets.second import build_second
 from datasets.transforms import Augment
 from inference.decide import true_masks
 from models.build import build_network
@@ -85,7 +85,7 @@ def train_py(args: argparse.Namespace, seed: int) -> float:
 
 def plain_loop(args: argparse.Namespace, seed: int, together: bool = False) -> float:
     """The validation Score of the plain loop; `together`: both dates in one encoder batch."""
-    build = partial(build_second, args.data_root, split="every10th")
+    build = partial(Source("second", args.data_root).build, scheme=SECOND, split="every10th")
     tiles = build("train", augment=Augment(crop_size=args.crop_size), seed=seed)
     batches = train_loader(tiles, args.batch_size, seed=seed)
     torch.manual_seed(seed)

@@ -21,8 +21,8 @@ import test
 from benchmarks import plain
 from benchmarks.loading import make_pairs
 from benchmarks.machine import Work, forward_work
+from datasets.build import Source
 from datasets.loader import train_loader
-from datasets.second import SecondDataset
 from datasets.transforms import Augment
 from inference.predictor import Member, Predictor
 from inference.views import TTA_VIEWS
@@ -264,7 +264,9 @@ def plain_loading(args: argparse.Namespace) -> Run:
 
 def our_loading(args: argparse.Namespace) -> Run:
     """Training batches with --cache ram, after the first epoch."""
-    tiles = SecondDataset(Path(args.root, "load"), cache="ram", augment=Augment())
+    tiles = Source("second", Path(args.root, "load")).build(
+        "train", SECOND, cache="ram", augment=Augment()
+    )
     batches = train_loader(tiles, args.batch_size, num_workers=args.num_workers)
     for _ in batches:
         pass

@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.scenes import PeakMemory
+from datasets.build import Source
 from datasets.demo import write_demo
 from datasets.loader import train_loader
-from datasets.second import SecondDataset
 from datasets.transforms import Augment
 from utils.cli import Parser, positive_int, run
 from utils.files import write_json
+from utils.schemes import SECOND
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("files", "ram", "disk", "disk, again")
@@ -114,8 +115,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     """Seconds to start, and pairs per second of the first epoch and of all later ones."""
     begin_s = time.monotonic()
     kind = args.kind.split(",")[0]
-    data = SecondDataset(
-        Path(args.root, "data"),
+    data = Source("second", Path(args.root, "data")).build(
+        "train",
+        SECOND,
         cache=None if kind == "files" else kind,
         cache_dir=Path(args.root, "cache"),
         augment=Augment(),

@@ -19,8 +19,8 @@ import numpy as np
 import rasterio
 
 from benchmarks.machine import machine
-from datasets.land_cover import LandCoverDataset
-from datasets.sentinel.data_sets import build_sen12ms
+from datasets.build import Source
+from datasets.samples import SceneSamples
 from datasets.sentinel.patch_index import list_patches
 from datasets.sentinel.reader import IGBP_TO_DFC, chosen_bands
 from utils.cli import Parser, positive_int, run
@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace, root: Path, stored: str) -> list[dict]:
     write_patches(root, args.patches, args.size, FILES[stored])
     rows = []
     for chosen, groups in GROUPS.items():
-        dataset = build_sen12ms(root, "train", scheme=dfc_scheme(*groups))
+        dataset = Source("sen12ms", root).build("train", dfc_scheme(*groups))
         rows.append({"files": stored, "bands": chosen, **compare(args, dataset)})
     return rows
 
@@ -120,7 +120,7 @@ def write_image(path: Path, image: np.ndarray, options: dict) -> None:
         file.write(image)
 
 
-def compare(args: argparse.Namespace, dataset: LandCoverDataset) -> dict[str, float]:
+def compare(args: argparse.Namespace, dataset: SceneSamples) -> dict[str, float]:
     """Both sides in turns, the published one in two ways: reading all bands, or the chosen ones.
 
     Returns:
@@ -146,16 +146,14 @@ def compare(args: argparse.Namespace, dataset: LandCoverDataset) -> dict[str, fl
     return row
 
 
-def take_turns(
-    sides: dict[str, Callable], dataset: LandCoverDataset, cold: bool
-) -> dict[str, float]:
+def take_turns(sides: dict[str, Callable], dataset: SceneSamples, cold: bool) -> dict[str, float]:
     """Seconds of each side for all patches; every patch is read by all sides before the next."""
     seconds = dict.fromkeys(sides, 0.0)
     for i, name in enumerate(dataset.names):
-        patch = dataset.patch_of(name)
+        scene = dataset.scene_of(name)
         for side, item in sides.items():
             if cold:
-                forget((*patch.images, patch.label))
+                forget(scene.files)
             start = time.perf_counter()
             item(i)
             seconds[side] += time.perf_counter() - start
@@ -170,7 +168,7 @@ def forget(paths: Sequence[Path]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def plain_item(dataset: LandCoverDataset, index: int, every: bool) -> tuple[np.ndarray, np.ndarray]:
+def plain_item(dataset: SceneSamples, index: int, every: bool) -> tuple[np.ndarray, np.ndarray]:
     """Image (C, H, W) float32 and classes (H, W) int64 of a patch, read as published.
 
     Args:
@@ -178,10 +176,10 @@ def plain_item(dataset: LandCoverDataset, index: int, every: bool) -> tuple[np.n
         index: of the patch.
         every: read all bands and then select; otherwise rasterio reads only the selected bands.
     """
-    patch, images = dataset.patch_of(dataset.names[index]), []
-    for path, (kind, numbers) in zip(
-        patch.images, chosen_bands(dataset.scheme).items(), strict=True
-    ):
+    scene, images = dataset.scenes[index], []
+    kinds = chosen_bands(dataset.scheme)
+    for (path, bands), kind in zip(scene.dates[0], kinds, strict=True):
+        numbers = [band + 1 for band in bands]
         with rasterio.open(path) as file:
             image = file.read()[np.array(numbers) - 1] if every else file.read(numbers)
         image = image.astype(np.float32)
@@ -189,14 +187,14 @@ def plain_item(dataset: LandCoverDataset, index: int, every: bool) -> tuple[np.n
             images.append(np.clip(image, 0, 10000) / 10000)
         else:
             images.append(np.clip(np.nan_to_num(image), -25, 0) / 25 + 1)
-    with rasterio.open(patch.label) as file:
+    with rasterio.open(scene.labels[0]) as file:
         label = file.read(1)
     classes = np.take(IGBP_TO_DFC, label) - 1
     classes[classes == -1] = 255
     return np.concatenate(images), classes
 
 
-def refuse_differences(dataset: LandCoverDataset) -> None:
+def refuse_differences(dataset: SceneSamples) -> None:
     """Raises ValueError unless both sides return the same values."""
     for i in range(len(dataset)):
         ours = dataset[i]

@@ -5,6 +5,7 @@ from datasets.demo.tiles import DEMO_ENTRY
 from datasets.entry import DatasetEntry
 from datasets.folder import FOLDER_ENTRY
 from datasets.naic2020.data_set import NAIC2020_ENTRY
+from datasets.pairs import PAIRS_ENTRY
 from datasets.rucode.data_set import RUCODE_ENTRY
 from datasets.second import SECOND_ENTRY
 from datasets.sentinel.data_sets import DFC2020_ENTRY, SEN12MS_ENTRY, TIFF_DIR_ENTRY
@@ -14,6 +15,7 @@ __all__ = ["DATASETS"]
 DATASETS: dict[str, DatasetEntry] = {
     "second": SECOND_ENTRY,
     "demo": DEMO_ENTRY,
+    "pairs": PAIRS_ENTRY,
     "binary": BINARY_ENTRY,
     "rucode": RUCODE_ENTRY,
     "folder": FOLDER_ENTRY,

@@ -5,14 +5,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from torch.utils.data import Dataset
-
 from datasets import DATASETS
-from datasets.entry import DatasetEntry
-from datasets.folder import find_parts
-from datasets.layout import part_path
+from datasets.change_masks import CODINGS
+from datasets.checks import check_parts
+from datasets.entry import DatasetEntry, Where
+from datasets.folders import FolderLayout
+from datasets.labels import WithPseudoLabels
+from datasets.layout import find_files
+from datasets.reader import Reading
+from datasets.samples import SceneSamples
+from datasets.scene import Layout, find_part, source_part
+from datasets.second import CLASSES as SECOND_CLASSES
 from utils import distributed
-from utils.structures import Scheme
+from utils.structures import Scene, Scheme
 
 # names of the command-line flags that some data sets use for their scheme or for training
 SCHEME_FLAGS = sorted({key for entry in DATASETS.values() for key in entry.scheme_options})
@@ -25,13 +30,14 @@ class Source(NamedTuple):
     dataset: str  # a key of DATASETS
     root: Path | str | None = None  # None: the default root of the data set
     folders: Mapping[str, str] = MappingProxyType({})  # replaces default folder names
-    label_coding: str | None = None  # of binary change labels; None: detected
+    label_coding: str | None = None  # of change masks; None: detected
     outdir: Path | str | None = None  # for data_check.json (passed checks) and patch indices
+    suffixes: Mapping[str, str] = MappingProxyType({})  # ends of file names that are not in ids
 
     @property
     def entry(self) -> DatasetEntry:
         """The entry in DATASETS."""
-        return DATASETS[self.dataset]
+        return get_entry(self.dataset)
 
     @property
     def root_path(self) -> Path:
@@ -43,39 +49,157 @@ class Source(NamedTuple):
         bands: Sequence[str] | None = None,
         flags: Mapping[str, Any] = MappingProxyType({}),
     ) -> Scheme:
-        """See `find_scheme`."""
-        where = {"folders": self.folders, "bands": bands, "flags": flags}
-        return find_scheme(self.dataset, self.root, **where)
+        """The scheme (bands, classes, normalisation); some data sets open an image.
 
-    def check(self, parts: Sequence[str], scheme: Scheme) -> None:
-        """Checks every file of some parts on rank 0; the other ranks wait. See `check_dataset`."""
-        passed_file = None if self.outdir is None else Path(self.outdir, "data_check.json")
+        Args:
+            bands: bands to read, for data sets that support it.
+            flags: values of SCHEME_FLAGS by name, which choose bands and classes; missing = not
+                set.
+
+        Raises:
+            FileNotFoundError, ValueError: no images, or the bands or flags are not available.
+        """
+        chosen = _scheme_flags(flags)
+        _refuse_flags(self.dataset, chosen - set(self.entry.scheme_options))
+        chosen = {key: key in chosen for key in self.entry.scheme_options}
+        self._ensure_made()
+        return self.entry.scheme(self.root_path, self.where, bands, **chosen)
+
+    def layout(self, scheme: Scheme) -> Layout:
+        """Its files, and how they are read."""
+        self._ensure_made()
+        return self.entry.layout(self.root_path, scheme, self.where)
+
+    def check(
+        self,
+        parts: Sequence[str] | None,
+        scheme: Scheme,
+        threads: int | None = None,
+        progress: bool = True,
+    ) -> dict[str, int]:
+        """Checks every file of some parts (None: all) on rank 0; the other ranks wait.
+
+        Args:
+            parts: parts to check; None = all that are there.
+            scheme: bands and classes to read.
+            threads: that decode; None = one per core.
+            progress: show a progress bar.
+
+        Returns:
+            Number of scenes per part, on rank 0.
+
+        Raises:
+            FileNotFoundError: a part has no images.
+            DataError: lists all files that break a requirement.
+        """
+        found: dict[str, int] = {}
         if distributed.is_main():
-            check_dataset(
-                self.dataset,
-                list(parts),
-                self.root,
-                scheme=scheme,
-                passed_file=passed_file,
-                **self._names(),
+            passed = None if self.outdir is None else Path(self.outdir, "data_check.json")
+            found = check_parts(
+                self.layout(scheme), self.root_path, parts, scheme, passed, threads, progress
             )
         distributed.barrier()
+        return found
 
-    def build(self, part: str, scheme: Scheme, **options: Any) -> Dataset:
-        """Builds one part, see `build_dataset`."""
-        return build_dataset(
-            self.dataset,
-            part,
-            self.root,
-            scheme=scheme,
-            index_dir=self.outdir,
-            **self._names(),
-            **options,
+    def build(
+        self,
+        part: str,
+        scheme: Scheme,
+        split: str | None = None,
+        pseudo_label_dir: Path | str | None = None,
+        **options: Any,
+    ) -> SceneSamples:
+        """Builds one part.
+
+        Args:
+            part: with `split`, train or val; otherwise any part.
+            scheme: bands and classes to read.
+            split: how train and val are divided, see `datasets.scene.find_part`; None: not.
+            pseudo_label_dir: folder with `im1/<id>.png` and `im2/<id>.png`, from which classes are
+                read; the change still comes from the true labels.
+            **options: of SceneSamples.
+
+        Raises:
+            DataError, FileNotFoundError, ValueError: see `datasets.scene.find_part`; or the pseudo
+                labels are missing.
+        """
+        layout = self.layout(scheme)
+        found = find_part(layout, part, split)
+        scenes = found.scenes
+        reading = layout.reading(part, source_part(layout, part, split))
+        if pseudo_label_dir is not None:
+            if self.entry.task != "semantic_change":
+                raise ValueError(
+                    f"--use-pseudo-label is for classes of two dates, and --dataset "
+                    f"{self.dataset} has none; leave it out"
+                )
+            scenes, reading = _with_pseudo_labels(scenes, reading, Path(pseudo_label_dir), scheme)
+        options.setdefault("whole_px", self.entry.whole_px)
+        return SceneSamples(scenes, scheme, reading, part=part, path=found.path, **options)
+
+    @property
+    def where(self) -> Where:
+        """Names and codings that the user chose.
+
+        Raises:
+            ValueError: a key or a coding that the data set does not have.
+        """
+        self._refuse_keys("--folders", self.folders, self.entry.folder_keys)
+        self._refuse_keys("--suffixes", self.suffixes, self.entry.suffix_keys)
+        coding = self.label_coding or "auto"
+        if coding not in CODINGS:
+            raise ValueError(f"--label-coding {coding!r}: choose from {', '.join(CODINGS)}")
+        return Where(self.folders, self.suffixes, coding, self.outdir)
+
+    def _refuse_keys(self, flag: str, given: Mapping[str, str], known: Sequence[str]) -> None:
+        for key in given:
+            if key in known:
+                continue
+            others = [
+                name
+                for name, entry in DATASETS.items()
+                if key in (entry.folder_keys if flag == "--folders" else entry.suffix_keys)
+            ]
+            hint = f"; {key} is of --dataset {', '.join(others)}" if others else ""
+            raise ValueError(
+                f"{flag} {key}={given[key]}: --dataset {self.dataset} does not use {key}; its keys "
+                f"are {', '.join(known) or 'none'}{hint}"
+            )
+
+    def _ensure_made(self) -> None:
+        if self.entry.make is not None:
+            self.entry.make(self.root_path)
+
+
+def _with_pseudo_labels(
+    scenes: Sequence[Scene], reading: Reading, folder: Path, scheme: Scheme
+) -> tuple[list[Scene], Reading]:
+    """Scenes with two masks of label.py after their labels.
+
+    Raises:
+        FileNotFoundError: a scene has no masks.
+    """
+    found = [find_files(folder / date) for date in ("im1", "im2")]
+    names = [scene.name for scene in scenes]
+    missing = [name for name in names if not all(name in paths for paths in found)]
+    if missing:
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(names)} training tiles have no pseudo label in "
+            f"{folder}/im1 and {folder}/im2: {', '.join(missing[:10])}{more}. Run label.py with "
+            "the same --data-root and --split, or pass its folder to --use-pseudo-label."
         )
-
-    def _names(self) -> dict[str, Any]:
-        coding = {} if self.label_coding is None else {"label_coding": self.label_coding}
-        return {"folders": self.folders, **coding}
+    masks = SECOND_CLASSES._replace(
+        names=scheme.classes,
+        colours=scheme.palette[1:],
+        values=tuple(range(1, scheme.num_classes + 1)),
+        unchanged_colour=scheme.palette[0],
+    )
+    labelled = [
+        scene._replace(labels=(*scene.labels, *(paths[scene.name][0] for paths in found)))
+        for scene in scenes
+    ]
+    return labelled, reading._replace(labels=WithPseudoLabels(reading.labels, masks))
 
 
 def get_entry(name: str) -> DatasetEntry:
@@ -87,33 +211,6 @@ def get_entry(name: str) -> DatasetEntry:
     if name not in DATASETS:
         raise ValueError(f"--dataset={name!r} is not known; choose from {sorted(DATASETS)}")
     return DATASETS[name]
-
-
-def find_scheme(
-    name: str,
-    root: Path | str | None = None,
-    *,
-    folders: Mapping[str, str] | None = None,
-    bands: Sequence[str] | None = None,
-    flags: Mapping[str, Any] = MappingProxyType({}),
-) -> Scheme:
-    """The scheme (bands, classes, normalisation) of a data set; some data sets open an image.
-
-    Args:
-        name: a key of DATASETS.
-        root: None = the default root of the data set.
-        folders: replaces default folder names.
-        bands: bands to read, for data sets that support it.
-        flags: values of SCHEME_FLAGS by name, which choose bands and classes; missing = not set.
-
-    Raises:
-        FileNotFoundError, ValueError: no images, or the bands or flags are not available.
-    """
-    entry = get_entry(name)
-    chosen = _scheme_flags(flags)
-    _refuse_flags(name, chosen - set(entry.scheme_options))
-    chosen = {key: key in chosen for key in entry.scheme_options}
-    return entry.scheme(root or entry.root, folders=folders, bands=bands, **chosen)
 
 
 def scheme_as_trained(name: str, bands: Sequence[str] | None, flags: Mapping[str, Any]) -> bool:
@@ -143,57 +240,6 @@ def _refuse_flags(name: str, flags: Collection[str]) -> None:
         raise ValueError(f"--dataset {name} has no --{flag.replace('_', '-')}; leave it out")
 
 
-def build_dataset(
-    name: str,
-    part: str,
-    root: Path | str | None = None,
-    *,
-    scheme: Scheme | None = None,
-    **options,
-) -> Dataset:
-    """Builds one part of a data set.
-
-    Args:
-        name: a key of DATASETS.
-        part: train, val or test.
-        root: None = the default root of the data set.
-        scheme: bands and classes to read; None = result of `find_scheme`.
-        **options: options of its build function, such as split, folders, augment, cache,
-            pseudo_label_dir, seed; index_dir is dropped unless the entry is `indexed`.
-    """
-    entry = get_entry(name)
-    if not entry.indexed:
-        options.pop("index_dir", None)
-    if entry.task != "semantic_change" and options.pop("pseudo_label_dir", None) is not None:
-        raise ValueError(f"--use-pseudo-label is for changed classes, not --dataset {name}")
-    if scheme is None:
-        scheme = find_scheme(name, root, folders=options.get("folders"))
-    return entry.build(root or entry.root, part, scheme=scheme, **options)
-
-
-def check_dataset(
-    name: str,
-    parts: list[str] | None = None,
-    root: Path | str | None = None,
-    *,
-    scheme: Scheme | None = None,
-    **options,
-) -> dict[str, int]:
-    """Checks the files of a data set before use; returns the number of tiles per part.
-
-    Args:
-        name: a key of DATASETS.
-        parts: parts to check; None = those of train, val and test that exist.
-        root: None = the default root of the data set.
-        scheme: bands and classes to read; None = result of `find_scheme`.
-        **options: folders, passed_file, threads, progress; see `datasets.checks.check_pairs`.
-    """
-    entry = get_entry(name)
-    if scheme is None:
-        scheme = find_scheme(name, root, folders=options.get("folders"))
-    return entry.check(root or entry.root, parts, scheme=scheme, **options)
-
-
 def training_options(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
     """Training options of a data set: its defaults, overridden by the flags that are given.
 
@@ -221,11 +267,11 @@ def common_scheme(
     Args:
         data: training data.
         validation: validation data; None if they are a part of `data`.
-        bands: see `find_scheme`.
-        flags: see `find_scheme`.
+        bands: see `Source.scheme`.
+        flags: see `Source.scheme`.
 
     Raises:
-        FileNotFoundError, ValueError: see `find_scheme`; or tasks, classes or bands differ.
+        FileNotFoundError, ValueError: see `Source.scheme`; or tasks, classes or bands differ.
     """
     scheme = data.scheme(bands, flags)
     if validation is None:
@@ -256,11 +302,9 @@ def check_training_data(data: Source, validation: Source | None, rule: str, sche
     Raises:
         DataError, FileNotFoundError: a file is bad, or missing.
     """
-    parts, entry = ["train"], data.entry
-    if validation is None and rule == "official":
-        one_folder_each = not entry.scenes and entry.task != "land_cover"
-        val = part_path(data.root_path, "val", data.folders)
-        parts = ["train"] if one_folder_each and not val.is_dir() else ["train", "val"]
+    parts = ["train", "val"] if validation is None and rule == "official" else ["train"]
+    if "train" not in data.layout(scheme).parts():  # the part that `rule` divides
+        parts = [data.layout(scheme).divided]
     data.check(parts, scheme)
     if validation is not None:
         try:
@@ -271,33 +315,27 @@ def check_training_data(data: Source, validation: Source | None, rule: str, sche
 
 def open_part(
     source: Source, part: str, scheme: Scheme, scored: bool = False, **windows: Any
-) -> Dataset:
-    """Checks and opens a part for prediction: tiles, or windows of scenes.
+) -> SceneSamples:
+    """Checks and opens a part for prediction.
 
     Args:
         source: the data set.
         part: part of the data set.
         scheme: bands and classes to read.
         scored: whether labels are required.
-        **windows: tile_px, overlap_px and padding, for data sets of scenes.
+        **windows: tile_px, overlap_px, padding and whole_px.
 
     Raises:
         DataError, FileNotFoundError, ValueError: a bad or missing file, or `scored` without labels.
     """
-    # check before every process opens files or lists names
-    first = source.entry.scenes or source.entry.indexed
-    if first:
-        source.check([part], scheme)
+    source.check([part], scheme)
     tiles = source.build(part, scheme, **windows)
     if scored and not tiles.labelled:
         raise ValueError(f"--score: {tiles.path} has no labels; leave out --score")
-    if not first:
-        source.check([tiles.part], scheme)
     return tiles
 
 
-def may_have_trained(source: Source, part: str | None) -> bool:
+def may_have_trained(source: Source, part: str | None, scheme: Scheme) -> bool:
     """Whether testing falls back to training images; `part` None means the default test part."""
-    if source.dataset != "folder" or part is not None:
-        return False
-    return "test" not in find_parts(source.root_path, source.folders)
+    layout = source.layout(scheme)
+    return part is None and isinstance(layout, FolderLayout) and layout.has_undivided_test()

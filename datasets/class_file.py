@@ -1,30 +1,59 @@
-"""`classes.yaml`: the classes of a folder of labels, and how label files encode them.
+"""`classes.yaml`: the classes of a data set, and how label files encode them.
 
     classes:                        # in the order of their indices
       building: [255, 0, 0]         # name: [red, green, blue]
       road: [255, 255, 0]
     first: 1                        # index of the first class in the labels (default 0)
+    values: {building: 10, road: 80}  # or the index of each class
     ignore: 0                       # not labelled: an index, a colour, or a list of both
+    unchanged: 0                    # two dates: index or colour where nothing changed
+    labels: changed                 # two dates: changed, dense or auto (default), see PairLabels
+    transitions: {1: [building, road]}  # two dates: from-to codes of one label
+    threshold: 128                  # change mask: grey levels from here on are "changed"
+    same_class_change: false        # two dates: what changed has another class afterwards
 
 `classes` may also be a list of names, or a mapping without colours; then labels hold indices, and
-colours are generated. Without `first`, the classes may also be at the top level of the file. A list
-of three numbers is a colour. The index 255 always means "not labelled".
+colours are generated. Without other keys but `ignore`, the classes may also be at the top level of
+the file. A list of three numbers is a colour. The index 255 means "not labelled", unless a class
+has it. If all colours are greys, single-band labels may also hold those grey levels.
 """
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
-from datasets.codecs import LabelError, from_colours, read_stored, refuse_unknown
+from datasets.codecs import (
+    NO_MEANING,
+    UNCHANGED,
+    LabelError,
+    LabelFile,
+    from_colours,
+    listed,
+    palette_order,
+    refuse_floats,
+)
+from utils.rasters.windows import Window
 from utils.structures import IGNORE_INDEX
 
 Colour = tuple[int, int, int]
 
-NO_CLASS = 254  # in `ClassFile.table`: the index stands for no class
+STYLES = ("auto", "changed", "dense")  # of labels of two dates
+MOST_CLASSES = NO_MEANING  # the values from here on have other meanings once decoded
+OPTIONS = (
+    "first",
+    "values",
+    "ignore",
+    "unchanged",
+    "labels",
+    "transitions",
+    "threshold",
+    "same_class_change",
+)
 FORM = "name: [red, green, blue] a class, in the order of their indices, or a list of names"
 
 
@@ -34,22 +63,71 @@ class ClassFile(NamedTuple):
     names: tuple[str, ...]  # K classes
     colours: tuple[Colour, ...]  # one per class
     coloured: bool  # whether the file lists colours; labels may then be RGB
-    first: int = 0  # index of the first class in labels
-    ignore: tuple[int, ...] = ()  # indices that mean "not labelled", besides 255
+    values: tuple[int, ...]  # index of each class in labels
+    ignore: tuple[int, ...] = ()  # indices that mean "not labelled"
     ignore_colours: tuple[Colour, ...] = ()  # colours that mean "not labelled"
+    unchanged: int | None = None  # index that means "unchanged"
+    unchanged_colour: Colour | None = None
+    style: str = "auto"  # one of STYLES
+    transitions: tuple[tuple[int, int, int], ...] = ()  # code, class of date 1, class of date 2
+    threshold: int | None = None  # of a change mask
+    same_class_change: bool = True  # whether a change may keep the class
+
+    @property
+    def palette(self) -> tuple[Colour, ...]:
+        """All colours that labels may hold; `meanings` has one value for each."""
+        own = self.colours + self.ignore_colours
+        return own if self.unchanged_colour is None else (*own, self.unchanged_colour)
+
+    @property
+    def meanings(self) -> np.ndarray:
+        """(N,) uint8: class 0..K-1, IGNORE_INDEX or UNCHANGED of each colour of `palette`."""
+        found = [*range(len(self.names)), *[IGNORE_INDEX] * len(self.ignore_colours)]
+        found += [UNCHANGED] * (self.unchanged_colour is not None)
+        return np.array(found, np.uint8)
 
     def table(self) -> np.ndarray:
-        """(256,) uint8 look-up table: index -> class 0..K-1, IGNORE_INDEX or NO_CLASS."""
-        table = np.full(256, NO_CLASS, np.uint8)
-        table[self.first : self.first + len(self.names)] = np.arange(len(self.names))
-        table[[*self.ignore, IGNORE_INDEX]] = IGNORE_INDEX
+        """(65536,) uint8 look-up table of indices, as `meanings`, or NO_MEANING; read-only."""
+        return _table(self)
+
+    def _make_table(self) -> np.ndarray:
+        table = np.full(1 << 16, NO_MEANING, np.uint8)
+        if self.coloured and all(len(set(colour)) == 1 for colour in self.palette):
+            table[[grey for grey, _, _ in self.palette]] = self.meanings
+        else:
+            table[IGNORE_INDEX] = IGNORE_INDEX
+        table[list(self.values)] = np.arange(len(self.names))
+        table[list(self.ignore)] = IGNORE_INDEX
+        if self.unchanged is not None:
+            table[self.unchanged] = UNCHANGED
         return table
 
     def allowed(self) -> str:
         """The indices that labels may hold, in words."""
-        last = self.first + len(self.names) - 1
-        others = sorted({*self.ignore, IGNORE_INDEX})
-        return f"{self.first}..{last} or {', '.join(map(str, others))} (not labelled)"
+        values, table = list(self.values), self.table()
+        runs = values == list(range(values[0], values[0] + len(values)))
+        shown = f"{values[0]}..{values[-1]}" if runs else listed(np.array(values))
+        ignored = np.flatnonzero(table == IGNORE_INDEX).tolist()
+        parts = [shown]
+        if self.unchanged is not None:
+            parts.append(f"{self.unchanged} (unchanged)")
+        if ignored:
+            parts.append(f"{', '.join(map(str, ignored))} (not labelled)")
+        return " or ".join(parts)
+
+    @property
+    def codes(self) -> "ClassFile":
+        """The from-to codes of `transitions`, as classes of one label."""
+        values = tuple(code for code, _, _ in self.transitions)
+        names = tuple(map(str, values))
+        return self._replace(
+            names=names, colours=made_up_colours(len(names)), coloured=False, values=values
+        )
+
+
+@lru_cache(maxsize=8)
+def _table(classes: ClassFile) -> np.ndarray:
+    return classes._make_table()
 
 
 def read_class_file(path: Path | str) -> ClassFile:
@@ -99,21 +177,67 @@ def parse_classes(content: Any) -> ClassFile:
     elif isinstance(content, Mapping) and "ignore" in content:
         options = {"ignore": content["ignore"]}
         content = {key: value for key, value in content.items() if key != "ignore"}
-    unknown = options.keys() - {"first", "ignore"}
+    unknown = options.keys() - set(OPTIONS)
     if unknown:
-        raise ValueError(f"{', '.join(map(str, unknown))}: only classes, first and ignore go there")
+        raise ValueError(
+            f"{', '.join(map(str, unknown))}: beside classes, only {', '.join(OPTIONS)} go there"
+        )
     names, colours = _classes(content)
-    indices, ignored = _ignored(options.get("ignore"))
+    indices, ignored = _indices_and_colours("ignore", options.get("ignore"))
+    unchanged = _indices_and_colours("unchanged", options.get("unchanged"))
     file = ClassFile(
         names,
         colours or made_up_colours(len(names)),
         bool(colours),
-        options.get("first", 0),
+        _values(names, options),
         indices,
         ignored,
+        *(next(iter(found), None) for found in unchanged),
+        options.get("labels", "auto"),
+        _transitions(names, options.get("transitions")),
+        options.get("threshold"),
+        options.get("same_class_change", True),
     )
     _check(file)
     return file
+
+
+def _values(names: tuple[str, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
+    """The index of each class in labels."""
+    first, given = options.get("first", 0), options.get("values")
+    if given is None:
+        last = MOST_CLASSES - len(names)
+        if not isinstance(first, int) or not 0 <= first <= last:
+            raise ValueError(
+                f"first: {first!r} with {len(names)} classes; their indices must lie in "
+                f"0..{MOST_CLASSES - 1}"
+            )
+        return tuple(range(first, first + len(names)))
+    if "first" in options:
+        raise ValueError("first and values both give the indices; leave one out")
+    if not isinstance(given, Mapping) or {*map(str, given)} != {*names}:
+        raise ValueError(f"values: {given!r}; give each class its index, as in {{{names[0]}: 10}}")
+    found = tuple({str(name): value for name, value in given.items()}[name] for name in names)
+    wrong = [v for v in found if not isinstance(v, int) or not 0 <= v < 1 << 16]
+    if wrong or len(set(found)) < len(found):
+        raise ValueError(f"values: {given!r}; indices are whole numbers in 0..65535, each once")
+    return found
+
+
+def _transitions(names: tuple[str, ...], content: Any) -> tuple[tuple[int, int, int], ...]:
+    """Codes with the classes of date 1 and 2."""
+    if content is None:
+        return ()
+    form = f"transitions: write each code so: 1: [{names[0]}, {names[-1]}]"
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(form)
+    found = []
+    for code, pair in content.items():
+        known = isinstance(pair, list) and len(pair) == 2 and all(str(n) in names for n in pair)
+        if not known or not isinstance(code, int) or not 0 <= code < 1 << 16:
+            raise ValueError(f"{form}; {code!r}: {pair!r} is not of that form")
+        found.append((code, *(names.index(str(name)) for name in pair)))
+    return tuple(found)
 
 
 def _classes(content: Any) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
@@ -129,16 +253,16 @@ def _classes(content: Any) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     return names, tuple(_colour(colour, name) for name, colour in zip(names, colours, strict=True))
 
 
-def _ignored(content: Any) -> tuple[tuple[int, ...], tuple[Colour, ...]]:
-    """Indices and colours that mean "not labelled"."""
+def _indices_and_colours(key: str, content: Any) -> tuple[tuple[int, ...], tuple[Colour, ...]]:
+    """Indices and colours of a key such as `ignore`."""
     if content is None:
         return (), ()
     if isinstance(content, int) or _is_colour(content):
         content = [content]
     if not isinstance(content, list):
-        raise ValueError(f"ignore: {content!r}; write an index, a colour, or a list of those")
+        raise ValueError(f"{key}: {content!r}; write an index, a colour, or a list of those")
     indices = tuple(item for item in content if isinstance(item, int))
-    return indices, tuple(_colour(i, "ignore") for i in content if not isinstance(i, int))
+    return indices, tuple(_colour(i, key) for i in content if not isinstance(i, int))
 
 
 def _is_colour(item: Any) -> bool:
@@ -152,25 +276,32 @@ def _colour(item: Any, name: str) -> Colour:
 
 
 def _check(file: ClassFile) -> None:
-    """Raises ValueError if classes or colours are ambiguous."""
-    if not 2 <= len(set(file.names)) == len(file.names):
+    """Raises ValueError if classes, colours or indices are ambiguous."""
+    if not 2 <= len(set(file.names)) == len(file.names) <= MOST_CLASSES:
         raise ValueError(f"the classes are {', '.join(file.names)}; name at least two, each once")
-    colours = file.colours + file.ignore_colours
-    twice = sorted({c for c in colours if colours.count(c) > 1})
+    twice = sorted({c for c in file.palette if file.palette.count(c) > 1})
     if file.coloured and twice:
         raise ValueError(f"the colour {list(twice[0])} is there twice; each stands for one class")
-    if not isinstance(file.first, int) or not 0 <= file.first <= NO_CLASS - len(file.names):
-        raise ValueError(
-            f"first: {file.first!r} with {len(file.names)} classes; their indices must lie in "
-            f"0..{NO_CLASS - 1}"
-        )
-    taken = range(file.first, file.first + len(file.names))
-    wrong = [index for index in file.ignore if index in taken or not 0 <= index <= IGNORE_INDEX]
-    if wrong:
-        raise ValueError(
-            f"ignore: {wrong[0]} must be an index in 0..255 that no class has; the classes have "
-            f"{taken.start}..{taken.stop - 1}, move them with first"
-        )
+    codes = [code for code, _, _ in file.transitions]
+    taken = set(codes or file.values)
+    for key, indices in (("ignore", file.ignore), ("unchanged", _as_list(file.unchanged))):
+        for index in indices:
+            if index in taken or not 0 <= index < 1 << 16:
+                raise ValueError(
+                    f"{key}: {index} must be an index in 0..65535 that no class has; the classes "
+                    f"have {listed(np.array(sorted(taken)))}, move them with first or values"
+                )
+        taken |= set(indices)
+    if file.style not in STYLES:
+        raise ValueError(f"labels: {file.style!r}; choose from {', '.join(STYLES)}")
+    if not isinstance(file.same_class_change, bool):
+        raise ValueError(f"same_class_change: {file.same_class_change!r}; write true or false")
+    if file.threshold is not None and not isinstance(file.threshold, int | float):
+        raise ValueError(f"threshold: {file.threshold!r}; write a grey level, such as 128")
+
+
+def _as_list(index: int | None) -> list[int]:
+    return [] if index is None else [index]
 
 
 def made_up_colours(count: int) -> tuple[Colour, ...]:
@@ -181,29 +312,43 @@ def made_up_colours(count: int) -> tuple[Colour, ...]:
     return tuple(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(h, 0.8, v)) for h, v in pairs)
 
 
-def read_classes(path: Path, classes: ClassFile) -> np.ndarray:
-    """Reads a label file that holds indices or colours.
+def classes_of(file: LabelFile, window: Window, classes: ClassFile) -> np.ndarray:
+    """Reads a window of a label file that holds indices or colours.
 
     Args:
-        path: PNG, TIFF, or another format that PIL reads.
+        file: the label. A palette file that uses only colours of the classes is read by them.
+        window: window inside the label.
         classes: meaning of the values.
 
     Returns:
-        (H, W) uint8 in 0..K-1 or IGNORE_INDEX.
+        (h, w) uint8: class 0..K-1, IGNORE_INDEX or UNCHANGED.
 
     Raises:
-        LabelError: a value or colour without a class.
+        LabelError: a value or colour without a meaning.
         OSError: the file cannot be decoded.
     """
-    colours: Sequence[Colour] = classes.colours + classes.ignore_colours if classes.coloured else ()
-    stored, coded = read_stored(path, colours)
-    if coded and not classes.coloured:
-        raise LabelError(f"{path}: colours, and classes.yaml names none; write {FORM}")
-    num = len(classes.names)
-    if coded:
-        found = from_colours(path, stored, colours)
-        return np.where(found < num, found, IGNORE_INDEX).astype(np.uint8)
-    inside = np.where((stored < 0) | (stored > 255), NO_CLASS, stored).astype(np.uint8)
-    found = classes.table()[inside]
-    refuse_unknown(path, stored, found, num, classes.allowed())
+    stored = file.read(window)
+    if file.coloured:
+        if not classes.coloured:
+            raise LabelError(f"{file.path}: colours, and classes.yaml names none; write {FORM}")
+        return classes.meanings[from_colours(file.path, stored, classes.palette)]
+    if file.palette is not None and classes.coloured:
+        order = palette_order(file, classes.palette)
+        if order is not None:
+            return np.append(classes.meanings, np.uint8(NO_MEANING))[
+                np.minimum(order, len(classes.meanings))
+            ][stored]
+    refuse_floats(file)
+    table = classes.table()
+    inside = stored if stored.dtype.kind == "u" else np.where(stored < 0, 1 << 16, stored)
+    if inside.dtype.itemsize > 2:
+        table, inside = np.append(table, np.uint8(NO_MEANING)), np.minimum(inside, 1 << 16)
+    found = table[inside]
+    bad = found == NO_MEANING
+    if file.nodata is not None:
+        found[bad & (stored == file.nodata)] = IGNORE_INDEX
+        bad = found == NO_MEANING
+    if bad.any():
+        wrong = listed(np.unique(stored[bad]))
+        raise LabelError(f"{file.path}: value(s) {wrong} where {classes.allowed()} is allowed")
     return found

@@ -1,77 +1,163 @@
-"""Decodes label files to class indices and image files to pixels. All codings are defined here.
+"""Opens label files. `datasets.class_file` decodes classes, `datasets.change_masks` change.
 
-A label file holds 0 = unchanged and 1..K = class; a Sample holds classes 0..K-1 and a change map.
+In files written by the programs here, 0 = unchanged and 1..K = class; a Sample holds classes 0..K-1
+and a change map.
 """
 
-import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import torch
 from PIL import Image
 
-from utils.rasters.gdal import rasterio
-from utils.rasters.reading import Raster, decoding, open_raster, strips
+from utils.rasters.raster import Raster
+from utils.rasters.reading import PIL_SUFFIXES, FileRaster, decoding, open_raster, strips
 from utils.rasters.windows import Window
 from utils.structures import IGNORE_INDEX
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
 Palette = Sequence[tuple[int, int, int]]
 
-# codings of change labels: value in the file -> value in a Sample
-CHANGE_CODINGS = {"01": {0: 0, 1: 1, 255: IGNORE_INDEX}, "0255": {0: 0, 255: 1}}
-
+UNCHANGED = 254  # decoded class: the land did not change here, its class is not labelled
 UNKNOWN = 255  # in the colour table: colour not in the palette
+NO_MEANING = 253  # in look-up tables: the value has no meaning
 
 
 class LabelError(ValueError):
-    """A label file that can be decoded but holds values without a class."""
+    """A label file that can be decoded but holds values without a meaning.
 
-
-def decode(masks: Array) -> tuple[Array, Array]:
-    """Converts stored class indices to `semantic` and `change`.
-
-    Args:
-        masks: (..., T, H, W) uint8, 0 = unchanged, 1..K = class.
-
-    Returns:
-        semantic (..., T, H, W) uint8 in 0..K-1, 255 where unchanged; change (..., H, W) uint8,
-        1 = changed, taken from date 1.
+    Attributes:
+        requirement: that it breaks, a key of `datasets.layout.REQUIREMENTS`.
     """
-    semantic = masks - 1  # uint8: 0 wraps to 255 = IGNORE_INDEX
-    return semantic, _uint8(masks[..., 0, :, :] != 0)
+
+    requirement = "label values"
 
 
-def encode(semantic: Array, change: Array) -> Array:
-    """The inverse of `decode`: class + 1 where changed, 0 elsewhere.
+class ChangeError(LabelError):
+    """Labels of two dates that disagree on where the land changed."""
 
-    Args:
-        semantic: (..., T, H, W) integers in 0..K-1, or 255.
-        change: (..., H, W) integers or bool, 1 = changed.
+    requirement = "change differs"
 
-    Returns:
-        (..., T, H, W) uint8.
+
+class LabelFile:
+    """An open label file: indices, grey levels or colours.
+
+    Attributes:
+        path, height, width, crs, transform: see Raster.
+        coloured: values are colours (h, w, 3) uint8; otherwise integers (h, w).
+        palette: (N, 3) uint8 colours of the indices; None if the file has none.
+        one_bit: it can only hold 0 and 1.
+        nodata: value of pixels that are not labelled; None if not declared.
     """
-    return (_uint8(semantic) + 1) * _uint8(change == 1)[..., None, :, :]  # uint8: 255 wraps to 0
+
+    def __init__(self, raster: Raster, palette: np.ndarray | None = None, one_bit: bool = False):
+        self.path, self.height, self.width = raster.path, raster.height, raster.width
+        self.crs, self.transform, self.one_bit = raster.crs, raster.transform, one_bit
+        self.dtype, self.palette = raster.dtype, palette
+        self.nodata = raster.nodata[0] if raster.nodata else None
+        colours = [band for band in range(raster.count) if band != raster.alpha][:3]
+        self.coloured = len(colours) == 3
+        self._raster, self._bands = raster, colours if self.coloured else [0]
+        if len(colours) == 2 or (self.coloured and raster.count > 4):
+            raise LabelError(f"{self.path}: {raster.count} bands; a label has one, or is RGB")
+        self._used: np.ndarray | None = None
+
+    def read(self, window: Window) -> np.ndarray:
+        """The stored values of a window inside the label.
+
+        Raises:
+            OSError: the file cannot be decoded.
+        """
+        bands = self._raster.read(window, self._bands)
+        return np.moveaxis(bands, 0, -1) if self.coloured else bands[0]
+
+    def whole(self) -> np.ndarray:
+        """All stored values."""
+        return self.read(Window(0, 0, self.height, self.width))
+
+    @property
+    def used(self) -> np.ndarray:
+        """All values of a file with indices, sorted."""
+        if self._used is None:
+            found = [unique(self.read(window)) for window in strips(self._raster)]
+            self._used = np.unique(np.concatenate(found))
+        return self._used
 
 
-def _uint8(values: Array) -> Array:
-    return values.to(torch.uint8) if torch.is_tensor(values) else values.astype(np.uint8)
+def unique(values: np.ndarray) -> np.ndarray:
+    """As `np.unique`, ten times as fast for bytes."""
+    if values.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(values.ravel(), minlength=256)).astype(np.uint8)
+    return np.unique(values)
+
+
+def open_label(path: Path | str) -> LabelFile:
+    """Opens a label file; its values are read later.
+
+    Raises:
+        LabelError: several bands that are not RGB.
+        FileNotFoundError: there is no such file.
+        OSError: the file is no image, or truncated.
+    """
+    path = Path(path)
+    if path.suffix.lower() in PIL_SUFFIXES:
+        return _open_pil(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}")
+    raster = FileRaster(path)
+    return LabelFile(raster, raster.palette, raster.one_bit)
+
+
+def _open_pil(path: Path) -> LabelFile:
+    with decoding(path):
+        try:
+            image = Image.open(path)
+        except Image.UnidentifiedImageError:
+            raise ValueError("not an image, or cut off at its head") from None
+        palette = _pil_palette(image)
+    return LabelFile(_PilLabel(path, image), *palette)
+
+
+def _pil_palette(image: Image.Image) -> tuple[np.ndarray | None, bool]:
+    if image.mode != "P":
+        return None, image.mode == "1"
+    return np.array(image.getpalette("RGB") or (), np.uint8).reshape(-1, 3), False
+
+
+class _PilLabel(Raster):
+    """A label that PIL decodes, as a whole, on the first `read`."""
+
+    MODES = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L", "RGB")  # others become L or RGB
+
+    def __init__(self, path: Path, image: Image.Image):
+        mode = "L" if image.mode == "LA" else image.mode
+        self._mode = mode if mode in self.MODES else "RGB"
+        count = 3 if self._mode == "RGB" else 1
+        dtype = {"F": "f4", "I": "i4"}.get(self._mode, "u2" if ";" in self._mode else "u1")
+        super().__init__(path, (count, image.height, image.width), dtype)
+        self._image, self._pixels = image, None
+
+    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """See Raster."""
+        if self._pixels is None:
+            with decoding(self.path), self._image as image:
+                pixels = np.array(image if image.mode == self._mode else image.convert(self._mode))
+            self._image = None
+            pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+            self._pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        rows = slice(window.top, window.top + window.height)
+        return self._pixels[: len(bands), rows, window.left : window.left + window.width]
 
 
 def read_label(path: Path | str, palette: Palette) -> np.ndarray:
-    """Reads a label file that holds indices or colours.
+    """Reads a mask of the programs here, which holds indices or colours.
 
     Single-band files hold indices. RGB(A) files are converted with the palette; colours must match
     exactly. Palette files that use only colours of `palette`, in another order, are also converted
     by colour (PNG optimisers write such files). The indices of other palette files are used as is.
 
     Args:
-        path: PNG, TIFF, or another format that PIL reads.
+        path: PNG, TIFF, or another format that PIL or GDAL reads.
         palette: K + 1 RGB colours in 0..255; the first is "unchanged".
 
     Returns:
@@ -81,177 +167,51 @@ def read_label(path: Path | str, palette: Palette) -> np.ndarray:
         LabelError: a value above K or a colour that is not in the palette.
         OSError: the file cannot be decoded.
     """
-    pixels, coded = read_stored(path, palette)
-    if coded:
-        return from_colours(path, pixels, palette)
-    return _from_indices(path, pixels, len(palette) - 1)
+    file = open_label(path)
+    stored = file.whole()
+    if file.coloured:
+        return from_colours(path, stored, palette)
+    if file.palette is not None and (order := palette_order(file, palette)) is not None:
+        return order[stored]
+    refuse_floats(file)
+    return _from_indices(path, stored, len(palette) - 1)
 
 
-def read_stored(path: Path | str, palette: Palette = ()) -> tuple[np.ndarray, bool]:
-    """Reads the raw values of a label file.
+def refuse_floats(file: LabelFile) -> None:
+    """Raises LabelError if a label holds floating-point values."""
+    if file.dtype.kind == "f":
+        raise LabelError(
+            f"{file.path}: floating-point values; store class indices as 8-bit integers"
+        )
 
-    Args:
-        path: PNG, TIFF, or another format that PIL reads.
-        palette: RGB colours in 0..255. A palette file that uses only these colours, at other
-            indices, is read as colours. Empty: palette files are always read as indices.
 
-    Returns:
-        Integers (H, W) and False, or colours (H, W, 3) uint8 and True.
-
-    Raises:
-        LabelError: floating-point values, or several bands that are not RGB.
-        OSError: the file cannot be decoded.
-    """
-    with decoding(path), _open(path) as image:
-        if image.mode == "LA":
-            image = image.getchannel("L")
-        coded = image.mode in ("RGB", "RGBA", "RGBX")
-        if image.mode == "P" and palette:
-            coded = _other_order(image, palette)
-        pixels = np.array(image.convert("RGB") if coded else image)
-    if not coded and pixels.ndim != 2:
-        raise LabelError(f"{path}: {pixels.shape[-1]} bands; a label has one, or is RGB")
-    if pixels.dtype.kind == "f":
-        raise LabelError(f"{path}: floating-point values; store class indices as 8-bit integers")
-    return pixels, coded
+def palette_order(file: LabelFile, palette: Palette) -> np.ndarray | None:
+    """(N,) uint8: index of each colour of a label in `palette`; None unless all used are in it."""
+    if not len(file.used) or file.used[-1] >= len(file.palette):
+        return None
+    order = _colour_table(tuple(palette))[_pack(file.palette)]
+    return None if (order[file.used] == UNKNOWN).any() else order
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Reads an image as 8-bit RGB; only the first three bands of a TIFF with more.
+    """Reads an image as 8-bit RGB; only the first three bands of one with more, grey three times.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: more than 8 bits per band.
+        ValueError: more than 8 bits per band, or two bands.
         OSError: the file cannot be decoded.
     """
-    with decoding(path), _open(path) as image:
-        bits = getattr(image, "tag_v2", {}).get(258, (8,))  # TIFF tag 258: bits per sample
-        deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or max(bits) > 8
-        pixels = None if deep else np.array(image.convert("RGB"))
-    if pixels is None or pixels.dtype != np.uint8:
+    raster = open_raster(path)
+    if raster.dtype != np.uint8 or raster.count == 2:
         raise ValueError(
-            f"{path}: more than 8 bits a band, where this layout has 8-bit RGB. Scale it first, "
-            "such as with: gdal_translate -ot Byte -scale IN OUT"
+            f"{path}: {raster.count} x {raster.dtype}, where this layout has 8-bit RGB, 8 bits a "
+            "band. Scale it first, such as with: gdal_translate -ot Byte -scale IN OUT"
         )
-    return pixels
-
-
-def image_size(path: Path | str) -> tuple[int, int]:
-    """(height, width) in pixels; reads only the header."""
-    with decoding(path):
-        if Path(path).suffix.lower() in (".tif", ".tiff"):  # PIL cannot open every TIFF
-            with rasterio().open(path) as file:
-                return file.shape
-        with _open(path) as image:
-            return image.height, image.width
-
-
-def find_coding(paths: Iterable[Path], coding: str = "auto") -> str:
-    """Finds the coding of the change labels of a data set, a key of CHANGE_CODINGS.
-
-    The value 255 is ambiguous: it means "changed" or "not labelled". Therefore all labels are read:
-    if any holds a 1, the coding is "01", otherwise "0255".
-
-    Args:
-        paths: all label files of the data set; unreadable files are skipped.
-        coding: "auto", or a key of CHANGE_CODINGS, which is returned.
-
-    Raises:
-        ValueError: an unknown coding.
-    """
-    if coding in CHANGE_CODINGS:
-        return coding
-    if coding != "auto":
-        choices = ", ".join(("auto", *CHANGE_CODINGS))
-        raise ValueError(f"--label-coding {coding!r} is not known; choose from {choices}")
-    return "01" if 1 in values_of_labels(paths) else "0255"
-
-
-def values_of_labels(paths: Iterable[Path]) -> set[float]:
-    """Set of all values in some change labels; unreadable files are skipped."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return set().union(*pool.map(_values_or_none, paths))
-
-
-def read_change(raster: Raster, window: Window, coding: str) -> np.ndarray:
-    """Reads a window of a change label.
-
-    Args:
-        raster: label opened with `indices=True`; one band, or several equal bands.
-        window: window inside the label.
-        coding: a key of CHANGE_CODINGS.
-
-    Returns:
-        (h, w) uint8: 1 = changed, 0 = unchanged, IGNORE_INDEX = not labelled.
-
-    Raises:
-        LabelError: values outside the coding, or a label in colours.
-    """
-    values = _stored_change(raster, window)
-    change = np.full(values.shape, UNKNOWN - 1, np.uint8)
-    for stored, meant in CHANGE_CODINGS[coding].items():
-        change[values == stored] = meant
-    wrong = np.unique(values[change == UNKNOWN - 1])
-    if wrong.size:
-        allowed = ", ".join(map(str, CHANGE_CODINGS[coding]))
-        raise LabelError(f"{raster.path}: value(s) {_listed(wrong)} where {allowed} are allowed")
-    return change
-
-
-def _stored_change(raster: Raster, window: Window) -> np.ndarray:
-    """(h, w) raw values of a change label; an alpha band is ignored."""
-    bands = raster.read(window, range(3 if raster.count in (3, 4) else 1))
-    if (bands != bands[:1]).any():
-        raise LabelError(f"{raster.path}: colours, where a change label has one band")
-    return bands[0]
-
-
-def _values_or_none(path: Path) -> frozenset[float]:
-    try:
-        stat = path.stat()
-        return _values(path, stat.st_size, stat.st_mtime_ns)
-    except (OSError, LabelError):
-        return frozenset()
-
-
-@lru_cache(maxsize=1 << 16)
-def _values(path: Path, size: int, time: int) -> frozenset[float]:
-    """Set of values of a label; `size` and `time` of the file are part of the cache key."""
-    raster = open_raster(path, indices=True)
-    found = (np.unique(_stored_change(raster, window)) for window in strips(raster))
-    return frozenset().union(*(values.tolist() for values in found))
-
-
-def _open(path: Path | str) -> Image.Image:
-    try:
-        return Image.open(path)
-    except Image.UnidentifiedImageError:
-        if Path(path).suffix.lower() not in (".tif", ".tiff"):
-            raise ValueError("not an image, or cut off at its head") from None
-        return _open_tiff(path)
-
-
-def _open_tiff(path: Path | str) -> Image.Image:
-    """Opens a TIFF that PIL cannot read (such as many bands): one band or the first three."""
-    with rasterio().open(path) as file:
-        pixels = file.read(list(range(1, 4 if file.count >= 3 else 2)))
-    if pixels.dtype == np.uint8:
-        return Image.fromarray(pixels.transpose(1, 2, 0).squeeze(2 if len(pixels) == 1 else ()))
-    if len(pixels) > 1:
-        raise ValueError(f"{pixels.dtype} bands; 8-bit ones are read")
-    return Image.fromarray(pixels[0].astype(np.float32 if pixels.dtype.kind == "f" else np.int32))
-
-
-def _other_order(image: Image.Image, palette: Palette) -> bool:
-    """Whether a palette file uses only colours of `palette`, and some at another index."""
-    values = np.flatnonzero(image.histogram()[:256])
-    colours = np.array(image.getpalette("RGB") or ()).reshape(-1, 3)
-    if not len(values) or values[-1] >= len(colours):
-        return False
-    used = _colour_table(tuple(palette))[_pack(colours[values])]
-    return bool((used != UNKNOWN).all() and (used != values).any())
+    bands = (0, 1, 2) if raster.count >= 3 else (0, 0, 0)
+    pixels = raster.read(Window(0, 0, raster.height, raster.width), bands)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 def from_colours(path: Path | str, pixels: np.ndarray, palette: Palette) -> np.ndarray:
@@ -277,7 +237,7 @@ def _from_indices(path: Path | str, pixels: np.ndarray, num_classes: int) -> np.
     if pixels.size and (pixels.max() > num_classes or pixels.min() < 0):
         values = np.unique(pixels)
         wrong = values[(values > num_classes) | (values < 0)]
-        shown = _listed(wrong)
+        shown = listed(wrong)
         binary = num_classes > 1 and wrong.tolist() == [255] and values.size <= 2
         hint = " (0/255 is a change mask, it has no classes)" if binary else ""
         raise LabelError(f"{path}: value(s) {shown} where 0..{num_classes} is allowed{hint}")
@@ -298,10 +258,11 @@ def refuse_unknown(
     """
     wrong = np.unique(stored[(classes >= num_classes) & (classes != IGNORE_INDEX)])
     if wrong.size:
-        raise LabelError(f"{path}: value(s) {_listed(wrong)} where {allowed} is allowed")
+        raise LabelError(f"{path}: value(s) {listed(wrong)} where {allowed} is allowed")
 
 
-def _listed(values: np.ndarray) -> str:
+def listed(values: np.ndarray) -> str:
+    """The first values, for an error message."""
     return ", ".join(map(str, values[:8])) + (", ..." if values.size > 8 else "")
 
 
@@ -311,7 +272,7 @@ def _pack(colours: np.ndarray) -> np.ndarray:
     return red << 16 | green << 8 | blue
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _colour_table(palette: tuple[tuple[int, int, int], ...]) -> np.ndarray:
     """(2^24,) uint8 look-up table (16 MiB): packed colour -> palette index or UNKNOWN."""
     table = np.full(1 << 24, UNKNOWN, np.uint8)

@@ -1,20 +1,19 @@
-"""DatasetEntry: the functions and defaults of a data set that the scripts use."""
+"""DatasetEntry: what a data set declares about itself."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from torch.utils.data import Dataset
-
-from datasets.land_cover import Patch
-from utils.structures import Scheme
+from datasets.scene import Layout
+from utils.structures import Scene, Scheme
 
 
 class LabelFiles(NamedTuple):
     """How predictions are written, for data sets that do not use palette PNGs."""
 
-    name: Callable[[Patch], str]  # file name, relative to the folder of the masks
-    write: Callable[..., None]  # (path, mask (H, W) of 1..K, scheme, patch)
+    name: Callable[[Scene], str]  # file name, relative to the folder of the masks
+    write: Callable[..., None]  # (path, mask (H, W) of 1..K, scheme, scene)
 
 
 class DatasetEntry(NamedTuple):
@@ -23,17 +22,33 @@ class DatasetEntry(NamedTuple):
     root: str  # default of --data-root
     task: str  # one of utils.structures.TASKS
     about: str  # one-line description
-    build: Callable[..., Dataset]  # (root, part, *, scheme, split, folders, **options)
-    check: Callable[..., dict[str, int]]  # (root, parts, *, scheme, ...) -> tiles per part
-    scheme: Callable[..., Scheme]  # (root, *, folders, bands)
+    layout: Callable[..., Layout]  # (root, scheme, Where) -> its files and labels
+    scheme: Callable[..., Scheme]  # (root, where, bands)
+    folder_keys: tuple[str, ...]  # keys of --folders
+    suffix_keys: tuple[str, ...] = ()  # keys of --suffixes
+    make: Callable[[Path | str], None] | None = None  # makes the files on first use
     labels: LabelFiles | None = None  # format of predictions; None: palette PNGs
     zip: Callable[..., int] | None = None  # (path, folder, names) -> file count; None: plain zip
     split: str = "every10th"  # default of --split
     orient: str = "six"  # default of --orient
-    scenes: bool = False  # images of any size, predicted in windows
+    whole_px: int | None = None  # default of --whole-px; None: that of SceneSamples
     chooses_bands: bool = False  # --bands is supported
-    indexed: bool = False  # `build` takes index_dir, a folder that stores the file names
     absent_is_zero: bool = False  # published mIoU: a class that never occurs has IoU 0
     scheme_options: tuple[str, ...] = ()  # further arguments of `scheme`, named like their flags
-    # further training arguments of `build`, named like their flags, with default values
-    training_options: Mapping[str, Any] = MappingProxyType({})
+    # training options of SceneSamples, named like their flags, with default values
+    training_options: Mapping[str, Any] = MappingProxyType({"samples_per_image": 1})
+
+
+class Where(NamedTuple):
+    """Names of folders and files of a data set, and codings that the user chose."""
+
+    folders: Mapping[str, str] = MappingProxyType({})  # replaces default names
+    suffixes: Mapping[str, str] = MappingProxyType({})  # key -> end of the stems in that folder
+    label_coding: str = "auto"  # of change masks, one of datasets.codecs.CODINGS
+    index_dir: Path | str | None = None  # folder that stores file names of large data sets
+
+
+def refuse_bands(bands: object) -> None:
+    """Raises ValueError if --bands is given to a data set that does not support it."""
+    if bands is not None:
+        raise ValueError("--bands: this data set always has red, green and blue; leave it out")

@@ -1,8 +1,4 @@
-"""Folder layout of a two-date data set, and the files of every tile.
-
-`ROOT/<part>/im1 im2 [label1 label2]`, part = train, val or test. The id of a tile is the stem of
-its files, with any extension. Other data sets have other folders but use the same requirements.
-"""
+"""Image files of folders by id, and the requirements that data sets must meet."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,14 +6,6 @@ from typing import NamedTuple
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 PARTS = ("train", "val", "test")
-FIELDS = ("im1", "im2", "label1", "label2")
-# keys of --folders; each data set uses some of them
-KEYS = (
-    *PARTS,
-    *FIELDS,
-    *("label", "images", "masks", "sample_submission"),
-    *("labels", "classes", "holdout_scenes"),
-)
 NO_IMAGES = (".hdr", ".xml", ".txt")  # sidecar files, never images themselves
 SHOWN = 10  # files an error lists per requirement
 
@@ -51,16 +39,18 @@ REQUIREMENTS = {
     "label values": "a label holds class indices or what its layout stores for them, or the exact "
     "colours of the palette. "
     "Mend these files; labels must be stored without loss (no JPEG, no smooth resampling).",
-    "change differs": "label1 is 0 (unchanged) exactly where label2 is. Mend these label pairs.",
+    "change differs": "labels that have classes only where the land changed are unchanged at the "
+    "same pixels of both dates. Mend these label pairs; or, if they have classes everywhere, pass "
+    "--dataset pairs (classes.yaml: labels: dense).",
+    "suffixes": "files of a scene have the same name in every folder, but for --suffixes. These "
+    "would agree:",
+    "label style": "SECOND has classes only where the land changed; labels of classes everywhere "
+    "are another style. Pass --dataset pairs (classes.yaml: labels: dense).",
+    "never occurs": "a class of the data set occurs in some label. Look at the values of the "
+    "labels, and write into classes.yaml what they mean (values, first, ignore, unchanged).",
+    "no labels": "some pixel of the training labels has a class. Look at the values of the "
+    "labels, and at what is said to be not labelled.",
 }
-
-
-class Tile(NamedTuple):
-    """The files of one tile."""
-
-    name: str  # common stem of the files
-    images: tuple[Path, Path]  # date 1, date 2
-    labels: tuple[Path, Path] | None  # None if the part has no labels
 
 
 class Problem(NamedTuple):
@@ -90,34 +80,21 @@ class DataError(ValueError):
         super().__init__("\n".join(lines))
 
 
-def parse_folders(items: Iterable[str] | None) -> dict[str, str]:
-    """Parses --folders, such as `["im1=A", "train=SECOND_train_set"]`, to a dict {key: name}.
+def parse_names(items: Iterable[str] | None, flag: str = "--folders") -> dict[str, str]:
+    """Parses --folders or --suffixes, such as `["im1=A", "train=SECOND_train_set"]`, to a dict.
 
     Raises:
-        ValueError: not of the form KEY=NAME, an unknown key, or a key given twice.
+        ValueError: not of the form KEY=NAME, or a key given twice.
     """
-    folders: dict[str, str] = {}
+    names: dict[str, str] = {}
     for item in items or ():
         key, equals, name = item.partition("=")
         if not (equals and name):
-            raise ValueError(f"--folders {item!r} is not of the form KEY=NAME, such as im1=A")
-        if key not in KEYS:
-            choices = ", ".join(KEYS)
-            raise ValueError(f"--folders {item!r}: {key!r} is not known; choose from {choices}")
-        if key in folders:
-            raise ValueError(f"--folders names {key!r} twice; give it once")
-        folders[key] = name
-    return folders
-
-
-def part_path(root: Path | str, part: str, folders: Mapping[str, str] | None = None) -> Path:
-    """Folder of a part: its name in `folders`, or the part name itself."""
-    return Path(root) / (folders or {}).get(part, part)
-
-
-def test_folder(root: Path | str, folders: Mapping[str, str] | None = None) -> str:
-    """Part with the test tiles: "test" if that folder exists, otherwise "val" (contest layout)."""
-    return "test" if part_path(root, "test", folders).is_dir() else "val"
+            raise ValueError(f"{flag} {item!r} is not of the form KEY=NAME, such as im1=A")
+        if key in names:
+            raise ValueError(f"{flag} names {key!r} twice; give it once")
+        names[key] = name
+    return names
 
 
 def find_files(folder: Path, more: Sequence[str] = (), envi: bool = False) -> dict[str, list[Path]]:
@@ -182,37 +159,3 @@ def refuse_existing(targets: Iterable[Path]) -> None:
             f"these are there already: {', '.join(present[:SHOWN])}{more}. Pass another OUT, or "
             "--overwrite."
         )
-
-
-def list_pairs(
-    root: Path | str, part: str = "train", folders: Mapping[str, str] | None = None
-) -> tuple[list[Tile], list[Problem]]:
-    """Finds the tiles of one part without opening a file.
-
-    Args:
-        root: folder with the parts in it.
-        part: train, val, test, or any other folder under root.
-        folders: replaces default folder names, see `parse_folders`.
-
-    Returns:
-        Complete tiles, sorted by id, and the problems of incomplete ones.
-
-    Raises:
-        FileNotFoundError: there are no images of date 1.
-    """
-    base = part_path(root, part, folders)
-    paths = [base / (folders or {}).get(field, field) for field in FIELDS]
-    found = [(path, find_files(path)) for path in paths]
-    if not found[0][1]:
-        raise FileNotFoundError(
-            f"no images in {paths[0]} (expected *.png, *.jpg or *.tif). Unpack the archive "
-            "there, pass --data-root, name the folders with --folders, or another layout with "
-            "--dataset."
-        )
-    labelled = any(files for _, files in found[2:])
-    whole, problems = match_files(found if labelled else found[:2])
-    tiles = [
-        Tile(name, (first, second), tuple(labels) or None)
-        for name, (first, second, *labels) in whole.items()
-    ]
-    return tiles, problems

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datasets.samples import SceneSamples
 from datasets.transforms import copy_view
 from utils.structures import Sample
 
@@ -223,10 +224,10 @@ def example_images(batches: DataLoader, batch_size: int) -> torch.Tensor:
     return images.expand(batch_size, *images.shape)
 
 
-def refuse_other_sizes(tiles: Dataset, crop_size: int | None) -> None:
-    """Raises ValueError if `tile_sizes` has several image sizes and there is no crop size."""
-    sizes = {size for size, _ in getattr(tiles, "tile_sizes", None) or ()}
-    if crop_size is None and len(sizes) > 1:
+def refuse_other_sizes(tiles: SceneSamples) -> None:
+    """Raises ValueError if there are several image sizes and no crop size."""
+    sizes = set() if tiles.crop_size is not None else set(tiles.tile_sizes or ())
+    if len(sizes) > 1:
         listed = ", ".join(f"{height} x {width}" for height, width in sorted(sizes)[:4])
         raise ValueError(
             f"{tiles.path} has images of {len(sizes)} sizes ({listed} ...), which make no batch; "

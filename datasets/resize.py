@@ -1,9 +1,51 @@
 """Resizing of images and labels, bit-exact with OpenCV and mmcv."""
 
+from typing import NamedTuple
+
 import numpy as np
+
+from utils.structures import IGNORE_INDEX
 
 Size = tuple[int, int]  # height, width in pixels
 FIXED = 2048  # fixed-point representation of weight 1
+
+
+class Fit(NamedTuple):
+    """How images are resized after reading."""
+
+    side: int  # side in px of the square to fit into; the aspect ratio is kept
+    pad: bool  # pad to the square: images with the mean, labels with IGNORE_INDEX
+    labels: bool  # also resize labels; else they keep the size of the file, as predictions do
+
+    def image_size(self, stored: Size) -> Size:
+        """Size of an image after resizing and padding."""
+        return (self.side,) * 2 if self.pad else fit_size(stored, self.side)
+
+    def label_size(self, stored: Size) -> Size:
+        """Size of a label after resizing and padding."""
+        return self.image_size(stored) if self.labels else stored
+
+    def is_padded(self, stored: Size) -> bool:
+        """Whether an image is padded, and so becomes float32."""
+        return self.pad and fit_size(stored, self.side) != (self.side,) * 2
+
+    def image(self, image: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Resizes (C, H, W) uint8; pads with `mean` (C,), which makes it float32."""
+        stored = image.shape[1:]
+        image = resize_image(image, fit_size(stored, self.side))
+        if self.is_padded(stored):
+            image = pad(image, (self.side,) * 2, mean.astype(np.float32)[:, None, None])
+        return image
+
+    def label(self, label: np.ndarray) -> np.ndarray:
+        """Resizes and pads (H, W) uint8."""
+        if not self.labels:
+            return label
+        stored = label.shape
+        label = resize_label(label, fit_size(stored, self.side))
+        if self.is_padded(stored):
+            label = pad(label, (self.side,) * 2, np.uint8(IGNORE_INDEX))
+        return label
 
 
 def fit_size(size: Size, side: int) -> Size:

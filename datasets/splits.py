@@ -1,6 +1,8 @@
 """Splits labelled tiles into training and validation."""
 
+import codecs
 import hashlib
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -110,9 +112,24 @@ def _lowest_hashes(names: list[str]) -> list[str]:
 
 
 def read_lines(path: Path | str) -> list[str]:
-    """Lines of a text file without comments (from `#`) and empty lines."""
-    lines = Path(path).read_text("utf-8-sig").splitlines()
-    return [text for line in lines if (text := line.partition("#")[0].strip())]
+    """Lines of a text file without comments and empty lines.
+
+    A comment begins with `#` at the start of a line or after a blank; ids may hold a `#`. The file
+    is UTF-8, or UTF-16 with a byte order mark.
+
+    Raises:
+        ValueError: another encoding.
+    """
+    data = Path(path).read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if wide else "utf-8-sig"
+    try:
+        lines = data.decode(encoding).splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: no {encoding.removesuffix('-sig').upper()} ({error}); save the list as UTF-8"
+        ) from error
+    return [text for line in lines if (text := re.split(r"(?:^|\s)#", line)[0].strip())]
 
 
 def read_ids(
@@ -130,7 +147,7 @@ def read_ids(
         ValueError: an unknown or repeated id.
     """
     known = set(names)
-    found = [_stem(line, known) for line in read_lines(path)]
+    found = [_id_of(line, known) for line in read_lines(path)]
     unknown = sorted(set(found) - known)
     twice = sorted(name for name, count in Counter(found).items() if count > 1)
     for wrong, what in ((unknown, f"not in {where}"), (twice, "named twice")):
@@ -148,6 +165,15 @@ def _read_names(path: Path, names: list[str]) -> list[str]:
             f"--split {path} is neither a rule ({', '.join(SCENE_RULES)}) nor a text file of ids"
         )
     return read_ids(path, names, "--split", "the training folder")
+
+
+def _id_of(line: str, known: set[str]) -> str:
+    """The id of a line: an id, a file name, or several file names of one scene in columns."""
+    name = _stem(line, known)
+    first, *others = line.split() or [""]
+    if name in known or not others or _stem(first, known) not in known:
+        return name
+    return _stem(first, known)
 
 
 def _stem(name: str, known: set[str]) -> str:

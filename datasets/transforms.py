@@ -20,10 +20,11 @@ ORIENTATIONS = {
     "rot270": (None, 3),
     "identity": (None, 0),
 }
-# rules to choose orientations: one of the six above (contest winner); quarter turns and flips, each
+# how orientations are chosen: one of the six above (contest winner); quarter turns and flips, each
 # with probability 1/2 (Rucode; reaches all eight symmetries); or none
 ORIENT = ("six", "turn_flip", "none")
 STRIP_PX = 64  # columns of a turned tile copied at a time, so that reads hit the CPU cache
+SAME_SIDES = {"rot90": "identity", "rot270": "rot180"}  # instead of quarter turns
 INVERSE = {name: name for name in ORIENTATIONS} | {"rot90": "rot270", "rot270": "rot90"}
 
 
@@ -38,6 +39,9 @@ class Augment:
         swap_dates: swap date 1 and date 2 with probability 1/2.
         crop_size: side of a random square in pixels; None keeps the whole tile.
         jitter: strength of the photometric jitter in 0..1, see `jitter`; 0 is off.
+        turns_oblong: also turn tiles that are not square by quarters, which exchanges their sides,
+            so that they fit into no batch with others; otherwise those turns become half turns or
+            none.
 
     Raises:
         ValueError: a crop size below 1 or a strength outside 0..1.
@@ -47,6 +51,7 @@ class Augment:
     swap_dates: bool = False
     crop_size: int | None = None
     jitter: float = 0.0
+    turns_oblong: bool = True
 
     def __post_init__(self):
         if self.crop_size is not None and self.crop_size < 1:
@@ -60,8 +65,10 @@ class Augment:
         """Returns the augmented sample; all random numbers come from `rng`."""
         if self.crop_size is not None:
             sample = random_crop(sample, self.crop_size, rng)
+        height, width = sample.change.shape[-2:]
         for name in choose_orientations(self.orient, rng):
-            sample = orient(sample, name)
+            turns = self.turns_oblong or height == width
+            sample = orient(sample, name if turns else SAME_SIDES.get(name, name))
         if self.swap_dates and rng.random() < 0.5:
             sample = swap_dates(sample)
         if self.jitter:
@@ -69,14 +76,14 @@ class Augment:
         return sample
 
 
-def choose_orientations(rule: str, rng: np.random.Generator) -> list[str]:
-    """Draws the names in ORIENTATIONS to apply in order; `rule` is one of ORIENT."""
-    if rule == "six":
+def choose_orientations(how: str, rng: np.random.Generator) -> list[str]:
+    """Draws the names in ORIENTATIONS to apply in order; `how` is one of ORIENT."""
+    if how == "six":
         return [list(ORIENTATIONS)[rng.integers(len(ORIENTATIONS))]]
     names = []
-    if rule == "turn_flip" and rng.random() < 0.5:
+    if how == "turn_flip" and rng.random() < 0.5:
         names.append(("identity", "rot90", "rot180", "rot270")[rng.integers(4)])
-    if rule == "turn_flip" and rng.random() < 0.5:
+    if how == "turn_flip" and rng.random() < 0.5:
         flips = (["flip_horizontal"], ["flip_vertical"], ["flip_horizontal", "flip_vertical"])
         names += flips[rng.integers(3)]
     return names

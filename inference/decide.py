@@ -14,18 +14,43 @@ def most_probable(scores: Tensor, dim: int) -> Tensor:
     return scores.max(dim).indices
 
 
-def to_masks(probs: Probs, threshold: float = 0.5) -> Tensor:
+def other_classes(semantic: Tensor, changed: Tensor) -> Tensor:
+    """The most probable classes of two dates that differ where the land changed.
+
+    Args:
+        semantic: (B, 2, K, H, W) probabilities, K > 1.
+        changed: (B, H, W) bool.
+
+    Returns:
+        (B, 2, H, W) int64 in 0..K-1: the pair of different classes with the largest product of
+        probabilities where `changed`, elsewhere the most probable class of each date.
+    """
+    (first, first_next), (second, second_next) = (
+        date.unbind(1) for date in semantic.topk(2, dim=2).indices.unbind(1)
+    )
+    values = semantic.topk(2, dim=2).values
+    keeps_first = values[:, 0, 0] * values[:, 1, 1] >= values[:, 0, 1] * values[:, 1, 0]
+    clash = changed & (first == second)
+    before = torch.where(clash & ~keeps_first, first_next, first)
+    after = torch.where(clash & keeps_first, second_next, second)
+    return torch.stack([before, after], dim=1)
+
+
+def to_masks(probs: Probs, threshold: float = 0.5, same_class_change: bool = True) -> Tensor:
     """Probabilities -> (B, T, H, W) uint8 masks.
 
     0 = unchanged and 1..K = class. Without a semantic head: (B, 1, H, W), 1 = changed. Without a
-    change head, every pixel has a class 1..K.
+    change head, every pixel has a class 1..K. `same_class_change`: what changed may keep its class.
     """
     if probs.semantic is None:
         return (probs.change > threshold).to(torch.uint8)[:, None]
-    masks = (most_probable(probs.semantic, dim=2) + 1).to(torch.uint8)
-    if probs.change is None:
-        return masks
-    return masks * (probs.change > threshold)[:, None]
+    changed = None if probs.change is None else probs.change > threshold
+    if changed is None or same_class_change:
+        classes = most_probable(probs.semantic, dim=2)
+    else:
+        classes = other_classes(probs.semantic, changed)
+    masks = (classes + 1).to(torch.uint8)
+    return masks if changed is None else masks * changed[:, None]
 
 
 def true_masks(batch: Sample) -> Tensor:

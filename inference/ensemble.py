@@ -1,5 +1,6 @@
 """Loads trained networks whose predictions are averaged."""
 
+import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -48,10 +49,29 @@ class Chosen(NamedTuple):
             FileNotFoundError, ValueError: see `models.checkpoints.find_checkpoints` and
                 `models.published.published_networks`.
         """
-        paths = [Path(path) for path in checkpoints or find_checkpoints(outdir)]
+        paths = expanded(checkpoints) if checkpoints else find_checkpoints(outdir)
+        paths = [Path(path) for path in paths]
         return cls(
             paths, published_networks(model, backbone, lightweight, len(paths), output_stride)
         )
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """Paths, and the files that patterns such as "models/*.pth" match, sorted.
+
+    Raises:
+        FileNotFoundError: a pattern matches nothing.
+    """
+    found = []
+    for word in map(str, words):
+        if Path(word).exists() or not glob.has_magic(word):
+            found.append(word)
+            continue
+        matches = sorted(glob.glob(word))
+        if not matches:
+            raise FileNotFoundError(f"--checkpoints {word}: no file matches this pattern")
+        found += matches
+    return found
 
 
 def load_ensemble(

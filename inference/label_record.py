@@ -5,7 +5,7 @@ It is kept beside the masks. An interrupted run can continue, but only with the 
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,25 @@ class LabelRecord:
         self.folder, self.palette = folder, palette
         self.lines = folder / f"done_{rank}.jsonl"
         self._lock = threading.Lock()
+        self._rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+
+    def gather(
+        self, names: Sequence[str], masks: np.ndarray, counts: np.ndarray, is_last: bool
+    ) -> Iterator[tuple[Path, np.ndarray, list]]:
+        """Adds rows of tiles; yields arguments of `write_tile` for those that are complete.
+
+        Args:
+            names: B ids.
+            masks: (B, T, h, W) uint8, below the rows added before.
+            counts: (B, 4, K+1) `count_tiles` of these rows.
+            is_last: the tiles are complete with these rows.
+        """
+        for name, mask, count in zip(names, masks, counts, strict=True):
+            self._rows.setdefault(name, []).append((mask, count))
+            if is_last:
+                parts, sums = zip(*self._rows.pop(name), strict=True)
+                whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+                yield self.folder / name, whole, sum(sums).tolist()
 
     def write_tile(self, path: Path, masks: np.ndarray, counts: list) -> None:
         """Writes one tile; safe from several threads.

@@ -1,7 +1,7 @@
-"""Writes the outputs of predicted tiles and scenes: masks, probabilities, figures, archives."""
+"""Writes the outputs of predicted scenes: masks, probabilities, figures, archives."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -14,58 +14,95 @@ from torch.utils.data import Dataset
 from datasets.entry import DatasetEntry, LabelFiles
 from datasets.naic2020.submission import read_masks, to_png, write_pkl
 from datasets.rucode.run_lengths import StripEncoder
-from datasets.scenes import SceneDataset
+from datasets.samples import SceneSamples
 from inference.decide import true_masks
 from inference.destinations import Destinations
 from inference.overlap import HostCopy
+from inference.prediction import Rows
 from utils.background import BackgroundWriter
 from utils.figures.panels import heat_map
 from utils.figures.tiles import draw, tile_images
 from utils.files import save_image, zip_files
-from utils.rasters.masks import Palette, write_mask, write_probs
-from utils.rasters.writing import open_strips
-from utils.structures import Probs, Sample, Scheme
+from utils.rasters.masks import write_mask, write_probs
+from utils.rasters.writing import open_strips, write_with_georeference_of
+from utils.structures import Sample, Scheme
 
 FIGURE_PX = 1024  # longest side of a scene in a figure
 
 
-class TileOutputs:
-    """Writes masks of tiles, and optionally probabilities, gates and figures.
+class Outputs:
+    """Writes masks of scenes, and optionally probabilities, gates, figures and run lengths.
+
+    Whole scenes with classes are written by a background thread, file by file. Scenes that were
+    divided, and changes without classes, are written row by row, see SceneOutput.
 
     Args:
-        writer: of the files.
-        tiles: the data set that is predicted.
+        writer: of the files of whole scenes.
+        data: the data set that is predicted.
         scheme: classes and palette.
         where: paths of the files.
         labels: writes masks in the format of the data set's labels; None: palette PNGs
-            `im1/<id>.png` and `im2/<id>.png`.
+            `im1/<id>.png` and `im2/<id>.png`, or GeoTIFFs in the place of georeferenced images.
         drawn: ids that get a figure.
+        rle: also encode run lengths.
+
+    Attributes:
+        texts: (id, run lengths) of the scenes so far.
     """
 
     def __init__(
         self,
         writer: BackgroundWriter,
-        tiles: Dataset,
+        data: SceneSamples,
         scheme: Scheme,
         where: Destinations,
         labels: LabelFiles | None = None,
         drawn: Collection[str] = (),
+        rle: bool = False,
     ):
-        self.writer, self.tiles, self.scheme, self.where = writer, tiles, scheme, where
-        self.labels, self.drawn = labels, drawn
+        self.writer, self.data, self.scheme, self.where = writer, data, scheme, where
+        self.labels, self.drawn, self.rle = labels, drawn, rle
+        self.texts: list[tuple[str, str]] = []
+        self._open: SceneOutput | None = None
+        self._stack = ExitStack()
 
-    def fetch(self, probs: Probs, masks: Tensor) -> HostCopy:
-        """Starts the copy of a batch's outputs to the host; masks as returned by `to_masks`."""
-        halves = [p.half() if p is not None and self.where.probs else None for p in probs[:2]]
-        gate = probs.gate if self.where.gates else None
-        return HostCopy(masks=masks, semantic=halves[0], change=halves[1], gate=gate)
+    def fetch(self, rows: Rows, masks: Tensor) -> HostCopy:
+        """Starts the copy of outputs to the host; masks as returned by `to_masks`."""
+        semantic, change = rows.probs[:2] if self.where.probs else (None, None)
+        if self._is_whole(rows):  # stored so
+            semantic, change = (None if p is None else p.half() for p in (semantic, change))
+        gate = rows.probs.gate if self.where.gates else None
+        return HostCopy(masks=masks, semantic=semantic, change=change, gate=gate)
 
-    def write(self, batch: Sample, copy: HostCopy) -> None:
-        """Passes a batch and its copy, made by `fetch`, to the writer."""
+    def write(self, rows: Rows, copy: HostCopy) -> None:
+        """Writes rows and their copy, made by `fetch`."""
         found = copy.arrays()
+        if self._is_whole(rows):
+            self._write_whole(rows.batch, found)
+            return
+        for i, scene in enumerate(rows.scenes):
+            one = {name: None if array is None else array[i] for name, array in found.items()}
+            self._write_rows(scene, rows, one)
+
+    def _is_whole(self, rows: Rows) -> bool:
+        """Whether rows are written by the background thread."""
+        return rows.is_whole and bool(self.scheme.classes)
+
+    def __enter__(self) -> "Outputs":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _write_whole(self, batch: Sample, found: dict[str, np.ndarray | None]) -> None:
         masks = found["masks"]  # (B, T, H, W) uint8
         if self.labels is None:
-            submit_masks(self.writer, self.where.masks, batch.name, masks, self.scheme)
+            self._write_masks(batch.name, masks)
         else:
             self._write_labels(batch, masks)
         if self.where.probs is not None:
@@ -78,11 +115,23 @@ class TileOutputs:
             if name in self.drawn:
                 self._draw(batch, masks[i], i)
 
+    def _write_masks(self, names: Sequence[str], masks: np.ndarray) -> None:
+        for name, dates in zip(names, masks, strict=True):
+            for date, mask in enumerate(dates, start=1):
+                path = self.where.masks / mask_name(self.data, name, date)
+                if path.suffix == ".tif":
+                    image = self.data.scene_of(name).images[0]
+                    self.writer.submit(
+                        write_with_georeference_of, path, mask, self.scheme.palette, image
+                    )
+                else:
+                    self.writer.submit(write_mask, path, mask, self.scheme.palette)
+
     def _write_labels(self, batch: Sample, masks: np.ndarray) -> None:
         for name, mask in zip(batch.name, masks, strict=True):
-            patch = self.tiles.patch_of(name)
-            path = self.where.masks / self.labels.name(patch)
-            self.writer.submit(self.labels.write, path, mask[0], self.scheme, patch)
+            scene = self.data.scene_of(name)
+            path = self.where.masks / self.labels.name(scene)
+            self.writer.submit(self.labels.write, path, mask[0], self.scheme, scene)
 
     def _write_probs(self, batch: Sample, *arrays: np.ndarray | None) -> None:
         for i, name in enumerate(batch.name):
@@ -90,10 +139,60 @@ class TileOutputs:
             self.writer.submit(write_probs, self.where.probs / f"{name}.npz", *one)
 
     def _draw(self, batch: Sample, mask: np.ndarray, i: int) -> None:
-        truth = true_masks(batch)[i].numpy() if self.tiles.labelled else None
+        truth = true_masks(batch)[i].numpy() if self.data.labelled else None
         images = tile_images(batch.images[i], self.scheme.bands, mask.shape[-2:])
         picture = (images, mask, truth, self.scheme, batch.name[i])
         self.writer.submit(draw, self.where.figures / f"{batch.name[i]}.png", *picture)
+
+    def _write_rows(self, scene: int, rows: Rows, one: dict[str, np.ndarray | None]) -> None:
+        """Writes rows of a scene; its files are open from the first to the last."""
+        if rows.top == 0:
+            self._open = self._stack.enter_context(self._output(scene))
+        self._open.write(rows.top, one)
+        if not rows.is_last:
+            return
+        self._stack.close()
+        out, name = self._open, self.data.names[scene]
+        for path in out.older:
+            path.unlink(missing_ok=True)
+        if out.encoder is not None:
+            self.texts.append((name, out.encoder.text()))
+        if out.step:
+            images, labels = self.data.reader.preview(scene, out.step)
+            labels = Sample(
+                [name], None, *(torch.from_numpy(x)[None] for x in (labels[:-1], labels[-1]))
+            )
+            truth = true_masks(labels)[0].numpy() if self.data.labelled else None
+            images = tile_images(torch.from_numpy(images), self.scheme.bands)
+            path = self.where.figures / f"{name}.png"
+            draw(path, images, out.preview, truth, self.scheme, name)
+
+    def _output(self, scene: int) -> "SceneOutput":
+        reader, name = self.data.reader, self.data.names[scene]
+        geotiff, shape = reader.is_geotiff(scene), reader.shape(scene)
+        ends = (".tif", ".png") if geotiff else (".png", ".tif")
+        if self.labels is not None:
+            masks = [Path(self.labels.name(self.data.scene_of(name)))]
+        elif self.scheme.classes:
+            masks = [Path(f"im{date + 1}/{name}{ends[0]}") for date in range(self.scheme.num_dates)]
+        else:
+            masks = [Path(f"{name}{ends[0]}")]
+        probs = self.where.probs
+        return SceneOutput(
+            shape,
+            [self.where.masks / path for path in masks],
+            probs and probs / f"{name}{'.tif' if geotiff else '.npz'}",
+            scheme=self.scheme,
+            rle=self.rle,
+            preview_step=-(-max(shape) // FIGURE_PX) if name in self.drawn else 0,
+            older=[self.where.masks / path.with_suffix(ends[1]) for path in masks],
+            **reader.georeference(scene),
+        )
+
+
+def mask_name(tiles: SceneSamples, name: str, date: int) -> str:
+    """File name of a mask: GeoTIFF if the image has a georeference, otherwise PNG."""
+    return f"im{date}/{name}{'.tif' if tiles.has_georeference(name) else '.png'}"
 
 
 def submit_masks(
@@ -109,66 +208,87 @@ def submit_masks(
             writer.submit(write_mask, folder / f"im{date}" / f"{name}.png", mask, scheme.palette)
 
 
-class ChangeOutput:
-    """Writes the change of one scene: mask, probabilities, run lengths, and a small preview.
+class SceneOutput:
+    """Writes one scene row by row: masks, probabilities, run lengths, and a small preview.
 
     A context manager. The files appear only if the block ends without error and they read back as
     written.
 
     Args:
         shape: (height, width) of the scene.
-        mask_path: .tif, or .png without georeference.
-        probs_path: .tif or .npz; None: not written.
-        palette: of the mask.
-        rle: also encode run lengths.
+        mask_paths: of each mask, .tif, or .png without georeference.
+        probs_path: .tif, or .npz of the change alone; None: not written.
+        scheme: classes and palette.
+        rle: also encode run lengths of the first mask.
         preview_step: `preview` keeps every `preview_step`-th row and column; 0 keeps none.
+        older: masks of an earlier test under other names.
         crs, transform: of the image.
+
+    Raises:
+        ValueError: probabilities of classes without a georeference.
     """
 
     def __init__(
         self,
         shape: tuple[int, int],
-        mask_path: Path,
+        mask_paths: Sequence[Path],
         probs_path: Path | None = None,
         *,
-        palette: Palette,
+        scheme: Scheme,
         rle: bool = False,
         preview_step: int = 0,
+        older: Sequence[Path] = (),
         crs: object = None,
         transform: object = None,
     ):
-        self.step = preview_step
+        self.step, self.older = preview_step, older
         self.encoder = StripEncoder(*shape) if rle else None
         where = {"crs": crs, "transform": transform}
-        self._mask = open_strips(mask_path, *shape, np.uint8, palette=palette, **where)
-        self._probs = None
+        self._masks = [
+            open_strips(path, *shape, np.uint8, palette=scheme.palette, **where)
+            for path in mask_paths
+        ]
+        self._probs, channels = None, scheme.num_classes * scheme.num_dates
+        channels += scheme.task != "land_cover"
         if probs_path is not None:
-            self._probs = open_strips(probs_path, *shape, np.float16, **where)
+            path = probs_path if channels == 1 else probs_path.with_suffix(".tif")
+            bands = {"bands": channels} if channels > 1 else {}
+            self._probs = open_strips(path, *shape, np.float16, **bands, **where)
         self._preview: list[np.ndarray] = []
 
-    def __enter__(self) -> "ChangeOutput":
+    def __enter__(self) -> "SceneOutput":
         with ExitStack() as stack:
-            stack.enter_context(self._mask)
-            if self._probs is not None:
-                stack.enter_context(self._probs)
+            for file in (*self._masks, self._probs):
+                if file is not None:
+                    stack.enter_context(file)
             self._stack = stack.pop_all()
         return self
 
-    def write(self, top: int, change: Tensor, mask: Tensor) -> None:
-        """Adds rows of P(changed), (h, W), and of the mask, (h, W) uint8: 1 = changed."""
-        rows = mask.cpu().numpy()
-        self._mask.write(top, rows)
+    def write(self, top: int, rows: dict[str, np.ndarray | None]) -> None:
+        """Adds rows.
+
+        Args:
+            top: first row.
+            rows: `masks` (D, h, W) uint8, and with probabilities `semantic` (T, K, h, W) and
+                `change` (h, W), None without such a head.
+        """
+        for file, mask in zip(self._masks, rows["masks"], strict=True):
+            file.write(top, mask)
         if self._probs is not None:
-            self._probs.write(top, change.cpu().numpy())
+            semantic, change = rows["semantic"], rows["change"]
+            bands = [] if semantic is None else [semantic.reshape(-1, *semantic.shape[2:])]
+            bands += [] if change is None else [change[None]]
+            values = np.concatenate(bands)
+            self._probs.write(top, values if len(values) > 1 else values[0])
         if self.encoder is not None:
-            self.encoder.add(top, rows)
+            self.encoder.add(top, rows["masks"][0])
         if self.step:
-            self._preview.append(rows[-top % self.step :: self.step, :: self.step])
+            self._preview.append(rows["masks"][:, -top % self.step :: self.step, :: self.step])
 
     @property
     def preview(self) -> np.ndarray:
-        """The mask at every `preview_step`-th pixel, (h, w) uint8."""
-        return np.concatenate(self._preview)
+        """The masks at every `preview_step`-th pixel, (D, h, w) uint8."""
+        return np.concatenate(self._preview, axis=1)
 
     def __exit__(
         self,
@@ -177,60 +297,6 @@ class ChangeOutput:
         trace: TracebackType | None,
     ) -> None:
         self._stack.__exit__(kind, error, trace)
-
-
-class SceneOutputs:
-    """Writes the files of predicted scenes, one scene after another.
-
-    Args:
-        scenes: the data set that is predicted.
-        scheme: its palette is used.
-        where: paths; GeoTIFFs with the georeference of the images, PNG and npz if there is none.
-        drawn: ids that get a figure.
-        rle: also encode run lengths.
-
-    Attributes:
-        texts: (id, run lengths) of the scenes so far.
-    """
-
-    def __init__(
-        self,
-        scenes: SceneDataset,
-        scheme: Scheme,
-        where: Destinations,
-        drawn: Collection[str] = (),
-        rle: bool = False,
-    ):
-        self.scenes, self.scheme, self.where = scenes, scheme, where
-        self.drawn, self.rle = drawn, rle
-        self.texts: list[tuple[str, str]] = []
-
-    @contextmanager
-    def open(self, index: int) -> Iterator[ChangeOutput]:
-        """Yields the ChangeOutput of a scene; after the block, writes run lengths and figure."""
-        reader, name = self.scenes.reader, self.scenes.names[index]
-        shape, geotiff = reader.shapes[index], reader.is_geotiff(index)
-        step = -(-max(shape) // FIGURE_PX) if name in self.drawn else 0
-        masks, probs = self.where.masks, self.where.probs
-        with ChangeOutput(
-            shape,
-            masks / f"{name}{'.tif' if geotiff else '.png'}",
-            probs and probs / f"{name}{'.tif' if geotiff else '.npz'}",
-            palette=self.scheme.palette,
-            rle=self.rle,
-            preview_step=step,
-            **reader.georeference(index),
-        ) as out:
-            yield out
-        (masks / f"{name}{'.png' if geotiff else '.tif'}").unlink(missing_ok=True)  # an older mask
-        if out.encoder is not None:
-            self.texts.append((name, out.encoder.text()))
-        if step:
-            images, truth = reader.preview(index, step)
-            truth = truth[None] if self.scenes.labelled else None
-            images = tile_images(torch.from_numpy(images))
-            path = self.where.figures / f"{name}.png"
-            draw(path, images, out.preview[None], truth, self.scheme, name)
 
 
 def write_submissions(entry: DatasetEntry, where: Destinations, tiles: Dataset) -> None:
@@ -248,7 +314,8 @@ def pack_masks(entry: DatasetEntry, path: Path, folder: Path, tiles: Dataset) ->
     if entry.zip is not None:
         return entry.zip(path, folder, tiles.names)
     if entry.labels is not None:
-        files = (entry.labels.name(tiles.patch_of(name)) for name in tiles.names)
+        files = (entry.labels.name(tiles.scene_of(name)) for name in tiles.names)
         return zip_files(path, folder, files)
-    dates = ("im1",) if entry.task != "semantic_change" else ("im1", "im2")
-    return zip_files(path, folder, (f"{date}/{name}.png" for date in dates for name in tiles.names))
+    dates = (1,) if entry.task != "semantic_change" else (1, 2)
+    names = (mask_name(tiles, name, date) for date in dates for name in tiles.names)
+    return zip_files(path, folder, names)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from inference.decide import most_probable
+from utils.structures import IGNORE_INDEX, Sample
 
 
 def agreed(pred: Tensor) -> Tensor:
@@ -27,9 +28,19 @@ def fill_unchanged(true_masks: Tensor, labels: Tensor) -> Tensor:
         labels: (B, H, W) integers, 0 = stay unlabelled, 1..K = class.
 
     Returns:
-        (B, T, H, W) uint8 in 0..K: `labels` where `true_masks` is 0, else `true_masks`.
+        (B, T, H, W) uint8 in 0..K: `labels` where `true_masks` is 0 at all dates, else it.
     """
-    return torch.where(true_masks == 0, labels.unsqueeze(1), true_masks).to(torch.uint8)
+    nowhere = (true_masks == 0).all(1, keepdim=True)  # labelled at neither date
+    return torch.where(nowhere, labels.unsqueeze(1), true_masks).to(torch.uint8)
+
+
+def known_masks(batch: Sample) -> Tensor:
+    """(B, T, H, W) uint8 masks of a batch: 1..K = labelled class, 0 = labelled nowhere.
+
+    With classes only where the land changed, 0 is "unchanged".
+    """
+    known = batch.semantic != IGNORE_INDEX
+    return torch.where(known, batch.semantic + 1, 0).to(torch.uint8)
 
 
 class VoteCounter:

@@ -4,18 +4,19 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.scenes import SceneDataset
+from datasets.samples import SceneSamples
+from inference.prediction import finished_rows, predict_together, scene_loader
 from inference.predictor import Predictor
-from inference.strips import predict_together, true_rows
 from utils import distributed
 from utils.figures.curves import precision_recall_picture
 from utils.files import save_image, write_json
 from utils.metrics import to_json
+from utils.structures import to_device
 from utils.thresholds import ThresholdSweep, result
 
 
 def choose_threshold(
-    groups: Sequence[tuple[Predictor, SceneDataset]],
+    groups: Sequence[tuple[Predictor, SceneSamples]],
     split: str,
     outdir: Path,
     batch_size: int,
@@ -52,7 +53,7 @@ def choose_threshold(
 
 
 def sweep_thresholds(
-    groups: Sequence[tuple[Predictor, SceneDataset]], batch_size: int, num_workers: int = 0
+    groups: Sequence[tuple[Predictor, SceneSamples]], batch_size: int, num_workers: int = 0
 ) -> dict:
     """Scores of every threshold on the labelled scenes of all ranks; see `utils.thresholds.result`.
 
@@ -61,9 +62,13 @@ def sweep_thresholds(
         batch_size: windows per batch.
         num_workers: reading processes of each group.
     """
-    predictor, scenes = groups[0]
-    sweep = ThresholdSweep(predictor.device)
-    for i, strips in predict_together(groups, batch_size, num_workers):
-        for strip in strips:
-            sweep.update(strip.values[-1:], true_rows(scenes, i, strip)[None])
+    predictor = groups[0][0]
+    sweep, each = ThresholdSweep(predictor.device), []
+    for member, scenes in groups:
+        batches = scene_loader(scenes, batch_size, num_workers)
+        predicted = ((batch, member(batch.images)) for batch in batches)
+        each.append(finished_rows(predicted, batches))
+    for rows in predict_together(each, [len(member.members) for member, _ in groups]):
+        change = to_device(rows.batch._replace(images=rows.probs.change), predictor.device).change
+        sweep.update(rows.probs.change, change)
     return result(distributed.sum_over_ranks(sweep.counts))

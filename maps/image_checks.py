@@ -41,27 +41,15 @@ def refuse_cut(file: Any, path: Path) -> None:
 
 def refuse_other_counts(images: Sequence[Any]) -> None:
     """Raises ValueError unless all GridImages have the same number of bands."""
-    if len({image.count for image in images}) > 1:
-        counts = " and ".join(f"{image.path} has {image.count - 1} band(s)" for image in images)
+    if len({len(image.colours) for image in images}) > 1:
+        counts = " and ".join(f"{image.path} has {len(image.colours)} band(s)" for image in images)
         raise ValueError(f"{counts}; say which to read of both with --bands")
-
-
-def check_type(image: FileRaster, scheme: Scheme) -> None:
-    """Raises ValueError for complex values, or if networks of 8-bit colours get another type."""
-    if image.dtype.kind == "c":
-        raise ValueError(f"{image.path} holds {image.dtype}; networks read real numbers only")
-    if scheme.standardise == "none" and scheme.scale == 255 and image.dtype != np.uint8:
-        raise ValueError(
-            f"{image.path} holds {image.dtype}, but these networks were trained on 8-bit colours, "
-            "0..255. Scale all dates alike, for example gdal_translate -ot Byte -scale 0 3000 0 "
-            "255 IN OUT, or choose networks of such images (--checkpoints)."
-        )
 
 
 def bands_to_read(
     image: Any, scheme: Scheme, given: Sequence[str] | None = None
 ) -> tuple[int, ...]:
-    """0-based numbers of the image bands to read, in the order of the scheme's bands.
+    """Indices in `image.colours` of the bands to read, in the order of the scheme's bands.
 
     Args:
         image: a GridImage.
@@ -72,7 +60,7 @@ def bands_to_read(
     Raises:
         ValueError: the image has too few bands, or `given` has not as many as the networks read.
     """
-    wanted, there = scheme.bands, image.count - 1
+    wanted, there = scheme.bands, len(image.colours)
     needed = 3 if wanted == GREY and there > 1 else len(wanted)
     if given is not None:
         numbers = band_numbers(band_names(given))
@@ -87,7 +75,7 @@ def bands_to_read(
         numbers = _sentinel_numbers(image, wanted)
     else:
         numbers = band_numbers(wanted)
-    if there <= max(numbers) < image.bands_of_file:
+    if there <= max(numbers) < image.count:
         raise ValueError(
             f"{image.path}: band {max(numbers) + 1} is marked as alpha, which says where there are "
             "data and is no band to read. If it holds measurements, such as near infrared, say so "
@@ -103,7 +91,7 @@ def bands_to_read(
 
 
 def _sentinel_numbers(image: Any, wanted: Sequence[str]) -> tuple[int, ...]:
-    there = image.count - 1
+    there = len(image.colours)
     if there == len(wanted):
         return tuple(range(there))
     if there == len(S2_BANDS) and set(wanted) <= set(S2_BANDS):

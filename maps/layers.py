@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.decide import most_probable
+from inference.decide import most_probable, other_classes
 from maps import transitions
 from maps.qgis_style import ramp_style, raster_style
 from utils.rasters.gdal import rasterio
@@ -116,7 +116,10 @@ def map_values(
         found = {"change": change, "change_probability": probability}
         if scheme.classes:
             dates = probs[:-1].unflatten(0, (2, scheme.num_classes))
-            first, second = most_probable(dates, dim=1) + 1  # each (h, w)
+            if scheme.same_class_change:
+                first, second = most_probable(dates, dim=1) + 1  # each (h, w)
+            else:
+                first, second = other_classes(dates[None], change[None])[0] + 1
             shown = 1 if full_semantics else change
             found |= {"date1": first * shown, "date2": second * shown}
             found["transition"] = transitions.to_codes(first, second, scheme.num_classes, change)

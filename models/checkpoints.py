@@ -43,7 +43,7 @@ RECIPE_KEYS = {
     "options",
     "split",
     *Scheme._fields,
-}
+} - {"same_class_change"}  # younger than the first checkpoints
 
 
 def make_recipe(
@@ -82,7 +82,7 @@ def make_recipe(
 
 def scheme_of(recipe: dict[str, Any]) -> Scheme:
     """The data set scheme of a recipe."""
-    values = {field: recipe[field] for field in Scheme._fields}
+    values = {field: recipe[field] for field in Scheme._fields if field in recipe}
     values["palette"] = tuple(tuple(color) for color in values["palette"])
     return Scheme(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 

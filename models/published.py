@@ -176,14 +176,33 @@ def description_from_args(given: Mapping[str, Any], source: object) -> tuple[Pub
 
 
 def state_dict_of(content: dict[str, Any]) -> dict[str, Tensor]:
-    """Extracts the state dict from common wrappers; removes DataParallel's prefix `module.`."""
+    """Extracts the state dict from the wrapper of another program; removes the prefix `module.`.
+
+    Raises:
+        ValueError: several state dicts under names that say nothing.
+    """
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
+    if not any(isinstance(value, Tensor) for value in content.values()):
+        wrapped = [key for key, value in content.items() if _holds_tensors(value)]
+        if len(wrapped) > 1:
+            raise ValueError(
+                f"it holds several state dicts, {', '.join(wrapped)}; save the one you mean alone "
+                "(torch.save(torch.load(FILE)[KEY], OUT)) and pass that"
+            )
+        content = content[wrapped[0]] if wrapped else content
     state = {k: v for k, v in content.items() if isinstance(v, Tensor)}
     if state and all(k.startswith("module.") for k in state):
         state = {k.removeprefix("module."): v for k, v in state.items()}
     return state
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether a value is a dict with tensors and no other dicts, as state dicts are."""
+    if not isinstance(value, dict) or any(isinstance(inner, dict) for inner in value.values()):
+        return False
+    return any(isinstance(inner, Tensor) for inner in value.values())
 
 
 def to_ours(state: dict[str, Tensor], layout: StateDictFormat) -> dict[str, Tensor]:

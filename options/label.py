@@ -13,6 +13,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser("Pseudo-label the unchanged pixels of the training tiles.", prog="label.py")
     data = shared.add_data_options(parser, DATASETS)
     shared.add_split_option(data)
+    shared.add_scene_data_options(data)
     data.add_argument(
         "--overwrite",
         **SWITCH,

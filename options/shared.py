@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Iterable
 
+from datasets.change_masks import CODINGS
 from inference.views import TTA_VIEWS
 from utils.cli import SWITCH, Parser, one_of
 
@@ -32,10 +33,17 @@ def add_data_options(parser: Parser, datasets: Iterable[str]) -> argparse._Argum
         "--folders",
         nargs="+",
         metavar="KEY=NAME",
-        help="other folder names, such as im1=A im2=B train=SECOND_train_set "
-        "(keys: train val test im1 im2 label1 label2; binary: label; rucode: images masks "
-        "sample_submission; folder: images labels classes; naic2020: the lists train val test; "
-        "sen12ms: holdout_scenes)",
+        help="other names of folders and files, such as im1=A im2=B train=SECOND_train_set "
+        "(keys: train val test im1 im2 label1 label2; pairs: also change label classes; binary: "
+        "label; rucode: images masks sample_submission; folder: images labels classes; naic2020: "
+        "the lists train val test; sen12ms: holdout_scenes)",
+    )
+    group.add_argument(
+        "--suffixes",
+        nargs="+",
+        metavar="KEY=END",
+        help="ends of file names that are not in the ids, such as im1=_pre im2=_post; keys as of "
+        "--folders; pairs, binary, folder",
     )
     return group
 
@@ -46,14 +54,14 @@ def add_scene_data_options(group: argparse._ArgumentGroup) -> None:
         "--bands",
         nargs="+",
         metavar="BAND",
-        help="bands to read, by name or number from 1, or grey; binary, folder and rucode "
-        "(default: all there are; red green blue of rucode's; grey with --fusion difference)",
+        help="bands to read, by name or number from 1, or grey; pairs, binary, folder, rucode "
+        "(default: all but alpha; red green blue of rucode's; grey with --fusion difference)",
     )
     group.add_argument(
         "--label-coding",
-        choices=("auto", "01", "0255"),
-        help="binary labels: 01 = 0, 1 and 255 for not labelled; 0255 = 0 and 255 for changed; "
-        "auto (default) looks whether any label of the data set has a 1",
+        choices=CODINGS,
+        help="change masks: 01 = 0, 1 and 255 for not labelled; 0255 = 0 and 255 for changed; each "
+        "= each file by its own values; auto (default) looks at all masks of the data set",
     )
 
 
@@ -63,8 +71,8 @@ def add_split_option(group: argparse._ArgumentGroup) -> None:
         "--split",
         metavar="RULE",
         help="which tiles validate: every10th of train/, hash10 (10 %% by a hash of the id), "
-        "official (a labelled val/), or a text file of ids; binary and rucode also leave_out:ID "
-        "(a scene) and area[:SHARE] (the bottom rows of every scene) (default: every10th; rucode: "
+        "official (a labelled val/), leave_out:ID, area[:SHARE] (the bottom rows of every image), "
+        "or a text file of ids (default: every10th; rucode: "
         "area; naic2020 and sen12ms: official)",
     )
 

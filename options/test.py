@@ -9,15 +9,8 @@ from options import shared
 from options.shared import add_tta_option
 from utils.cli import SWITCH, Parser, fraction, positive_float, positive_int
 
-TILES_ONLY = {"time_limit", "zip", "pkl"}
-SCENES_ONLY = {
-    "label_coding",
-    "tile_px",
-    "overlap_px",
-    "padding",
-    "val_split",
-    "rle",
-}
+NOT_BINARY = {"time_limit", "zip", "pkl"}
+ONLY_BINARY = {"val_split", "rle"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,16 +26,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_output_options(parser)
     shared.add_runtime_options(parser)
     args = parser.parse_args(argv)
-    scenes = DATASETS[args.dataset].scenes
-    if args.gate and scenes:
+    binary = DATASETS[args.dataset].task == "binary_change"
+    if args.gate and binary:
         parser.error(
-            "--gate: only tfinet has a gate, and it is for tiles with classes; leave it out"
+            "--gate: only tfinet has a gate, and it is for images with classes; leave it out"
         )
-    refused = TILES_ONLY if scenes else SCENES_ONLY
+    refused = NOT_BINARY if binary else ONLY_BINARY
     for name in parser.given(argv) & refused:
         parser.error(
-            f"--{name.replace('_', '-')} is for data sets of {'tiles' if scenes else 'scenes'}, "
-            f"--dataset {args.dataset} is none; leave it out"
+            f"--{name.replace('_', '-')} is for {'classes' if binary else 'binary change'}, not "
+            f"--dataset {args.dataset}; leave it out"
         )
     if args.bands is not None and not DATASETS[args.dataset].chooses_bands:
         parser.error(f"--dataset {args.dataset} has no --bands to choose from; leave it out")
@@ -53,11 +46,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if DATASETS[args.dataset].task == "land_cover" and "threshold" in parser.given(argv):
         parser.error(f"--threshold is for change, --dataset {args.dataset} has none; leave it out")
     if args.test_batch_size is None:
-        args.test_batch_size = 4 if scenes else 16
-    if args.threshold == "auto" and not scenes:
+        args.test_batch_size = 4 if binary else 16
+    if args.threshold == "auto" and not binary:
         parser.error(
-            f"--threshold auto is for data sets of scenes, --dataset {args.dataset} is none; pass "
-            "a number"
+            f"--threshold auto is for binary change, not --dataset {args.dataset}; pass a number"
         )
     return args
 
@@ -68,11 +60,16 @@ def has_one_png(dataset: str) -> bool:
 
 
 def add_scene_options(parser: Parser) -> None:
-    """Adds flags for the prediction of scenes."""
-    group = parser.add_argument_group("scenes (binary, rucode; of any size)")
+    """Adds flags for large images, and for the decision on change."""
+    group = parser.add_argument_group("large images, and change")
     group.add_argument(
-        "--tile-px", type=positive_int, default=512, help="side of the windows of a scene"
+        "--whole-px",
+        type=int,
+        metavar="PX",
+        help="longest side of images that are predicted as a whole; larger ones are predicted in "
+        "windows (default: 1024, or --tile-px if that is given; rucode: 0)",
     )
+    group.add_argument("--tile-px", type=positive_int, help="side of the windows (default: 512)")
     group.add_argument(
         "--overlap-px",
         type=int,
@@ -82,14 +79,14 @@ def add_scene_options(parser: Parser) -> None:
         "--padding",
         choices=("reflect", "constant"),
         default="reflect",
-        help="beyond the edges of a scene; constant: its first value, as published for rucode",
+        help="beyond the edges of an image; constant: its first value, as published for rucode",
     )
     group.add_argument(
         "--threshold",
         type=_threshold,
         default=0.5,
         metavar="P",
-        help="changed where the probability is above P in 0..1; auto (scenes only): the best F1 "
+        help="changed where the probability is above P in 0..1; auto (binary change): the best F1 "
         "on the validation scenes",
     )
     group.add_argument(
@@ -125,8 +122,8 @@ def add_prediction_options(parser: Parser) -> None:
     group.add_argument(
         "--test-batch-size",
         type=positive_int,
-        help="tiles, or windows of scenes, at a time; fewer of those larger than 512 px (default: "
-        "16 tiles, 4 windows)",
+        help="images or windows at a time; fewer of those larger than 512 px (default: 16; binary "
+        "change: 4)",
     )
     group.add_argument(
         "--time-limit",
@@ -149,7 +146,8 @@ def add_output_options(parser: Parser) -> None:
         nargs="?",
         const="",
         metavar="DIR",
-        help="one ID.npz a tile, or ID.tif a scene, with probabilities (bare: OUTDIR/probs/SPLIT)",
+        help="probabilities: ID.npz, or ID.tif of images in windows and of binary change (bare: "
+        "OUTDIR/probs/SPLIT)",
     )
     group.add_argument(
         "--zip",

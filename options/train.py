@@ -83,8 +83,8 @@ def check_data_flags(
     if val_dataset is None and val_root is not None:
         raise ValueError("--val-root belongs to --val-dataset; pass both, or neither")
     entry = DATASETS[val_dataset or dataset]
-    if save_mask and (entry.scenes or entry.labels is not None):
-        why = "validates windows of scenes" if entry.scenes else "has GeoTIFFs for labels"
+    if save_mask and (entry.task == "binary_change" or entry.labels is not None):
+        why = "validates windows of scenes" if entry.labels is None else "has GeoTIFFs for labels"
         raise ValueError(
             f"--save-mask writes palette PNGs of whole tiles, --dataset {dataset} {why}; leave it "
             "out, and let test.py --split write predictions"

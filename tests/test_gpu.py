@@ -10,7 +10,7 @@ from torch import nn
 
 import train
 from datasets.loader import collate, eval_loader
-from datasets.second import SecondDataset
+from helpers.data_sets import second
 from helpers.tiny_data import make_second
 from inference.predictor import Member, Predictor
 from models import NETWORKS
@@ -49,7 +49,7 @@ def test_a_gpu_predicts_what_the_cpu_does():
 
 @pytest.mark.parametrize("cache", [None, "ram"])
 def test_batches_are_pinned_and_arrive_whole(tmp_path, cache):
-    tiles = SecondDataset(make_second(tmp_path, train=6, size=64), cache=cache)
+    tiles = second(make_second(tmp_path, train=6, size=64), cache=cache)
     for k, batch in enumerate(eval_loader(tiles, 2, num_workers=2)):
         assert all(tensor.is_pinned() for tensor in batch[1:])
         batch = to_device(batch, torch.device("cuda"))

@@ -28,9 +28,10 @@ class Progress:
             disable=not distributed.is_main(),
         )
 
-    def advance(self) -> None:
-        """Advances the bar by one step."""
+    def advance(self, step: int) -> int:
+        """Advances the bar by one step; returns the number of steps so far."""
         self.bar.update(self.batch_size)
+        return step + 1
 
     def report(self, step: int, **values: float) -> None:
         """Logs and shows the losses since the last report, and the learning rate."""

@@ -45,7 +45,8 @@ def evaluate(
         The task's metrics (see utils.metrics), the same on every rank.
     """
     confusion = confusion_for(scheme.task, scheme.num_classes, predictor.device)
-    for batch, copy in overlap_transfers(_predict(predictor, batches, confusion)):
+    predicted = _predict(predictor, batches, confusion, scheme.same_class_change)
+    for batch, copy in overlap_transfers(predicted):
         on_batch(batch, copy)
     counts = distributed.sum_over_ranks(confusion.counts)
     if not counts.any():
@@ -57,12 +58,16 @@ def evaluate(
 
 
 def _predict(
-    predictor: Predictor, batches: Iterable[Sample], confusion: ConfusionMatrix
+    predictor: Predictor,
+    batches: Iterable[Sample],
+    confusion: ConfusionMatrix,
+    same_class_change: bool,
 ) -> Iterator[tuple[Sample, HostCopy]]:
     """Yields each batch with its predicted masks, after updating `confusion`."""
     for batch in batches:
         batch = to_device(batch, predictor.device)
-        masks = to_masks(predictor(batch.images, size=label_size(batch)))
+        probs = predictor(batch.images, size=label_size(batch))
+        masks = to_masks(probs, same_class_change=same_class_change)
         confusion.update(masks, true_masks(batch))
         yield batch, HostCopy(masks=masks)
 

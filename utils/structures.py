@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 IGNORE_INDEX = 255  # no loss, no metric
@@ -30,6 +32,7 @@ class Scheme(NamedTuple):
     # applied before, by statistics of each whole image: "none"; "bands": (band - mean) / std;
     # "joint": the same with one mean and std for all bands
     standardise: str = "none"
+    same_class_change: bool = True  # two dates: what changed may keep its class
 
     @property
     def num_classes(self) -> int:
@@ -40,6 +43,33 @@ class Scheme(NamedTuple):
     def num_dates(self) -> int:
         """T: 1 for land cover of one date, otherwise 2."""
         return 1 if self.task == "land_cover" else 2
+
+
+class ImageFile(NamedTuple):
+    """An image file and the bands to read of it."""
+
+    path: Path
+    bands: tuple[int, ...]  # indices from 0
+
+
+class Scene(NamedTuple):
+    """The files of one place: images of T dates, labels, and the rows in use."""
+
+    name: str  # id
+    dates: tuple[tuple[ImageFile, ...], ...]  # of each date one or more files, their bands joined
+    labels: tuple[Path, ...] = ()  # as the data set's Labels read them; empty = not labelled
+    rows: tuple[int, int] | None = None  # rows in use (start, stop); None = all
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The first file of each date."""
+        return tuple(files[0].path for files in self.dates)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, each once."""
+        images = (file.path for files in self.dates for file in files)
+        return tuple(dict.fromkeys((*images, *self.labels)))
 
 
 class Sample(NamedTuple):

@@ -9,8 +9,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.land_cover import Patch
 from datasets.layout import EXTENSIONS, DataError, Problem
+from utils.structures import ImageFile, Scene
 
 SEED = 1996  # seed of the published split
 NUM_EVAL = 5000  # validation entries
@@ -88,8 +88,8 @@ def split(entries: Sequence[dict], seed: int = SEED, num_eval: int = NUM_EVAL) -
     return shuffled[:-num_eval], shuffled[-num_eval:]
 
 
-def read_annotations(path: Path | str) -> list[Patch]:
-    """The patches of a list, in its order; the id is the stem of the image.
+def read_annotations(path: Path | str) -> list[Scene]:
+    """The scenes of a list, in its order; the id is the stem of the image.
 
     Relative paths are relative to the working directory (as published), or else to the folder of
     the list.
@@ -101,22 +101,23 @@ def read_annotations(path: Path | str) -> list[Patch]:
     """
     entries = read_entries(path)
     base = _base(Path(path), entries[0]["filename"])
-    patches, problems, seen = [], [], set()
+    scenes, problems, seen = [], [], set()
     for entry in entries:
         image, label = base / entry["filename"], entry.get("ann", {}).get("seg_map")
-        patch = Patch(image.stem, (image,), None if label is None else base / label)
-        gone = [p for p in (*patch.images, patch.label) if p is not None and not p.is_file()]
+        labels = () if label is None else (base / label,)
+        scene = Scene(image.stem, ((ImageFile(image, (0, 1, 2)),),), labels)
+        gone = [file for file in scene.files if not file.is_file()]
         problems += [Problem("missing file", str(file)) for file in gone]
-        if patch.name in seen:
+        if scene.name in seen:
             problems.append(Problem("same id twice", str(image)))
-        seen.add(patch.name)
-        patches.append(patch)
-    without = [patch for patch in patches if patch.label is None]
-    if 0 < len(without) < len(patches):
-        problems += [Problem("missing mate", f"the label of {p.images[0]}") for p in without]
+        seen.add(scene.name)
+        scenes.append(scene)
+    without = [scene for scene in scenes if not scene.labels]
+    if 0 < len(without) < len(scenes):
+        problems += [Problem("missing mate", f"the label of {s.images[0]}") for s in without]
     if problems:
         raise DataError(path, problems)
-    return patches
+    return scenes
 
 
 def read_entries(path: Path | str) -> list[dict]:

@@ -5,20 +5,23 @@
 800. As published, images are resized to fit 512 x 512, and there is no random augmentation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from datasets.checks import FoundFiles, check_parts
-from datasets.codecs import LabelError, read_stored, refuse_unknown
-from datasets.entry import DatasetEntry
-from datasets.image_files import FileReader, Fit, check_files
-from datasets.land_cover import LandCoverDataset, split_patches
+from datasets.codecs import LabelError, LabelFile, listed
+from datasets.entry import DatasetEntry, Where, refuse_bands
+from datasets.labels import Open
 from datasets.naic2020.annotations import read_annotations
 from datasets.naic2020.submission import read_masks, write_zip
+from datasets.reader import Reading
+from datasets.resize import Fit
+from datasets.scene import Found
+from utils.rasters.windows import Window
 from utils.schemes import NAIC2020
-from utils.structures import Scheme
+from utils.structures import Scene, Scheme
 
 # key of --folders -> default list
 LISTS = {"train": "train_sub.json", "val": "eval_5000.json", "test": "image_A.json"}
@@ -26,113 +29,68 @@ SIDE_PX = 512  # images are resized to fit into this square
 CODE = 100  # stored value of the first class, and step to the next
 
 
-def naic2020_scheme(
-    root: Path | str | None = None,
-    *,
-    folders: Mapping[str, str] | None = None,
-    bands: Sequence[str | int] | None = None,
-) -> Scheme:
-    """The scheme: RGB with ImageNet statistics; `root` and `folders` are not used.
+def naic2020_scheme(root: Path | str, where: Where, bands=None) -> Scheme:
+    """The scheme: RGB with ImageNet statistics.
 
     Raises:
         ValueError: `bands` is given.
     """
-    if bands is not None:
-        raise ValueError("--bands: this data set always has red, green and blue; leave it out")
+    refuse_bands(bands)
     return NAIC2020
 
 
-def build_naic2020(
-    root: Path | str,
-    part: str,
-    *,
-    scheme: Scheme = NAIC2020,
-    split: str | None = None,
-    folders: Mapping[str, str] | None = None,
-    size_px: int = SIDE_PX,
-    **options,
-) -> LandCoverDataset:
-    """Builds one part. Images are resized; images of train are also padded to a square.
+class NaicLabels(NamedTuple):
+    """16-bit labels of 100, 200, ..., 800; see `datasets.labels.Labels`."""
+
+    num_dates: int = 1
+    about: str = "classes of one date"
+
+    def read(self, paths: Sequence[Path], window: Window, opened: Open) -> np.ndarray:
+        """See Labels."""
+        classes = classes_of_naic(opened(paths[0]), window)
+        return np.stack([classes, np.ones_like(classes)])
+
+
+class NaicLayout:
+    """See `datasets.scene.Layout`. Images are resized; images of train also padded to a square.
 
     Labels of train are resized and padded like their images. Labels of val and test keep the size
     of their files; predictions are resized to that size before they are scored and written.
 
     Args:
         root: see the top of this file.
-        part: train, val or test, or the name of a list under root.
-        scheme: classes and normalisation.
-        split: None or "official": one list per part; others split the list of train, see
-            `datasets.splits.split_names`.
-        folders: replaces default lists; keys train, val and test; under root or absolute.
-        size_px: side of the square that images are resized to fit into.
-        **options: cache, augment, seed, see LandCoverDataset.
-
-    Raises:
-        FileNotFoundError: no such list.
-        DataError: missing files.
-        ValueError: no labels to split or to train on, or a bad option.
+        scheme: not used.
+        where: `folders` replaces default lists; under root or absolute.
     """
-    divided = split not in (None, "official")
-    path = _list_path(root, "train" if divided else part, folders)
-    patches = read_annotations(path)
-    if patches[0].label is None and (split is not None or part == "train"):
-        raise ValueError(
-            f"{path} has no labels; make it with `python -m datasets.prepare naic2020 annotate "
-            "IMAGES --mask-dir DIR`"
-        )
-    if divided:
-        patches = split_patches(patches, split, part)
-    fit = Fit(size_px, pad=part == "train", labels=part == "train")
-    reader = FileReader(patches, scheme, read_naic_label, fit)
-    return LandCoverDataset(reader, scheme, part=part, path=path, **options)
 
-
-def check_naic2020(
-    root: Path | str,
-    parts: Sequence[str] | None = None,
-    *,
-    scheme: Scheme = NAIC2020,
-    folders: Mapping[str, str] | None = None,
-    passed_file: Path | str | None = None,
-    threads: int | None = None,
-    progress: bool = True,
-) -> dict[str, int]:
-    """Decodes every file of the lists.
-
-    Args:
-        root: see the top of this file.
-        parts: parts to check; None = those whose list exists.
-        scheme: classes and normalisation.
-        folders: replaces default lists.
-        passed_file: see `datasets.checks.check_pairs`.
-        threads: number of threads; None = one per core.
-        progress: show a progress bar.
-
-    Returns:
-        Number of images per part.
-
-    Raises:
-        FileNotFoundError: no such list.
-        DataError: lists all files that break a requirement.
-    """
-    paths = {part: _list_path(root, part, folders) for part in parts or LISTS}
-    if parts is None:
-        there = {part: path for part, path in paths.items() if path.is_file()}
-        paths = there or {"train": paths["train"]}
-    found = {
-        part: FoundFiles(str(path.resolve()), read_annotations(path), [])
-        for part, path in paths.items()
-    }
-    reader = FileReader([], scheme, read_naic_label)
-    return check_parts(
-        root,
-        found,
-        lambda patch: check_files(reader, patch),
-        settings=scheme,
-        passed_file=passed_file,
-        threads=threads,
-        progress=progress,
+    divided, num_bands = "train", None
+    unlabelled = (
+        "them; make the list with `python -m datasets.prepare naic2020 annotate IMAGES --mask-dir "
+        "DIR`"
     )
+
+    def __init__(self, root: Path | str, scheme: Scheme, where: Where):
+        self.root, self.folders = Path(root), where.folders
+
+    def parts(self) -> list[str]:
+        """See Layout."""
+        return [part for part in LISTS if self._path(part).is_file()] or ["train"]
+
+    def find(self, part: str) -> Found:
+        """See Layout; also any other list under root, by its name."""
+        path = self._path(part)
+        return Found(path, read_annotations(path))
+
+    def reading(self, part: str, source: str) -> Reading:
+        """See Layout."""
+        return Reading(NaicLabels(), fit=Fit(SIDE_PX, part == "train", part == "train"))
+
+    def to_open(self, scenes: Sequence[Scene]) -> Sequence[Scene]:
+        """See Layout."""
+        return scenes
+
+    def _path(self, part: str) -> Path:
+        return self.root / self.folders.get(part, LISTS.get(part, f"{part}.json"))
 
 
 def zip_naic(path: Path | str, folder: Path | str, names: Sequence[str]) -> int:
@@ -154,37 +112,34 @@ def naic_classes(stored: np.ndarray) -> np.ndarray:
     return (stored // CODE).astype(np.uint8) - np.uint8(1)
 
 
-def read_naic_label(path: Path) -> np.ndarray:
-    """Reads a 16-bit label.
+def classes_of_naic(file: LabelFile, window: Window) -> np.ndarray:
+    """Reads a window of a 16-bit label.
 
     Returns:
-        (H, W) uint8 in 0..7, IGNORE_INDEX where the stored value is below 100.
+        (h, w) uint8 in 0..7, IGNORE_INDEX where the stored value is below 100.
 
     Raises:
         LabelError: a value of 900 or more, or a label in colours.
         OSError: the file cannot be decoded.
     """
-    stored, coded = read_stored(path)
-    if coded:
-        raise LabelError(f"{path}: colours, where a label has one band of 100, 200, ..., 800")
-    num = NAIC2020.num_classes
-    past = (num + 1) * CODE
-    classes = np.where(stored < past, naic_classes(stored), np.uint8(num))
-    refuse_unknown(path, stored, classes, num, f"0..{past - 1}")
-    return classes
-
-
-def _list_path(root: Path | str, part: str, folders: Mapping[str, str] | None) -> Path:
-    return Path(root) / (folders or {}).get(part, LISTS.get(part, f"{part}.json"))
+    stored = file.read(window)
+    if file.coloured:
+        raise LabelError(f"{file.path}: colours, where a label has one band of 100, 200, ..., 800")
+    past = (NAIC2020.num_classes + 1) * CODE
+    wrong = stored[(stored < 0) | (stored >= past)]
+    if wrong.size:
+        shown = listed(np.unique(wrong))
+        raise LabelError(f"{file.path}: value(s) {shown} where 0..{past - 1} is allowed")
+    return naic_classes(stored)
 
 
 NAIC2020_ENTRY = DatasetEntry(
     root="data",
     task="land_cover",
     about="annotation lists of NAIC 2020",
-    build=build_naic2020,
-    check=check_naic2020,
+    layout=NaicLayout,
     scheme=naic2020_scheme,
+    folder_keys=tuple(LISTS),
     zip=zip_naic,
     split="official",
     orient="none",

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import DATASETS
-from datasets.build import build_dataset, check_dataset, find_scheme
-from datasets.layout import KEYS, parse_folders
+from datasets.build import Source
+from datasets.change_masks import CODINGS
+from datasets.checks import check_scenes, describe
+from datasets.layout import parse_names
 from datasets.prepare import compose, label_scene, naic2020
 from datasets.prepare.convert import convert
 from datasets.sentinel.data_sets import NOT_CHECKED, add_band_flags
@@ -26,6 +28,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--dataset", choices=sorted(DATASETS), default="second", help="its layout (default: second)"
     )
     _add_folders(data)
+    data.add_argument(
+        "--suffixes", nargs="+", metavar="KEY=END", help="ends of file names that are not in ids"
+    )
+    data.add_argument("--bands", nargs="+", metavar="BAND", help="bands to read, as in train.py")
+    data.add_argument("--label-coding", choices=CODINGS, help="of change masks, as in train.py")
     add_band_flags(data)
     check.set_defaults(run=_check_command)
 
@@ -53,29 +60,37 @@ def _add_folders(group: argparse._ArgumentGroup) -> None:
         "--folders",
         nargs="+",
         metavar="KEY=NAME",
-        help=f"folders that are called otherwise, such as im1=A; keys: {', '.join(KEYS)} "
-        "(default: each by its key)",
+        help="folders that are called otherwise, such as im1=A train=SECOND_train_set; an unknown "
+        "key lists those of the layout",
     )
 
 
 def _check_command(args: argparse.Namespace) -> None:
-    folders = parse_folders(args.folders)
-    scheme = find_scheme(args.dataset, args.root, folders=folders, flags=vars(args))
-    where = {"root": args.root, "folders": folders, "scheme": scheme}
-    for part, count in check_dataset(args.dataset, **where).items():
-        found = build_dataset(args.dataset, part, **where)
-        kind = "with labels" if found.labelled else "without labels"
-        what = "image" if DATASETS[args.dataset].task == "land_cover" else "pair"
+    source = Source(
+        args.dataset,
+        args.root,
+        parse_names(args.folders),
+        args.label_coding,
+        suffixes=parse_names(args.suffixes, "--suffixes"),
+    )
+    scheme = source.scheme(args.bands, flags=vars(args))
+    layout = source.layout(scheme)
+    for part, count in source.check(None, scheme).items():
+        found = layout.find(part)
+        kind = "with labels" if found.scenes[0].labels else "without labels"
+        what = "image" if scheme.task == "land_cover" else "pair"
         print(f"{part}: {count} {what}(s) {kind} in {found.path}, nothing wrong")
-    if DATASETS[args.dataset].indexed:
-        print(NOT_CHECKED)
+        scenes, reading = layout.to_open(found.scenes), layout.reading(part, part)
+        print(*describe(part, reading, scheme, check_scenes(scenes, reading, scheme)[1]), sep="\n")
+        if len(scenes) < count:
+            print(NOT_CHECKED)
 
 
 def _convert_command(args: argparse.Namespace) -> None:
     counts = convert(
         args.source,
         args.target,
-        folders=parse_folders(args.folders),
+        folders=parse_names(args.folders),
         overwrite=args.overwrite,
         dry_run=args.dry_run,
     )

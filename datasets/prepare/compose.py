@@ -20,7 +20,8 @@ from datasets.rucode.run_lengths import read_sample_ids
 from datasets.splits import read_lines
 from datasets.tables import column, read_table
 from utils.rasters.grids import grid_difference
-from utils.rasters.reading import Raster, open_raster, strips
+from utils.rasters.raster import Raster
+from utils.rasters.reading import open_raster, strips
 from utils.rasters.writing import StripWriter
 
 SEPARATOR = "__"  # between the two scenes of an id
@@ -205,10 +206,15 @@ def _check(pair: Pair, paths: Sequence[Path]) -> list[Problem]:
         return [*problems, Problem("sizes differ", text)]
     if difference := grid_difference(first, second):
         problems.append(Problem("grids differ", f"{both} {difference}"))
-    if (first.dtype, repr(first.nodata)) != (second.dtype, repr(second.nodata)):
-        text = f"{first.dtype}, nodata {first.nodata} and {second.dtype}, nodata {second.nodata}"
-        problems.append(Problem("bands", f"{both} {text}"))
+    types = [f"{raster.dtype}, nodata {_listed(raster.nodata)}" for raster in rasters]
+    if types[0] != types[1]:
+        problems.append(Problem("bands", f"{both} {' and '.join(types)}"))
     return problems
+
+
+def _listed(nodata: Sequence[float | None]) -> str:
+    """The nodata values of bands, each once."""
+    return ", ".join(dict.fromkeys(map(str, nodata or [None])))
 
 
 def _write(target: Path, rasters: Sequence[Raster]) -> None:
@@ -220,7 +226,7 @@ def _write(target: Path, rasters: Sequence[Raster]) -> None:
         first.dtype,
         crs=first.crs,
         transform=first.transform,
-        nodata=first.nodata,
+        nodata=first.nodata[0] if first.nodata else None,
         bands=2 * len(BANDS),
         descriptions=[f"{name} of date {date}" for date in (1, 2) for name in NAMED],
     ) as out:

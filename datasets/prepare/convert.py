@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -10,13 +10,15 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.checks import check_pairs
+from datasets.build import Source
 from datasets.codecs import read_image, read_label
-from datasets.layout import FIELDS, find_files, list_pairs
+from datasets.layout import find_files
 from utils.files import atomic_path
 from utils.rasters.masks import write_mask
 from utils.schemes import SECOND
+from utils.structures import Scene
 
+FIELDS = ("im1", "im2", "label1", "label2")
 KEPT = (".png", ".jpg", ".jpeg")  # images that are copied byte for byte
 
 
@@ -59,8 +61,10 @@ def convert(
     """
     if Path(source).resolve() == Path(target).resolve():
         raise ValueError(f"SRC and DST are the same folder, {source}; pass another DST")
-    counts = check_pairs(source, SECOND.palette, folders=folders, progress=progress)
-    jobs = [job for part in counts for job in _jobs(source, Path(target), part, folders)]
+    data = Source("second", source, folders or {})
+    counts = data.check(None, SECOND, progress=progress)
+    scenes = {part: data.layout(SECOND).find(part).scenes for part in counts}
+    jobs = [job for part in counts for job in _jobs(Path(target) / part, scenes[part])]
     present = {folder: find_files(folder) for folder in {job.target.parent for job in jobs}}
     full = sorted(str(folder) for folder, files in present.items() if files)
     if full and not overwrite:
@@ -75,16 +79,14 @@ def convert(
     return counts
 
 
-def _jobs(
-    source: Path | str, target: Path, part: str, folders: Mapping[str, str] | None
-) -> list[Job]:
+def _jobs(target: Path, scenes: Sequence[Scene]) -> list[Job]:
     jobs = []
-    for tile in list_pairs(source, part, folders)[0]:
-        for field, path in zip(FIELDS, (*tile.images, *(tile.labels or ())), strict=False):
+    for scene in scenes:
+        for field, path in zip(FIELDS, (*scene.images, *scene.labels), strict=False):
             label = field.startswith("label")
             keep = not label and path.suffix.lower() in KEPT
             suffix = path.suffix.lower() if keep else ".png"
-            jobs.append(Job(path, target / part / field / (tile.name + suffix), label))
+            jobs.append(Job(path, target / field / (scene.name + suffix), label))
     return jobs
 
 

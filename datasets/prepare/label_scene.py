@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.binary import FIELDS
+from datasets.binary import SPEC
 from datasets.layout import refuse_existing
 from datasets.prepare.compose import add_writing
 from utils.cli import positive_int
 from utils.files import save_image
 from utils.rasters.grids import grid_difference, shifted
-from utils.rasters.reading import Raster, open_raster, strips
+from utils.rasters.raster import Raster
+from utils.rasters.reading import open_raster, strips
 from utils.rasters.windows import Window
 from utils.rasters.writing import StripWriter
 from utils.structures import IGNORE_INDEX
@@ -65,7 +66,10 @@ def label_scene(
     label = _label(*masks)
     tiles = _tiles(name or Path(image1).stem, label, tile_px)
     paths = {
-        tile: [Path(out) / FIELDS[field] / f"{tile}{suffix}" for field, suffix in WRITTEN]
+        tile: [
+            Path(out) / {**SPEC.images, **SPEC.labels}[field] / f"{tile}{suffix}"
+            for field, suffix in WRITTEN
+        ]
         for tile in tiles
     }
     if not overwrite:
@@ -153,7 +157,7 @@ def _write(path: Path, image: Raster, window: Window) -> None:
         image.dtype,
         crs=image.crs,
         transform=shifted(image.transform, window.left, window.top),
-        nodata=image.nodata,
+        nodata=image.nodata[0] if image.nodata else None,
         bands=image.count,
     ) as out:
         out.write(0, image.read(window, range(image.count)))

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.codecs import LabelError, read_stored
+from datasets.codecs import LabelError, open_label
 from datasets.layout import DataError, Problem, refuse_existing
 from datasets.naic2020.annotations import (
     NUM_EVAL,
@@ -49,10 +49,10 @@ def convert_gid(mask_dir: Path, out: Path, *, overwrite: bool, dry_run: bool) ->
     if not overwrite:
         refuse_existing(jobs.values())
     for source, target in tqdm([] if dry_run else jobs.items(), "converting", unit="mask"):
-        colours, coded = read_stored(source)
-        if not coded:
+        label = open_label(source)
+        if not label.coloured:
             raise LabelError(f"{source}: one band, where GID's masks are RGB")
-        save_image(target, Image.fromarray(gid_classes(colours)))
+        save_image(target, Image.fromarray(gid_classes(label.whole())))
     return len(jobs)
 
 

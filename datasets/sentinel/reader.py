@@ -1,30 +1,28 @@
-"""Reads patches of Sentinel-1 and Sentinel-2 with a land-cover label as arrays.
+"""Reads images of Sentinel-1 and Sentinel-2 and their land-cover labels.
 
 Sentinel-2 has 13 bands (digital numbers, 10000 = reflectance 1), Sentinel-1 has VV and VH in
-decibel. Only the bands of the scheme are read. Uncompressed files are read by `plain_tiff`, others
-by rasterio.
+decibel. Uncompressed files are read by `plain_tiff`, others by rasterio.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.codecs import LabelError, refuse_unknown
-from datasets.land_cover import Patch, Size, refuse_sizes, unlabelled
+from datasets.codecs import LabelError, LabelFile, listed
+from datasets.labels import Open
 from datasets.sentinel.plain_tiff import read_plain
+from datasets.sentinel.scaling import S2_MOST, scale_s1, scale_s2
 from utils.rasters.gdal import rasterio
-from utils.rasters.reading import decoding
+from utils.rasters.raster import MemoryRaster, Raster
+from utils.rasters.reading import FileRaster, decoding
+from utils.rasters.windows import Window
 from utils.schemes import DFC_CLASSES, S1_BANDS, S2_BANDS
-from utils.structures import IGNORE_INDEX, Scheme
+from utils.structures import IGNORE_INDEX, ImageFile, Scene, Scheme
 
 BANDS = {"s2": S2_BANDS, "s1": S1_BANDS}  # bands of the files, in file order
-S2_MOST = 10000  # digital number that is scaled to 1.0
-S1_LEAST = -25.0  # decibel that are scaled to 0.0; 0 dB to 1.0
 SAVANNA = 3  # DFC2020 number of the class that --no-savanna leaves out
 # IGBP class 0..17 -> DFC2020 class; 0 = none
 IGBP_TO_DFC = (0, 1, 1, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 6, 8, 9, 10)
@@ -53,20 +51,19 @@ def sibling_name(name: str, kind: str) -> str:
     return name.replace("_s2_", f"_{kind}_")
 
 
-class SentinelReader:
-    """Reads patches of Sentinel data. See `datasets.land_cover.Reader`.
+class SentinelScenes(Sequence):
+    """The scenes of patches, made when they are asked for: there are hundred thousands.
 
-    Images are (C, H, W) float32 in 0..1: first Sentinel-2, clipped to 0..10000 and divided by
-    10000, then Sentinel-1, clipped to -25..0 dB (NaN = 0 dB) and scaled.
+    The image of a patch has the bands of Sentinel-2, then those of Sentinel-1.
 
     Args:
         root: parent of the folders of the patches.
         patches: patches in order.
-        scheme: bands to read; 10 classes, or 9 without savanna.
+        scheme: bands to read.
         label: kind of the labels, "lc" (IGBP, SEN12MS) or "dfc"; None = no labels.
 
-    Raises:
-        ValueError: unknown bands, or another number of classes.
+    Attributes:
+        names: ids, in order.
     """
 
     def __init__(
@@ -76,119 +73,126 @@ class SentinelReader:
         scheme: Scheme,
         label: str | None = None,
     ):
-        self.root, self.patches, self.label = Path(root), patches, label
-        self.settings = scheme, label
-        self.names, self.labelled = [patch.name for patch in patches], label is not None
+        self.root, self.patches, self.scheme, self.label = Path(root), patches, scheme, label
+        self.names = [patch.name for patch in patches]
         self.bands = chosen_bands(scheme)
-        self.num_classes, self._first = scheme.num_classes, None
-        label_table(label or "dfc", self.num_classes)  # checks the number of classes
 
-    def path(self, index: int, kind: str) -> Path:
-        """Path of the file of a kind: s1, s2, lc or dfc."""
-        folder, name = mate(self.patches[index], kind)
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __getitem__(self, index: int) -> Scene:
+        patch = self.patches[index]
+        files = [ImageFile(self._path(patch, kind), bands) for kind, bands in self.bands.items()]
+        labels = (self._path(patch, self.label),) if self.label else ()
+        return Scene(patch.name, (tuple(files),), labels)
+
+    def select(self, indices: Sequence[int]) -> "SentinelScenes":
+        """Some of the scenes, in this order."""
+        patches = [self.patches[index] for index in indices]
+        return SentinelScenes(self.root, patches, self.scheme, self.label)
+
+    def _path(self, patch: SentinelPatch, kind: str) -> Path:
+        folder, name = mate(patch, kind)
         return self.root / folder / f"{name}.tif"
 
-    def patch(self, index: int) -> Patch:
-        """See Reader."""
-        label = self.path(index, self.label) if self.label else None
-        return Patch(self.names[index], tuple(self.path(index, k) for k in self.bands), label)
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """See Reader.
-
-        Raises:
-            LabelError, OSError, ValueError: a file is unreadable or has bad values, bands or size.
-        """
-        files = {kind: self.path(index, kind) for kind in self.bands}
-        images = [read_bands(path, kind, self.bands[kind]) for kind, path in files.items()]
-        sizes = {path: i.shape[1:] for path, i in zip(files.values(), images, strict=True)}
-        classes = unlabelled(images[0].shape[1:])
-        if self.label is not None:
-            path = self.path(index, self.label)
-            classes = read_dfc_classes(path, self.label, self.num_classes)
-            sizes[path] = classes.shape
-        refuse_sizes(sizes)
-        return images[0] if len(images) == 1 else np.concatenate(images), classes
-
-    def array_specs(self, index: int) -> tuple[tuple, tuple]:
-        """See Reader; assumes the size of the first patch."""
-        if self._first is None:
-            self._first = self.stored_size(0)
-        height, width = self._first
-        shapes = (sum(map(len, self.bands.values())), height, width), (height, width)
-        return shapes, (np.dtype(np.float32), np.dtype(np.uint8))
-
-    def stored_size(self, index: int) -> Size:
-        """Size of the image in its file."""
-        with open_tiff(self.path(index, next(iter(self.bands)))) as file:
-            return file.shape
-
-    def sizes(self) -> list[tuple[Size, Size]] | None:
-        """See Reader; labelled patches have equal sizes (256 x 256 as published)."""
-        if self.labelled:
-            return None
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return [(size,) * 2 for size in pool.map(self.stored_size, range(len(self.names)))]
-
-
-def chosen_bands(scheme: Scheme) -> dict[str, list[int]]:
-    """Bands to read of every kind of file, numbered from 1, in the order of the scheme.
+def chosen_bands(scheme: Scheme) -> dict[str, tuple[int, ...]]:
+    """Indices of the bands to read of every kind of file, from 0, in the order of the scheme.
 
     Raises:
         ValueError: no bands, an unknown band, or Sentinel-1 before Sentinel-2.
     """
     found = {
-        kind: [names.index(band) + 1 for band in scheme.bands if band in names]
+        kind: tuple(names.index(band) for band in scheme.bands if band in names)
         for kind, names in BANDS.items()
     }
-    read = [BANDS[kind][number - 1] for kind, numbers in found.items() for number in numbers]
+    read = [BANDS[kind][index] for kind, indices in found.items() for index in indices]
     if not read or tuple(read) != tuple(scheme.bands):
         raise ValueError(
             f"bands {' '.join(scheme.bands) or 'none'}: Sentinel data has {' '.join(S2_BANDS)} and "
             f"then {' '.join(S1_BANDS)}; choose with --use-s1, --use-s2hr, --use-s2mr, --use-s2lr"
         )
-    return {kind: numbers for kind, numbers in found.items() if numbers}
+    return {kind: indices for kind, indices in found.items() if indices}
 
 
-def read_bands(path: Path, kind: str, numbers: Sequence[int]) -> np.ndarray:
-    """Reads and scales bands of an image.
+def open_sentinel(path: Path) -> Raster:
+    """Opens an image, whose pixels are scaled to 0..1 as they are read.
 
-    Args:
-        path: a GeoTIFF.
-        kind: "s2" or "s1".
-        numbers: band numbers, from 1.
-
-    Returns:
-        (C, H, W) float32 in 0..1.
+    Pixels without data count as they are stored (NaN decibel as 0 dB), as published.
 
     Raises:
         ValueError: wrong number of bands, or floating-point Sentinel-2 values.
         OSError: the file cannot be decoded.
     """
-    stored = _read(path, numbers, kind)
-    if kind == "s2" and stored.dtype.kind == "f":
+    kind = "s1" if "_s1_" in path.name else "s2"
+    raster = _open_tiff(path)
+    refuse_bands(path, kind, raster.count)
+    if kind == "s2" and raster.dtype.kind == "f":
         raise ValueError(
             f"{path}: floating-point values, where Sentinel-2 comes as digital numbers (whole, "
             f"{S2_MOST} = reflectance 1); multiply and store them as 16-bit integers"
         )
-    return scale_s2(stored) if kind == "s2" else scale_s1(stored)
+    return _Scaled(raster, scale_s2 if kind == "s2" else scale_s1)
 
 
-def _read(path: Path, numbers: Sequence[int], kind: str | None = None) -> np.ndarray:
-    """Reads bands (C, H, W) as stored; checks the number of bands if `kind` is given."""
-    plain = read_plain(path)
-    if plain is not None:
-        if kind is not None:
-            refuse_bands(path, kind, len(plain))
-        stored = np.empty((len(numbers), *plain.shape[1:]), plain.dtype.newbyteorder("="))
-        for band, number in zip(stored, numbers, strict=True):
-            band[...] = plain[number - 1]
-        return stored
-    with open_tiff(path) as file:
-        if kind is not None:
-            refuse_bands(path, kind, file.count)
-        with decoding(path):
-            return file.read(numbers)
+def open_label(path: Path) -> LabelFile:
+    """Opens a label; see `datasets.codecs.open_label`."""
+    return LabelFile(_FirstBand(_open_tiff(path)))
+
+
+class _Scaled(Raster):
+    """A Sentinel image in 0..1, float32."""
+
+    may_have_gaps = False
+
+    def __init__(self, raster: Raster, scale: Any):
+        super().__init__(raster.path, (raster.count, raster.height, raster.width), np.float32)
+        self.crs, self.transform = raster.crs, raster.transform
+        self._raster, self._scale = raster, scale
+
+    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """See Raster."""
+        return self._scale(self._raster.read(window, bands))
+
+    def missing(self, pixels: np.ndarray, bands: Sequence[int]) -> None:
+        """See Raster."""
+
+
+class _FirstBand(Raster):
+    """The first band of an image."""
+
+    def __init__(self, raster: Raster):
+        super().__init__(raster.path, (1, raster.height, raster.width), raster.dtype)
+        self._raster = raster
+
+    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """See Raster."""
+        return self._raster.read(window, (0,))
+
+
+class _PlainTiff(MemoryRaster):
+    """An uncompressed TIFF."""
+
+    def __init__(self, path: Path, stored: np.ndarray):
+        super().__init__(path, stored.shape, stored.dtype.newbyteorder("="), lambda: stored)
+
+    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """See Raster; a copy in the order of the machine's bytes."""
+        view = super().read(window, range(self.count))
+        out = np.empty((len(bands), *view.shape[1:]), self.dtype)
+        for band, index in zip(out, bands, strict=True):
+            band[...] = view[index]
+        return out
+
+
+class _Tiff(FileRaster):
+    def _open(self, path: Path | str) -> Any:
+        return open_tiff(path)
+
+
+def _open_tiff(path: Path) -> Raster:
+    stored = read_plain(path)
+    return _Tiff(path) if stored is None else _PlainTiff(path, stored)
 
 
 def refuse_bands(path: Path, kind: str, count: int) -> None:
@@ -201,41 +205,29 @@ def refuse_bands(path: Path, kind: str, count: int) -> None:
         )
 
 
-def scale_s2(stored: np.ndarray) -> np.ndarray:
-    """Scales digital numbers to float32 in 0..1."""
-    scaled = np.clip(stored, 0, S2_MOST).astype(np.float32)
-    scaled /= np.float32(S2_MOST)
-    return scaled
+class SentinelLabels(NamedTuple):
+    """IGBP classes of SEN12MS or classes of DFC2020; see `datasets.labels.Labels`."""
 
+    label: str  # "lc" or "dfc"
+    num_classes: int  # 10, or 9 without savanna
+    num_dates: int = 1
+    about: str = "classes of one date"
 
-def scale_s1(decibel: np.ndarray) -> np.ndarray:
-    """Scales decibel to float32 in 0..1; NaN counts as 0 dB, which becomes 1."""
-    decibel = decibel.astype(np.float32)
-    decibel[np.isnan(decibel)] = 0
-    return np.clip(decibel, S1_LEAST, 0) / np.float32(-S1_LEAST) + np.float32(1)
-
-
-def read_dfc_classes(path: Path, label: str, num_classes: int) -> np.ndarray:
-    """Reads a label file as (H, W) uint8 in 0..K-1 or IGNORE_INDEX.
-
-    Args:
-        path: a GeoTIFF; its first band is read.
-        label: "lc" or "dfc".
-        num_classes: 10, or 9 without savanna.
-
-    Raises:
-        LabelError: a value without a class.
-        OSError: the file cannot be decoded.
-    """
-    stored = _read(path, [1])[0]
-    if stored.dtype.kind == "f":
-        raise LabelError(f"{path}: floating-point values; store classes as 8-bit integers")
-    table = label_table(label, num_classes)
-    inside = stored if stored.dtype == np.uint8 else np.where(stored < 0, 255, stored).clip(0, 255)
-    classes = table[inside]
-    allowed = "0..17 (IGBP)" if label == "lc" else f"0..{len(DFC_CLASSES)} (DFC2020)"
-    refuse_unknown(path, stored, classes, num_classes, allowed)
-    return classes
+    def read(self, paths: Sequence[Path], window: Window, opened: Open) -> np.ndarray:
+        """See Labels."""
+        file = opened(paths[0])
+        if file.dtype.kind == "f":
+            raise LabelError(f"{file.path}: floating-point values; store classes as 8-bit integers")
+        stored, table = file.read(window), label_table(self.label, self.num_classes)
+        if stored.dtype != np.uint8:
+            stored = np.where(stored < 0, 255, stored).clip(0, 255)
+        classes = table[stored]
+        bad = classes == NO_CLASS
+        if bad.any():
+            last = "17 (IGBP)" if self.label == "lc" else f"{len(DFC_CLASSES)} (DFC2020)"
+            wrong = listed(np.unique(file.read(window)[bad]))
+            raise LabelError(f"{file.path}: value(s) {wrong} where 0..{last} is allowed")
+        return np.stack([classes, np.ones_like(classes)])
 
 
 @lru_cache(maxsize=4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import equivalence, plain
-from datasets.second import SecondDataset
+from helpers.data_sets import second
 from helpers.tiny_data import make_second
 from inference.predictor import Member, Predictor
 from models.build import build_network
@@ -43,7 +43,7 @@ def test_together_differs_in_batch_statistics_only():
 
 
 def test_the_plain_score_is_that_of_validation(tmp_path):
-    tiles = SecondDataset(make_second(tmp_path, train=6, size=64))
+    tiles = second(make_second(tmp_path, train=6, size=64))
     torch.manual_seed(0)
     network = build_network("fcn", "resnet18", num_classes=6, lightweight=True).eval()
     predictor = Predictor(

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks import reading
-from datasets.sentinel.data_sets import build_sen12ms
+from helpers.data_sets import builder
 from utils.schemes import dfc_scheme
+
+build_sen12ms = builder("sen12ms")
 
 
 @pytest.fixture

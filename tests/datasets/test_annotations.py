@@ -98,9 +98,9 @@ def test_lists_are_read_in_their_order(tmp_path, monkeypatch):
     path.write_text(json.dumps(entries))
     patches = read_annotations(path)  # beside the list
     assert [patch.name for patch in patches] == ["2", "1"]
-    assert patches[0].images[0] == root / "train/image/2.tif" and patches[0].label.is_file()
+    assert patches[0].images[0] == root / "train/image/2.tif" and patches[0].labels[0].is_file()
     monkeypatch.chdir(tmp_path)  # as published
-    assert str(read_annotations(path)[1].label) == "train/label/1.png"
+    assert str(read_annotations(path)[1].labels[0]) == "train/label/1.png"
 
 
 def test_files_that_are_gone_and_ids_that_are_there_twice(tmp_path):

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.binary import binary_scheme, build_binary, check_binary, find_sources
-from datasets.layout import REQUIREMENTS, DataError, parse_folders
+from datasets.layout import REQUIREMENTS, DataError, parse_names
 from datasets.prepare import main
 from datasets.transforms import Augment
+from helpers.data_sets import builder, checker, scheme_finder
 from helpers.tiny_data import make_binary, truncate, write, write_envi, write_tiff
 from utils.schemes import change_scheme
 from utils.structures import IGNORE_INDEX
+
+binary_scheme = scheme_finder("binary")
+build_binary = builder("binary")
+check_binary = checker("binary")
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared/data"
 RGB = change_scheme(("red", "green", "blue"), "none")
@@ -85,10 +89,10 @@ def test_splits(tmp_path):
     assert len(build(root, "train", split="every10th").names) == 10
     assert build(root, "val", split="official").path == root / "val"
     assert build(root, "train", split="official").names == [f"{i:03d}" for i in range(12)]
-    assert len(build(root, "val", split="area:0.25", tile_px=16)) == 12 * 4
+    assert len(build(root, "val", split="area:0.25", tile_px=16, whole_px=0)) == 12 * 4
     (tmp_path / "ids.txt").write_text("005\n")
     assert build(root, "val", split=str(tmp_path / "ids.txt")).names == ["005"]
-    with pytest.raises(FileNotFoundError, match="--split official: there is no val"):
+    with pytest.raises(FileNotFoundError, match="--split official: there is no part 'val'"):
         build(undivided(tmp_path / "b"), "val", split="official")
     with pytest.raises(FileNotFoundError, match="--split nothing is neither a rule"):
         build(root, "val", split="nothing")
@@ -110,7 +114,7 @@ def test_folders_can_be_called_otherwise(tmp_path):
         (root / old).rename(root / new)
     with pytest.raises(FileNotFoundError, match=r"no images in .*train/A nor in .*--folders"):
         build(root)
-    folders = parse_folders(["train=t", "im1=before", "label=OUT"])
+    folders = parse_names(["train=t", "im1=before", "label=OUT"])
     assert build(root, folders=folders).labelled and check(root, folders=folders) == {"train": 2}
 
 
@@ -118,12 +122,18 @@ def test_folders_can_be_called_otherwise(tmp_path):
 def test_coding_is_that_of_the_data_set(tmp_path, part):
     root = make_binary(tmp_path, {"train": 2, "test": 1}, coding="01")
     expected = [sample.change for sample in build(root, part)]
-    # 255 in one file means "not labelled", for another file of the data set has a 1
     change = expected[0].numpy().astype(np.uint8)
-    write(root / f"{part}/label/000.png", np.where(change == 1, 255, 0).astype(np.uint8))
-    found = build(root, part)[0].change
+    path = root / f"{part}/label/000.png"
+    write(path, np.where(change == 1, 255, 0).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"\d .* hold 0 and 1, .*, and 1 hold 0 and 255, .*each"):
+        build(root, part)
+    found = build(root, part, label_coding="01")[0].change
     assert torch.equal(found == IGNORE_INDEX, expected[0] == 1) and (found != 1).all()
-    assert torch.equal(build(root, part, label_coding="0255")[0].change, expected[0])
+    for coding in ("0255", "each"):
+        assert torch.equal(build(root, part, label_coding=coding)[0].change, expected[0])
+    change[0, :3] = (0, 1, 255)  # a file with both: 255 is "not labelled" everywhere
+    write(path, change)
+    assert build(root, part)[0].change[0, :3].tolist() == [0, 1, IGNORE_INDEX]
     other = make_binary(tmp_path / "other", {"train": 2, "test": 1}, coding="0255")
     assert torch.equal(build(other, part)[0].change, expected[0])
 
@@ -221,14 +231,15 @@ def break_label_size(part):
 
 
 def break_bands(part):
-    write(part / "B/001.png", np.zeros((64, 64), np.uint8))
-    return "B/001.png: 1 bands where 3 are needed"
+    (part / "B/001.png").unlink()
+    write_tiff(part / "B/001.tif", np.zeros((2, 64, 64), np.uint8), crs=None)
+    return "B/001.tif: 2 bands where 3 are needed"
 
 
 def break_depth(part):
     (part / "A/001.png").unlink()
     write_tiff(part / "A/001.tif", np.zeros((3, 64, 64), np.uint16), crs=None)
-    return "A/001.tif: uint16 where 8 bits"
+    return "A/001.tif holds uint16, and 8-bit colours"
 
 
 def break_values(part):
@@ -258,7 +269,7 @@ def break_crs(part):
 def break_all_change(part):
     for path in (part / "label").iterdir():
         write(path, np.zeros((64, 64), np.uint8))
-    return "label: 3 label(s), all 0"
+    return "label: 3 label(s), none has a changed pixel"
 
 
 BROKEN = [
@@ -288,16 +299,24 @@ def test_each_fault_is_found_with_file_rule_and_remedy(tmp_path, spoil, requirem
     assert text in str(error) and REQUIREMENTS[requirement] in str(error)
 
 
-def test_gaps_are_found_with_their_share(tmp_path):
-    image = np.ones((2, 10, 10), np.float32)
+def test_pixels_without_data_are_left_out_and_images_without_any_are_a_fault(tmp_path):
+    image = np.random.default_rng(0).random((2, 10, 10)).astype(np.float32)
     for folder in "AB":
         write_tiff(tmp_path / folder / "a.tif", image)
+    write(tmp_path / "label/a.png", np.full((10, 10), 255, np.uint8))
     image[0, 0, :5] = np.nan
     write_tiff(tmp_path / "B/a.tif", image)
-    error = failure(tmp_path, scheme=binary_scheme(tmp_path))
+    scheme = binary_scheme(tmp_path)
+    assert check(tmp_path, scheme=scheme) == {"train": 1}
+    sample = build(tmp_path, scheme=scheme)[0]
+    gap = np.zeros((10, 10), bool)
+    gap[0, :5] = True
+    np.testing.assert_array_equal(sample.change[:10, :10] == IGNORE_INDEX, gap)
+    assert (sample.images[:, :, :10, :10][:, :, gap] == 0).all()  # the mean, at both dates
+    write_tiff(tmp_path / "B/a.tif", np.full_like(image, np.nan))
+    error = failure(tmp_path, scheme=scheme)
     assert [problem.requirement for problem in error.problems] == ["no numbers"]
-    assert "B/a.tif: 2.5 % of its values" in str(error)
-    assert check(tmp_path, scheme=binary_scheme(tmp_path, bands=[2])) == {"train": 1}
+    assert "B/a.tif: no pixel has data" in str(error)
 
 
 def test_empty_masks_are_a_fault_of_training_only(tmp_path):
@@ -316,7 +335,7 @@ def test_all_faults_are_one_error(tmp_path):
 
 
 def test_unchanged_data_that_passed_is_not_decoded_again(tmp_path):
-    root, seen = make_binary(tmp_path / "a", {"train": 2}), tmp_path / "seen.json"
+    root, seen = make_binary(tmp_path / "a", {"train": 2}), tmp_path / "data_check.json"
     assert check(root, passed_file=seen) == {"train": 2}
     before = seen.read_text()
     assert check(root, passed_file=seen) == {"train": 2} and seen.read_text() == before
@@ -327,15 +346,17 @@ def test_unchanged_data_that_passed_is_not_decoded_again(tmp_path):
 
 
 def test_other_rules_decode_again(tmp_path):
-    root, seen = make_binary(tmp_path, {"train": 2}), tmp_path / "seen.json"
+    root, seen = make_binary(tmp_path, {"train": 2}), tmp_path / "data_check.json"
     check(root, passed_file=seen)
     with pytest.raises(DataError, match="3 bands where 4 are needed"):
         check(root, passed_file=seen, scheme=change_scheme(("band4",), "bands"))
 
 
 def test_no_images_at_all(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--data-root, or name the folders with --folders"):
-        find_sources(tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"--data-root, name the folders with --folders im1=NAME"
+    ):
+        check(tmp_path)
 
 
 def test_check_from_the_command_line(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from datasets import cache
 from datasets.cache import BlockLayout, DiskCache, RamCache, disk_path, make_cache
-from datasets.second import SecondDataset
+from helpers.data_sets import second
 from helpers.processes import torchrun
 from helpers.tiny_data import make_second
 
@@ -154,8 +154,8 @@ def test_changed_files_rules_or_layouts_get_a_file_of_their_own(tmp_path):
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_a_data_set_gives_the_same_samples(tmp_path, kind):
     root = make_second(tmp_path / "data", train=3, size=16)
-    plain = SecondDataset(root)
-    kept = SecondDataset(root, cache=kind, cache_dir=tmp_path / "cache")
+    plain = second(root)
+    kept = second(root, cache=kind, cache_dir=tmp_path / "cache")
     for _ in range(2):
         for one, two in zip(plain, kept, strict=True):
             assert all(np.array_equal(a, b) for a, b in zip(one[1:], two[1:], strict=True))

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from datasets import checks
-from datasets.checks import check_pairs
 from datasets.layout import REQUIREMENTS, DataError
-from helpers.tiny_data import PALETTE, truncate, write, write_label
+from helpers.data_sets import check_dataset
+from helpers.tiny_data import truncate, write, write_label
 
 
 def check(root, *parts, **options):
-    return check_pairs(root, PALETTE, parts or None, progress=False, **options)
+    return check_dataset("second", parts or None, root, **options)
 
 
 def failure(root, *parts, **options):
@@ -132,10 +132,10 @@ def test_a_part_without_images_is_an_error(second_root):
 
 
 def test_unchanged_data_that_passed_is_not_decoded_again(second_root, tmp_path, monkeypatch):
-    root, seen = second_root(train=2, test=1), tmp_path / "seen.json"
+    root, seen = second_root(train=2, test=1), tmp_path / "data_check.json"
     decoded = []
-    plain = checks.check_tile
-    monkeypatch.setattr(checks, "check_tile", lambda *a: decoded.append(a[0].name) or plain(*a))
+    plain = checks.check_scene
+    monkeypatch.setattr(checks, "check_scene", lambda *a: decoded.append(a[0].name) or plain(*a))
     assert check(root, passed_file=seen) == check(root, passed_file=seen) == {"train": 2, "test": 1}
     assert len(decoded) == 3
     write_label(root / "test/label1/00000.png", np.zeros((64, 64), np.uint8))

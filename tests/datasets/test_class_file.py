@@ -3,15 +3,21 @@ import pytest
 import yaml
 from PIL import Image
 
-from datasets.class_file import made_up_colours, parse_classes, read_class_file, read_classes
-from datasets.codecs import LabelError
+from datasets.class_file import classes_of, made_up_colours, parse_classes, read_class_file
+from datasets.codecs import LabelError, open_label
 from helpers.tiny_data import write, write_tiff
+from utils.rasters.windows import Window
 
 COLOURS = """
 water: [0, 0, 255]
 building: [255, 0, 0]
 tree: [0, 255, 0]
 """
+
+
+def read_classes(path, classes):
+    label = open_label(path)
+    return classes_of(label, Window(0, 0, label.height, label.width), classes)
 
 
 def parse(text):
@@ -24,7 +30,7 @@ def test_names_and_colours_in_order():
     assert found.colours == ((0, 0, 255), (255, 0, 0), (0, 255, 0))
     indented = COLOURS.replace("\n", "\n  ")
     assert parse(f"classes:{indented}") == found
-    assert found.table()[:4].tolist() == [0, 1, 2, 254] and found.table()[255] == 255
+    assert found.table()[:4].tolist() == [0, 1, 2, 253] and found.table()[255] == 255
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,7 @@ def test_what_is_not_labelled(ignore, indices, colours):
 
 def test_the_first_index_may_be_another():
     found = parse("{classes: [a, b], first: 1, ignore: 0}")
-    assert found.table()[:4].tolist() == [255, 0, 1, 254]
+    assert found.table()[:4].tolist() == [255, 0, 1, 253]
     assert found.allowed() == "1..2 or 0, 255 (not labelled)"
 
 
@@ -74,11 +80,11 @@ def test_the_first_index_may_be_another():
         ("a: [1, 2, 3]\nb:", "b: None is no colour"),
         ("a: [1, 2, 3]\nb: [1, 2, 3]", r"the colour \[1, 2, 3\] is there twice"),
         ("a: [1, 2, 3]\nb: [0, 0, 0]\nignore: [0, 0, 0]", "there twice"),
-        ("{classes: [a, b], ignore: 1}", "1 must be an index in 0..255 that no class has"),
+        ("{classes: [a, b], ignore: 1}", "1 must be an index in 0..65535 that no class has"),
         ("{classes: [a, b], ignore: x}", "ignore: 'x'; write an index"),
-        ("{classes: [a, b], first: 253}", "first: 253 with 2 classes"),
+        ("{classes: [a, b], first: 252}", "first: 252 with 2 classes"),
         ("{classes: [a, b], first: -1}", "first: -1"),
-        ("{classes: [a, b], skip: 1}", "skip: only classes, first and ignore"),
+        ("{classes: [a, b], skip: 1}", "skip: beside classes, only first, values, ignore"),
         ("a: [1, 2, 3]\nb: [4, 5, 6]\na: [7, 8, 9]", "a twice; every class has its own name"),
     ],
 )

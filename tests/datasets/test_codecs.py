@@ -1,42 +1,14 @@
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from datasets.codecs import LabelError, decode, encode, image_size, read_image, read_label
+from datasets.codecs import LabelError, read_image, read_label
 from helpers.tiny_data import PALETTE, make_pair, truncate, write, write_label
 
 
 @pytest.fixture
 def mask():
     return make_pair(np.random.default_rng(0), 32)[1][0]
-
-
-def test_decode_by_hand():
-    masks = np.array([[[0, 1, 6]], [[0, 3, 5]]], np.uint8)  # (T=2, H=1, W=3)
-    semantic, change = decode(masks)
-    assert semantic.tolist() == [[[255, 0, 5]], [[255, 2, 4]]]
-    assert change.tolist() == [[0, 1, 1]]
-    assert semantic.dtype == change.dtype == np.uint8
-
-
-def test_encode_takes_only_changed_pixels():
-    semantic, change = np.array([[[2, 2, 255]]]), np.array([[1, 0, 1]])
-    assert encode(semantic, change).tolist() == [[[3, 0, 0]]]
-    assert encode(semantic, change.astype(bool)).tolist() == [[[3, 0, 0]]]
-
-
-@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
-def test_decode_and_encode_are_inverse(kind):
-    masks = kind(make_pair(np.random.default_rng(1), 32)[1])
-    back = encode(*decode(masks))
-    assert type(back) is type(masks) and (back == masks).all() and back.dtype == masks.dtype
-
-
-def test_encode_of_a_batch_of_int64_predictions():
-    masks = torch.from_numpy(np.stack([make_pair(np.random.default_rng(s), 16)[1] for s in (1, 2)]))
-    semantic, change = decode(masks)
-    assert torch.equal(encode(semantic.long(), change.long()), masks)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -104,10 +76,6 @@ def test_images_become_rgb(tmp_path, mode):
     assert (pixels == grey[..., None]).all()
 
 
-def test_image_size_is_height_then_width(tmp_path):
-    assert image_size(write(tmp_path / "a.png", np.zeros((5, 9, 3), np.uint8))) == (5, 9)
-
-
 def test_16_bit_images_are_turned_down_with_a_remedy(tmp_path):
     for name in ("a.png", "a.tif"):
         Image.fromarray(np.full((8, 8), 3000, np.uint16)).save(tmp_path / name)
@@ -128,7 +96,6 @@ def test_first_three_bands_of_a_tiff_with_many(tmp_path):
     bands = np.random.default_rng(0).integers(0, 256, (7, 8, 9)).astype(np.uint8)
     path = write_tiff(tmp_path / "a.tif", bands)
     assert np.array_equal(read_image(path), bands[:3].transpose(1, 2, 0))
-    assert image_size(path) == (8, 9)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -5,20 +5,20 @@ import pytest
 import torch
 
 from datasets.layout import REQUIREMENTS, DataError
-from datasets.sentinel.data_sets import (
-    build_dfc2020,
-    build_sen12ms,
-    build_tiff_dir,
-    check_dfc2020,
-    check_sen12ms,
-    check_tiff_dir,
-    dfc_label_name,
-)
+from datasets.sentinel.data_sets import dfc_label_name
 from datasets.sentinel.files import BROKEN, read_holdout
+from helpers.data_sets import builder, checker
 from helpers.sentinel_data import make_dfc2020, make_sen12ms, make_tiff_dir
 from helpers.tiny_data import truncate, write_tiff
 from utils.schemes import dfc_scheme
 from utils.structures import IGNORE_INDEX
+
+build_dfc2020 = builder("dfc2020")
+build_sen12ms = builder("sen12ms")
+build_tiff_dir = builder("tiff_dir")
+check_dfc2020 = checker("dfc2020")
+check_sen12ms = checker("sen12ms")
+check_tiff_dir = checker("tiff_dir")
 
 ALL = dfc_scheme(True, True, True, True)
 OPTICAL = dfc_scheme(False, True, False, False)
@@ -71,8 +71,8 @@ def test_samples_have_one_date_and_all_of_it_counts(tmp_path):
     assert sample.semantic.shape == (1, 32, 32) and sample.semantic.dtype == torch.int64
     assert set(sample.semantic.unique().tolist()) <= {0, 5, 6, 9} and (sample.change == 1).all()
     assert dataset.labelled and dataset.tile_sizes is None
-    patch = dataset.patch_of(dataset.names[0])
-    assert [path.name[16:18] for path in (*patch.images, patch.label)] == ["s2", "s1", "lc"]
+    patch = dataset.scene_of(dataset.names[0])
+    assert [path.name[16:18] for path in patch.files] == ["s2", "s1", "lc"]
 
 
 def test_savanna_is_left_out_by_the_number_of_classes(tmp_path):
@@ -146,7 +146,7 @@ def test_parts_of_dfc2020(tmp_path):
     assert quiet(check_dfc2020, root) == {"val": 3, "test": 2}
     test = quiet(build_dfc2020, root, "test")
     assert test.names == [f"ROIs0000_test_s2_0_p{i}" for i in range(2)] and test.labelled
-    assert test.patch_of(test.names[1]).label.parts[-2:] == (
+    assert test.scene_of(test.names[1]).labels[0].parts[-2:] == (
         "dfc_0",
         "ROIs0000_test_dfc_0_p1.tif",
     )
@@ -176,7 +176,7 @@ def test_a_folder_of_tiffs_has_no_labels_and_any_size(tmp_path):
     write_tiff(root / "s1/town_s1_9.tif", np.zeros((2, 16, 24), np.float32))
     dataset = quiet(build_tiff_dir, root, "test")
     assert dataset.names == ["town_s2_0", "town_s2_1", "town_s2_9"] and not dataset.labelled
-    assert dataset.tile_sizes == [((32, 32),) * 2, ((32, 32),) * 2, ((16, 24),) * 2]
+    assert dataset.tile_sizes == [(32, 32), (32, 32), (16, 24)]
     assert dataset[2].images.shape == (1, 15, 16, 24)
     assert (dataset[0].semantic == IGNORE_INDEX).all()
     assert quiet(check_tiff_dir, root) == {"test": 3}

@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.folder import build_folder, check_folder, find_parts, folder_scheme
-from datasets.layout import REQUIREMENTS, DataError, parse_folders
+from datasets.layout import REQUIREMENTS, DataError, parse_names
+from helpers.data_sets import builder, checker, scheme_finder
 from helpers.tiny_data import make_folder, truncate, write, write_tiff
 from utils.structures import IGNORE_INDEX
+
+build_folder = builder("folder")
+check_folder = checker("folder")
+folder_scheme = scheme_finder("folder")
 
 SAMPLES = Path(__file__).resolve().parents[2].parent / "shared/data/landcover_samples"
 
@@ -36,11 +40,11 @@ def test_parts_and_their_samples(tmp_path):
     for part, count in (("train", 3), ("val", 2), ("test", 1)):
         dataset = build(root, part)
         assert dataset.names == [str(i) for i in range(count)]
-        assert dataset.labelled and dataset.part == part and dataset.path == root / part / "images"
+        assert dataset.labelled and dataset.part == part and dataset.path == root / part
     sample = build(root)[0]
     assert sample.images.shape == (1, 3, 32, 32) and sample.images.dtype == torch.uint8
     assert sample.semantic.shape == (1, 32, 32) and (sample.change == 1).all()
-    assert build(root).tile_sizes == [((32, 32), (32, 32))] * 3
+    assert build(root).tile_sizes == [(32, 32)] * 3
 
 
 def test_indices_and_colours_make_the_same_samples(tmp_path):
@@ -62,7 +66,7 @@ def test_parts_may_be_inside_images_and_labels(tmp_path):
 
 def test_undivided(tmp_path):
     root = make_folder(tmp_path, {"": 12})
-    assert find_parts(root) == ["train"] and check(root) == {"train": 12}
+    assert check(root) == {"train": 12}
     assert len(build(root, "test")) == 12 and check(root, "test") == {"test": 12}
     assert build(root, "val", split="every10th").names == ["0", "8"]  # 0 1 10 11 2 ... by name
     assert len(build(root, "train", split="every10th")) == 10
@@ -72,8 +76,8 @@ def test_undivided(tmp_path):
 
 def test_official_validation_and_other_parts(tmp_path):
     root = make_folder(tmp_path, {"train": 2, "val": 1, "town": 3})
-    assert build(root, "val", split="official").path == root / "val/images"
-    assert build(root, "test").path == root / "val/images"
+    assert build(root, "val", split="official").path == root / "val"
+    assert build(root, "test").path == root / "val"
     assert len(build(root, "town")) == 3
     with pytest.raises(FileNotFoundError, match="no part 'city'"):
         build(root, "city")
@@ -95,7 +99,7 @@ def test_folders_can_be_called_otherwise(tmp_path):
     (root / "classes.yaml").rename(root / "names.yaml")
     with pytest.raises(FileNotFoundError, match=r"no images in .*/images nor in .*--folders"):
         folder_scheme(root)
-    folders = parse_folders(["images=img_dir", "labels=ann_dir", "classes=names.yaml"])
+    folders = parse_names(["images=img_dir", "labels=ann_dir", "classes=names.yaml"])
     assert check(root, folders=folders) == {"train": 2} and build(root, folders=folders).labelled
 
 
@@ -159,7 +163,7 @@ def test_each_fault_is_found_with_file_rule_and_remedy(tmp_path, spoil):
 
 
 def test_a_check_is_made_again_when_the_classes_change(tmp_path):
-    root, seen = make_folder(tmp_path), tmp_path / "seen.json"
+    root, seen = make_folder(tmp_path), tmp_path / "data_check.json"
     assert check(root, passed_file=seen) == check(root, passed_file=seen) == {"train": 4}
     (root / "classes.yaml").write_text("[class0, class1, class2]\n")
     assert check(root, passed_file=seen) == {"train": 4}

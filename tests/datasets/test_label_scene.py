@@ -3,14 +3,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.binary import binary_scheme, build_binary, check_binary
 from datasets.prepare import main
 from datasets.prepare.label_scene import label_scene
 from datasets.transforms import Augment
+from helpers.data_sets import builder, checker, scheme_finder
 from helpers.tiny_data import write, write_envi, write_tiff
 from utils.rasters.reading import open_raster
 from utils.rasters.windows import Window
 from utils.structures import IGNORE_INDEX
+
+binary_scheme = scheme_finder("binary")
+build_binary = builder("binary")
+check_binary = checker("binary")
 
 LANDSAT = Path(__file__).resolve().parents[2].parent / "shared/data/landsat"
 IMAGES = np.random.default_rng(0).integers(0, 255, (2, 6, 50, 40)).astype(np.uint8)
@@ -44,7 +48,7 @@ def test_the_result_is_a_binary_data_set(tmp_path):
     change = sample.change[:50, :40]
     assert (change[:5, :5] == 1).all() and (change[-3:, -3:] == 0).all()
     assert (change == IGNORE_INDEX).sum() == 50 * 40 - 25 - 9
-    assert sample.images.shape == (2, 6, 64, 64)
+    assert sample.images.shape == (2, 6, 50, 40)
 
 
 def test_tiles_are_equal_keep_their_place_and_hold_something_known(tmp_path):

@@ -2,18 +2,23 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.folder import build_folder, folder_scheme
-from datasets.land_cover import split_patches
 from datasets.loader import collate, eval_loader, train_loader
-from datasets.naic2020.data_set import build_naic2020
+from datasets.naic2020 import data_set
 from datasets.prepare import main
-from datasets.sentinel.data_sets import build_sen12ms, build_tiff_dir
+from datasets.scene import split_scenes
 from datasets.transforms import Augment
+from helpers.data_sets import builder, scheme_finder
 from helpers.sentinel_data import make_sen12ms, make_tiff_dir
 from helpers.tiny_data import make_folder, make_naic2020, write
 from inference.decide import true_masks
 from utils.schemes import dfc_scheme
 from utils.structures import IGNORE_INDEX
+
+build_folder = builder("folder")
+folder_scheme = scheme_finder("folder")
+build_naic2020 = builder("naic2020")
+build_sen12ms = builder("sen12ms")
+build_tiff_dir = builder("tiff_dir")
 
 SENTINEL = dfc_scheme(True, True, False, False)
 
@@ -26,7 +31,9 @@ def naic2020(tmp_path, **options):
     root = make_naic2020(tmp_path, train=3)
     folders = ["--mask-dir", str(root / "train/label"), "--save-path", str(root / "train_sub.json")]
     main(["naic2020", "annotate", str(root / "train/image"), *folders])
-    return build_naic2020(root, "train", size_px=64, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_set, "SIDE_PX", 64)
+        return build_naic2020(root, "train", **options)
 
 
 def folder(tmp_path, **options):
@@ -129,10 +136,10 @@ def test_workers_read_the_same(tmp_path):
 
 
 def test_a_split_is_of_train_and_val(tmp_path):
-    patches = folder(tmp_path).reader.patches
-    assert [p.name for p in split_patches(patches, "every10th", "val")] == ["0"]
+    scenes = folder(tmp_path).scenes
+    assert [p.name for p in split_scenes(scenes, "every10th", "val")] == ["0"]
     with pytest.raises(ValueError, match="makes train and val, not 'test'"):
-        split_patches(patches, "every10th", "test")
+        split_scenes(scenes, "every10th", "test")
 
 
 def test_several_crops_of_each_image(tmp_path):

@@ -15,8 +15,8 @@ from datasets.loader import (
     eval_loader,
     train_loader,
 )
-from datasets.second import SecondDataset
 from datasets.transforms import Augment
+from helpers.data_sets import second
 from utils.structures import Sample, to_device
 
 needs_fork = pytest.mark.skipif(
@@ -157,7 +157,7 @@ def test_workers_ranks_and_cache_do_not_change_what_is_trained_on(second_root):
     def epoch_tiles(num_workers=0, cache=None, world=1):
         tiles = {}
         for rank in range(world):
-            dataset = SecondDataset(root, augment=augment, seed=5, cache=cache)
+            dataset = second(root, augment=augment, seed=5, cache=cache)
             loader = train_loader(
                 dataset, 2, seed=1, rank=rank, world=world, num_workers=num_workers
             )
@@ -180,7 +180,7 @@ def test_workers_ranks_and_cache_do_not_change_what_is_trained_on(second_root):
 def test_labels_travel_as_bytes_and_arrive_as_int64(second_root, tmp_path, cache, num_workers):
     augment = Augment(swap_dates=True, jitter=0.5)
     options = {"augment": augment, "seed": 5, "cache": cache, "cache_dir": tmp_path / "cache"}
-    dataset = SecondDataset(second_root(train=13, size=16), **options)
+    dataset = second(second_root(train=13, size=16), **options)
     loader = train_loader(dataset, 4, seed=1, num_workers=num_workers)
     assert isinstance(loader, ThreadedLoader) == (num_workers > 0 and cache is not None)
     for epoch in (0, 1):
@@ -245,7 +245,7 @@ def test_a_batch_of_two_types_has_the_wider_one():
 
 @needs_fork
 def test_workers_fill_the_cache_for_all(second_root):
-    dataset = SecondDataset(second_root(train=4, size=16), cache="ram")
+    dataset = second(second_root(train=4, size=16), cache="ram")
     assert isinstance(dataset.cache, RamCache)
     for _ in eval_loader(dataset, 2, num_workers=2):
         pass

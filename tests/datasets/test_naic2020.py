@@ -2,20 +2,32 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.codecs import LabelError
+from datasets import checks
+from datasets.codecs import LabelError, open_label
 from datasets.layout import REQUIREMENTS, DataError
 from datasets.loader import collate
-from datasets.naic2020.data_set import (
-    build_naic2020,
-    check_naic2020,
-    naic2020_scheme,
-    naic_classes,
-    read_naic_label,
-)
+from datasets.naic2020 import data_set
+from datasets.naic2020.data_set import classes_of_naic, naic_classes
 from datasets.prepare import main
+from helpers.data_sets import builder, checker, scheme_finder
 from helpers.tiny_data import make_naic2020, truncate, write
+from utils.rasters.windows import Window
 from utils.schemes import NAIC2020
 from utils.structures import IGNORE_INDEX
+
+check_naic2020 = checker("naic2020")
+naic2020_scheme = scheme_finder("naic2020")
+
+
+def build_naic2020(root, part, size_px=512, **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_set, "SIDE_PX", size_px)
+        return builder("naic2020")(root, part, **options)
+
+
+def read_naic_label(path):
+    label = open_label(path)
+    return classes_of_naic(label, Window(0, 0, label.height, label.width))
 
 
 def make(tmp_path, size=(32, 32), train=5, num_eval=2):
@@ -79,8 +91,8 @@ def test_parts_are_lists(tmp_path):
     folders = {"train": "train.json"}
     assert build_naic2020(root, "val", split="every10th", folders=folders).names == ["1"]
     assert build_naic2020(root, "image_A").names == ["1", "2"]
-    with pytest.raises(ValueError, match="has no labels; make it with"):
-        build_naic2020(root, "train", folders={"train": "image_A.json"})
+    with pytest.raises(ValueError, match="has no labels; training needs them; make the list with"):
+        build_naic2020(root, "train", folders={"train": "image_A.json"}, split="official")
     with pytest.raises(FileNotFoundError, match=r"no .*image_B\.json"):
         build_naic2020(root, "test", folders={"test": "image_B.json"})
 
@@ -93,7 +105,7 @@ def test_tiles_are_doubled(tmp_path):
         assert sample.images.shape == (1, 3, 512, 512) and sample.images.dtype == torch.uint8
         side = 512 if part == "train" else 256
         assert sample.semantic.shape == (1, side, side) and (sample.change == 1).all()
-        stored = torch.from_numpy(read_naic_label(dataset.patch_of(sample.name).label))
+        stored = torch.from_numpy(read_naic_label(dataset.scene_of(sample.name).labels[0]))
         if part == "train":
             assert torch.equal(sample.semantic[0, ::2, ::2], stored.long())
             assert torch.equal(sample.semantic[0, 1::2, 1::2], stored.long())
@@ -124,7 +136,7 @@ def test_labels_keep_their_size_where_predictions_return_to_it(tmp_path):
     val = build_naic2020(root, "val", size_px=128)
     assert val[0].images.shape == (1, 3, 64, 128) and val[0].semantic.shape == (1, 32, 64)
     assert val[0].change.shape == (32, 64)
-    stored = read_naic_label(val.patch_of(val.names[0]).label)
+    stored = read_naic_label(val.scene_of(val.names[0]).labels[0])
     assert np.array_equal(val[0].semantic[0], stored)
     train = build_naic2020(root, "train", size_px=128)
     assert train[0].semantic.shape == (1, 128, 128)
@@ -153,7 +165,7 @@ def break_image(root):
 
 def break_depth(root):
     write(root / "train/image/1.tif", np.zeros((32, 32), np.uint16))
-    return "bands", "image/1.tif: more than 8 bits a band"
+    return "bands", "image/1.tif: 1 bands where 3 are needed"
 
 
 def break_value(root):
@@ -181,11 +193,9 @@ def test_each_fault_is_found_with_file_rule_and_remedy(tmp_path, spoil):
 
 
 def test_lists_that_passed_are_not_decoded_again(tmp_path, monkeypatch):
-    from datasets.naic2020 import data_set
-
-    root, seen, decoded = make(tmp_path), tmp_path / "seen.json", []
-    plain = data_set.check_files
-    monkeypatch.setattr(data_set, "check_files", lambda *a: decoded.append(a) or plain(*a))
+    root, seen, decoded = make(tmp_path), tmp_path / "data_check.json", []
+    plain = checks.check_scene
+    monkeypatch.setattr(checks, "check_scene", lambda *a: decoded.append(a) or plain(*a))
     for _ in range(2):
         check_naic2020(root, passed_file=seen, progress=False)
     assert len(decoded) == 7

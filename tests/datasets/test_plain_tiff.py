@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from datasets.sentinel.plain_tiff import read_plain
+from helpers.data_sets import build_dataset
 from helpers.tiny_data import truncate, write, write_tiff
 from utils.schemes import dfc_scheme
 
@@ -93,16 +94,14 @@ def test_what_is_no_tiff_is_left_to_rasterio(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"compress": "deflate"}, {"endianness": "BIG"}])
 def test_patches_are_the_same_whoever_reads_them(tmp_path, options):
-    from datasets.sentinel.reader import SentinelPatch, SentinelReader
-
     image = bands(13, "uint16") * 40
     radar = -bands(2, "float32") / 5
     write_tiff(tmp_path / "s2/a_s2_1.tif", image, **options)
     write_tiff(tmp_path / "s1/a_s1_1.tif", radar, **options)
-    reader = SentinelReader(
-        tmp_path, [SentinelPatch("s2", "a_s2_1")], dfc_scheme(True, True, True, False)
+    dataset = build_dataset(
+        "tiff_dir", "test", tmp_path, scheme=dfc_scheme(True, True, True, False)
     )
-    found, _ = reader.read(0)
+    (found,) = dataset.reader.read(0)[0]
     assert found.flags.c_contiguous and found.dtype == np.float32 and found.dtype.isnative
     chosen = image[[1, 2, 3, 4, 5, 6, 7, 8, 11, 12]]
     assert np.array_equal(found[:10], chosen.clip(0, 10000).astype("f4") / np.float32(10000))

@@ -104,4 +104,4 @@ def test_check_says_what_is_there_or_what_is_wrong(second_root, capsys):
     assert run("check", root) == 1
     assert "im1/00001.png" in capsys.readouterr().err
     assert run("check", root, "--folders", "im9=x") == 1
-    assert "'im9' is not known" in capsys.readouterr().err
+    assert "second does not use im9; its keys are train" in capsys.readouterr().err

@@ -2,11 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.layout import REQUIREMENTS, DataError, parse_folders
-from datasets.rucode.data_set import build_rucode, check_rucode, list_rucode, rucode_scheme
+from datasets.entry import Where
+from datasets.layout import REQUIREMENTS, DataError, parse_names
+from datasets.rucode.data_set import RucodeLayout
 from datasets.transforms import Augment
+from helpers.data_sets import builder, checker, scheme_finder
 from helpers.tiny_data import make_rucode, truncate, write_tiff
 from utils.rasters.windows import Window
+
+build_rucode = builder("rucode")
+check_rucode = checker("rucode")
+rucode_scheme = scheme_finder("rucode")
 
 RGB = rucode_scheme()
 IMAGES, MASKS = "Images_composit/Images_composit/8_ch", "mask/mask"
@@ -81,7 +87,7 @@ def test_explicit_places(root, tmp_path):
     (root / "Images_composit").rename(moved)
     (root / "mask/mask").rename(root / "truth")
     (root / "sample_submission.csv").rename(root / "ids.csv")
-    folders = parse_folders(
+    folders = parse_names(
         [f"images={moved}/Images_composit/8_ch", "masks=truth", "sample_submission=ids.csv"]
     )
     assert build(root, "train", folders=folders).names == NAMES[:3]
@@ -102,7 +108,7 @@ def test_splits(root):
         samples_per_image=100,
     )  # fmt: skip
     assert len(train) == 300 and train[7].images.shape == (2, 3, 32, 32)
-    with pytest.raises(ValueError, match="--split official: Rucode has no such part"):
+    with pytest.raises(FileNotFoundError, match="--split official: Rucode has no part"):
         build(root, "val", split="official")
     with pytest.raises(FileNotFoundError, match=r"no part 'val', only train and test.*--split"):
         build(root, "val")
@@ -126,7 +132,7 @@ def test_a_part_without_scenes_is_an_error(root):
     for path in (root / MASKS).iterdir():
         path.unlink()
     with pytest.raises(FileNotFoundError, match=r"'train' is empty: .* 0 mask\(s\) for 5"):
-        list_rucode(root, "train", RGB)
+        RucodeLayout(root, RGB, Where()).find("train")
 
 
 def stored(path):
@@ -173,7 +179,7 @@ def break_mask_values(root):
 def break_all_masks(root):
     for path in (root / MASKS).iterdir():
         write_tiff(path, stored(path) * 0)
-    return "3 label(s), all 0"
+    return "3 label(s), none has a changed pixel"
 
 
 def break_mask_without_image(root):

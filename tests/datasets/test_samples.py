@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from datasets import DATASETS
-from datasets.build import build_dataset, find_scheme
 from datasets.demo import write_demo
 from datasets.loader import collate, train_loader
 from datasets.prepare import main as prepare
 from datasets.transforms import Augment
+from helpers.data_sets import build_dataset, find_scheme
 from helpers.sentinel_data import make_dfc2020, make_sen12ms, make_tiff_dir
 from helpers.tiny_data import make_binary, make_folder, make_naic2020, make_rucode, make_second
 from inference.decide import true_masks
@@ -32,6 +32,7 @@ def annotated(root):
 MAKERS = {
     "second": lambda root: make_second(root, train=4, size=32),
     "demo": lambda root: write_demo(root, pairs=5, size=64, seed=0) and root,
+    "pairs": lambda root: make_second(root, train=4, size=32),
     "binary": make_binary,
     "rucode": make_rucode,
     "folder": make_folder,

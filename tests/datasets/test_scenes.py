@@ -5,19 +5,38 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import scene_reader
+from datasets import reader as scene_reader
 from datasets.bands import band_names, band_numbers
+from datasets.change_masks import find_coding
+from datasets.labels import ChangeLabels
 from datasets.loader import collate, train_loader
-from datasets.scenes import Scene, SceneDataset, build_scenes, split_scenes
+from datasets.reader import Reading
+from datasets.samples import SceneSamples
+from datasets.scene import split_scenes
 from datasets.transforms import ORIENTATIONS, Augment
 from helpers.tiny_data import make_change, write, write_tiff
 from utils.rasters.reading import open_raster
 from utils.rasters.windows import Window
 from utils.schemes import change_scheme
-from utils.structures import IGNORE_INDEX
+from utils.structures import IGNORE_INDEX, ImageFile, Scene
 
 RGB_SCHEME = change_scheme(("red", "green", "blue"), "none")
 PLAIN_AUGMENT = {"orient": "none", "swap_dates": False, "jitter": 0.0}
+
+
+def pair(name, paths, bands, label=None, rows=None) -> Scene:
+    """A scene of two dates, each with one file and the same bands."""
+    dates = tuple(
+        (ImageFile(path, tuple(chosen)),) for path, chosen in zip(paths, bands, strict=True)
+    )
+    return Scene(name, dates, () if label is None else (label,), rows)
+
+
+def samples(scenes, scheme, label_coding="auto", tile_px=None, **options) -> SceneSamples:
+    """Whole scenes, crops with `augment`, or windows with `tile_px`."""
+    coding = find_coding([path for scene in scenes for path in scene.labels], label_coding)
+    options |= {"tile_px": tile_px, "whole_px": None if tile_px is None else 0}
+    return SceneSamples(scenes, scheme, Reading(ChangeLabels(coding)), **options)
 
 
 @pytest.fixture
@@ -37,7 +56,7 @@ def scenes(tmp_path):
                 else:
                     write_tiff(path, image)
             write(label := paths[2].with_suffix(".png"), change)
-            found.append(Scene(str(index), tuple(paths[:2]), (tuple(range(bands)),) * 2, label))
+            found.append(pair(str(index), paths[:2], (range(bands),) * 2, label))
             arrays.append((images, change))
         return found, arrays
 
@@ -46,7 +65,7 @@ def scenes(tmp_path):
 
 def test_a_whole_scene_is_what_the_files_hold(scenes):
     found, arrays = scenes()
-    dataset = SceneDataset(found, RGB_SCHEME, part="train", path="x", label_coding="01")
+    dataset = samples(found, RGB_SCHEME, part="train", path="x", label_coding="01")
     assert (dataset.names, dataset.labelled, dataset.part) == (["0", "1"], True, "train")
     for index, (images, change) in enumerate(arrays):
         sample = dataset[index]
@@ -61,7 +80,7 @@ def test_standardised_bands_and_jointly(scenes, cache, tmp_path):
     found, arrays = scenes(1, bands=4, most=1023, suffix="tif")
     for standardise, axes in (("bands", (2, 3)), ("joint", (1, 2, 3))):
         scheme = change_scheme(("red", "green", "blue", "nir"), standardise)
-        sample = SceneDataset(found, scheme, cache=cache, cache_dir=tmp_path / "cache")[0]
+        sample = samples(found, scheme, cache=cache, cache_dir=tmp_path / "cache")[0]
         x = arrays[0][0].astype(np.float64)
         expected = (x - x.mean(axes, keepdims=True)) / x.std(axes, keepdims=True)
         assert sample.images.dtype == torch.float32
@@ -70,7 +89,7 @@ def test_standardised_bands_and_jointly(scenes, cache, tmp_path):
 
 def test_published_rucode_normalisation(scenes):
     found, arrays = scenes(1, most=1023, suffix="tif")
-    sample = SceneDataset(found, change_scheme(("grey",), "joint"))[0]
+    sample = samples(found, change_scheme(("grey",), "joint"))[0]
     for date in (0, 1):
         red, green, blue = arrays[0][0][date].astype(np.float64)
         grey = (0.299 * red + 0.587 * green + 0.114 * blue) / 1024
@@ -82,21 +101,21 @@ def test_published_rucode_normalisation(scenes):
 def test_a_crop_is_standardised_by_the_whole_image(scenes):
     found, _ = scenes(1, most=1023, suffix="tif")
     scheme = change_scheme(("red", "green", "blue"), "joint")
-    crop = SceneDataset(found, scheme, tile_px=32)[0]
-    whole = SceneDataset(found, scheme)[0]
+    crop = samples(found, scheme, tile_px=32)[0]
+    whole = samples(found, scheme)[0]
     assert torch.equal(crop.images, whole.images[..., :32, :32])
 
 
 def test_a_constant_image_gives_zeros(scenes, tmp_path):
     found, _ = scenes(1, most=1023, suffix="tif")
     write_tiff(found[0].images[0], np.full((3, 70, 50), 700, np.uint16))
-    sample = SceneDataset(found, change_scheme(("grey",), "joint"))[0]
+    sample = samples(found, change_scheme(("grey",), "joint"))[0]
     assert (sample.images[0] == 0).all() and sample.images[1].std() > 0.9
 
 
 def test_windows_cover_all_scenes_and_ignore_the_padding(scenes):
     found, arrays = scenes(2, 70, 50)
-    dataset = SceneDataset(found, RGB_SCHEME, tile_px=64, overlap_px=0, label_coding="01")
+    dataset = samples(found, RGB_SCHEME, tile_px=64, overlap_px=0, label_coding="01")
     # 70 x 50: two rows of windows; the width of 50 is rounded up to 64
     assert dataset.windows == [(i, Window(top, 0, 64, 64)) for i in (0, 1) for top in (0, 64)]
     for index, (scene, window) in enumerate(dataset.windows):
@@ -120,7 +139,7 @@ def test_windows_cover_all_scenes_and_ignore_the_padding(scenes):
 )  # fmt: skip
 def test_windows_of_short_sides(scenes, size, tile_px, expected):
     found, _ = scenes(1, *size)
-    dataset = SceneDataset(found, RGB_SCHEME, tile_px=tile_px)
+    dataset = samples(found, RGB_SCHEME, tile_px=tile_px)
     assert {window[2:] for _, window in dataset.windows} == {expected}
     assert dataset[0].change.shape == expected
 
@@ -128,8 +147,8 @@ def test_windows_of_short_sides(scenes, size, tile_px, expected):
 def test_constant_padding_is_the_published_one(scenes):
     found, _ = scenes(1, 40, 50, most=1023, suffix="tif")
     scheme = change_scheme(("red", "green", "blue"), "joint")
-    sample = SceneDataset(found, scheme, tile_px=64, padding="constant", label_coding="01")[0]
-    value = SceneDataset(found, scheme)[0].images[0, 0, 0, 0]
+    sample = samples(found, scheme, tile_px=64, padding="constant", label_coding="01")[0]
+    value = samples(found, scheme)[0].images[0, 0, 0, 0]
     assert (sample.images[:, :, :, 50:] == value).all()
     assert (sample.images[:, :, 40:] == value).all()
     assert (sample.images[:, :, :40, :50] != value).float().mean() > 0.9
@@ -138,7 +157,7 @@ def test_constant_padding_is_the_published_one(scenes):
 def test_crops_depend_on_seed_epoch_and_index_only(scenes):
     found, _ = scenes()
     augment = Augment(crop_size=16, swap_dates=True, jitter=0.5)
-    make = lambda seed=0: SceneDataset(  # noqa: E731
+    make = lambda seed=0: samples(  # noqa: E731
         found, RGB_SCHEME, augment=augment, seed=seed, positive_crops=0.5, samples_per_image=4
     )
     first, second = make(), make()
@@ -154,7 +173,7 @@ def test_crops_depend_on_seed_epoch_and_index_only(scenes):
 
 def test_a_scene_without_change_gives_the_same_crop_every_time(scenes):
     found, _ = scenes(2, empty=True)
-    make = lambda: SceneDataset(  # noqa: E731
+    make = lambda: samples(  # noqa: E731
         found, RGB_SCHEME, augment=Augment(crop_size=16), positive_crops=1.0, label_coding="01"
     )
     dataset = make()
@@ -164,7 +183,7 @@ def test_a_scene_without_change_gives_the_same_crop_every_time(scenes):
 
 def test_every_scene_is_sampled_equally_often(scenes):
     found, _ = scenes(3)
-    dataset = SceneDataset(found, RGB_SCHEME, augment=Augment(crop_size=8), samples_per_image=5)
+    dataset = samples(found, RGB_SCHEME, augment=Augment(crop_size=8), samples_per_image=5)
     assert sorted(dataset[i].name for i in range(15)) == sorted(["0", "1", "2"] * 5)
 
 
@@ -172,9 +191,7 @@ def test_a_crop_is_an_aligned_piece_of_its_scene(scenes):
     found, arrays = scenes(1)
     images, change = arrays[0]
     augment = Augment(crop_size=24, **PLAIN_AUGMENT)
-    dataset = SceneDataset(
-        found, RGB_SCHEME, augment=augment, samples_per_image=20, label_coding="01"
-    )
+    dataset = samples(found, RGB_SCHEME, augment=augment, samples_per_image=20, label_coding="01")
     views = np.lib.stride_tricks.sliding_window_view(images[0, 0], (24, 24))
     places = set()
     for sample in dataset:
@@ -189,7 +206,7 @@ def test_a_crop_is_an_aligned_piece_of_its_scene(scenes):
 
 def test_all_orientations_are_applied_after_the_crop(scenes):
     found, _ = scenes(1, 40, 40)
-    dataset = SceneDataset(
+    dataset = samples(
         found, RGB_SCHEME, augment=Augment(crop_size=40), samples_per_image=60, label_coding="01"
     )
     seen = {sample.images.numpy().tobytes() for sample in dataset}
@@ -200,8 +217,8 @@ def test_positive_crops_always_hold_a_change_if_there_is_one(scenes, tmp_path):
     found, _ = scenes(1, 200, 200)
     change = np.zeros((200, 200), np.uint8)
     change[199, 0] = 1  # 1 crop in 35000 holds it: rejection alone would hardly ever end
-    write(found[0].label, change)
-    dataset = SceneDataset(
+    write(found[0].labels[0], change)
+    dataset = samples(
         found,
         RGB_SCHEME,
         augment=Augment(crop_size=12),
@@ -216,9 +233,9 @@ def test_the_pixel_that_a_crop_is_put_around_lies_anywhere_in_it(scenes):
     found, _ = scenes(1, 100, 100)
     change = np.zeros((100, 100), np.uint8)
     change[50, 50] = 1
-    write(found[0].label, change)
+    write(found[0].labels[0], change)
     augment = Augment(crop_size=4, **PLAIN_AUGMENT)
-    dataset = SceneDataset(
+    dataset = samples(
         found, RGB_SCHEME, augment=augment, positive_crops=1.0, samples_per_image=150,
         label_coding="01",
     )  # fmt: skip
@@ -230,8 +247,8 @@ def test_share_of_positive_crops(scenes):
     found, _ = scenes(1, 300, 300)
     change = np.zeros((300, 300), np.uint8)
     change[:9, :9] = 1  # plain crops: under 1 in 100
-    write(found[0].label, change)
-    dataset = SceneDataset(
+    write(found[0].labels[0], change)
+    dataset = samples(
         found, RGB_SCHEME, augment=Augment(crop_size=16), positive_crops=0.7,
         samples_per_image=200, label_coding="01",
     )  # fmt: skip
@@ -241,21 +258,30 @@ def test_share_of_positive_crops(scenes):
 
 def test_a_scene_without_change_gives_plain_crops(scenes):
     found, _ = scenes(1, empty=True)
-    dataset = SceneDataset(
+    dataset = samples(
         found, RGB_SCHEME, augment=Augment(crop_size=16), positive_crops=1.0, samples_per_image=5
     )
     assert [sample.change.sum().item() for sample in dataset] == [0] * 5
 
 
-def test_crops_too_large_name_the_flag(scenes):
-    found, _ = scenes(1, 70, 50)
-    with pytest.raises(ValueError, match=r"--crop-size 51 .* at most 50"):
-        SceneDataset(found, RGB_SCHEME, augment=Augment(crop_size=51))[0]
+def test_crops_of_small_scenes_are_padded_with_ignored_pixels(scenes):
+    found, arrays = scenes(1, 70, 50)
+    augment = Augment(crop_size=60, **PLAIN_AUGMENT)
+    dataset = samples(found, RGB_SCHEME, augment=augment, samples_per_image=9, label_coding="01")
+    lefts = set()
+    for sample in dataset:
+        inside = np.flatnonzero((sample.change != IGNORE_INDEX).all(0))
+        assert len(inside) == 50 and sample.images.shape == (2, 3, 60, 60)
+        piece = sample.images[..., inside[0] : inside[-1] + 1]
+        tops = [t for t in range(11) if np.array_equal(piece, arrays[0][0][..., t : t + 60, :])]
+        assert len(tops) == 1
+        lefts.add(int(inside[0]))
+    assert len(lefts) > 3
 
 
 def test_jitter_of_deep_images_is_an_error(scenes):
     found, _ = scenes(1, most=1023, suffix="tif")
-    dataset = SceneDataset(
+    dataset = samples(
         found, change_scheme(("red",), "joint"), augment=Augment(crop_size=8, jitter=0.1)
     )
     with pytest.raises(ValueError, match="--jitter works on 8-bit images"):
@@ -269,7 +295,7 @@ def test_ram_cache_changes_nothing(scenes, rows):
     scheme = change_scheme(("red", "green", "blue"), "joint")
     for options in ({"tile_px": 48}, {"augment": Augment(crop_size=16), "positive_crops": 1.0}):
         plain, cached = (
-            SceneDataset(found, scheme, label_coding="01", cache=cache, **options)
+            samples(found, scheme, label_coding="01", cache=cache, **options)
             for cache in (None, "ram")
         )
         for a, b in zip(plain, cached, strict=True):
@@ -278,17 +304,17 @@ def test_ram_cache_changes_nothing(scenes, rows):
 
 def test_ram_cache_reads_each_file_once(scenes, monkeypatch):
     found, _ = scenes(1)
-    dataset = SceneDataset(found, RGB_SCHEME, tile_px=32, cache="ram", label_coding="01")
+    dataset = samples(found, RGB_SCHEME, tile_px=32, cache="ram", label_coding="01")
     first = [sample.images for sample in dataset]
-    dataset.reader._files.opened.clear()
-    monkeypatch.setattr(scene_reader, "open_raster", lambda *_: pytest.fail("read again"))
+    dataset.reader._image_files.files.clear()
+    monkeypatch.setattr(dataset.reader._image_files, "open", lambda *_: pytest.fail("read again"))
     assert all(torch.equal(a, b.images) for a, b in zip(first, dataset, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_workers_see_the_same_samples(scenes):
     found, _ = scenes(2, suffix="tif")
-    dataset = SceneDataset(
+    dataset = samples(
         found, RGB_SCHEME, augment=Augment(crop_size=16), samples_per_image=4, label_coding="01"
     )
     _ = dataset[0]  # files are open before the fork
@@ -299,7 +325,7 @@ def test_workers_see_the_same_samples(scenes):
 
 def test_a_data_set_can_be_pickled_with_files_open(scenes):
     found, _ = scenes(1, suffix="tif")
-    dataset = SceneDataset(found, RGB_SCHEME, tile_px=32, label_coding="01")
+    dataset = samples(found, RGB_SCHEME, tile_px=32, label_coding="01")
     first = dataset[0]
     assert torch.equal(pickle.loads(pickle.dumps(dataset))[0].images, first.images)
 
@@ -307,22 +333,22 @@ def test_a_data_set_can_be_pickled_with_files_open(scenes):
 def test_one_file_can_hold_both_dates(tmp_path):
     bands = np.random.default_rng(0).integers(0, 255, (8, 20, 20)).astype(np.uint8)
     path = write_tiff(tmp_path / "a.tif", bands)
-    scene = Scene("a", (path, path), ((0, 1, 2), (4, 5, 6)))
-    sample = SceneDataset([scene], RGB_SCHEME)[0]
+    scene = pair("a", (path, path), ((0, 1, 2), (4, 5, 6)))
+    sample = samples([scene], RGB_SCHEME)[0]
     assert np.array_equal(sample.images[0], bands[:3])
     assert np.array_equal(sample.images[1], bands[4:7])
     assert (sample.change == IGNORE_INDEX).all()
-    assert not SceneDataset([scene], RGB_SCHEME).labelled
+    assert not samples([scene], RGB_SCHEME).labelled
 
 
 def test_unlike_files_are_an_error(scenes):
     found, _ = scenes(1)
     write(found[0].images[1], np.zeros((70, 51, 3), np.uint8))
-    with pytest.raises(ValueError, match="70 x 50 and 70 x 51"):
-        SceneDataset(found, RGB_SCHEME)
-    scene = found[0]._replace(bands=((0, 1, 3),) * 2, images=(found[0].images[0],) * 2)
+    with pytest.raises(ValueError, match=r"sizes differ: .*70 x 51, .*70 x 50"):
+        samples(found, RGB_SCHEME)[0]
+    scene = pair("a", (found[0].images[0],) * 2, ((0, 1, 3),) * 2)
     with pytest.raises(ValueError, match=r"3 bands where 4 are needed.*--bands"):
-        SceneDataset([scene], RGB_SCHEME)
+        samples([scene], RGB_SCHEME)[0]
 
 
 @pytest.mark.parametrize(
@@ -332,33 +358,32 @@ def test_unlike_files_are_an_error(scenes):
         ({"samples_per_image": 0}, "--samples-per-image 0 must be at least 1"),
         ({"padding": "wrap"}, "--padding 'wrap' is not known; choose from reflect, constant"),
         ({"cache": "tape"}, "--cache 'tape'"),
-        ({"label_coding": "02"}, "--label-coding '02' .* auto, 01, 0255"),
-        ({"tile_px": 32, "augment": Augment()}, "either augment or tile_px"),
+        ({"label_coding": "02"}, "--label-coding '02' .* auto, 01, 0255, each"),
     ],
 )
 def test_impossible_options_are_errors(scenes, options, match):
     with pytest.raises(ValueError, match=match):
-        SceneDataset(scenes(1)[0], RGB_SCHEME, **options)
+        samples(scenes(1)[0], RGB_SCHEME, **options)
 
 
 def test_no_scenes_is_an_error():
     with pytest.raises(ValueError, match="no scenes"):
-        SceneDataset([], RGB_SCHEME)
+        samples([], RGB_SCHEME)
 
 
 def test_area_split_shares_rows_and_never_pixels(scenes):
     found, arrays = scenes(2, 100, 50)
-    parts = split_scenes(found, "area:0.3")
+    parts = {part: split_scenes(found, "area:0.3", part) for part in ("train", "val")}
     assert {s.rows for s in parts["train"]} == {(0, 70)}
     assert {s.rows for s in parts["val"]} == {(70, 100)}
-    whole = SceneDataset(parts["val"], RGB_SCHEME, label_coding="01")[1]
+    whole = samples(parts["val"], RGB_SCHEME, label_coding="01")[1]
     assert np.array_equal(whole.images, arrays[1][0][..., 70:, :])
     assert np.array_equal(whole.change, arrays[1][1][70:])
-    val = SceneDataset(parts["val"], RGB_SCHEME, tile_px=64, label_coding="01")
+    val = samples(parts["val"], RGB_SCHEME, tile_px=64, label_coding="01")
     assert val.windows == [(0, Window(70, 0, 32, 64)), (1, Window(70, 0, 32, 64))]
     assert (val[0].change[30:] == IGNORE_INDEX).all()
     assert np.array_equal(val[0].images[..., 30, :50], arrays[0][0][..., 98, :])  # reflected
-    train = SceneDataset(
+    train = samples(
         parts["train"], RGB_SCHEME, augment=Augment(crop_size=50, **PLAIN_AUGMENT),
         samples_per_image=30, label_coding="01",
     )  # fmt: skip
@@ -370,7 +395,7 @@ def test_area_split_shares_rows_and_never_pixels(scenes):
 
 def test_split_by_ids_and_wrong_rules(scenes):
     found, _ = scenes(3)
-    parts = split_scenes(found, "leave_out:1")
+    parts = {part: split_scenes(found, "leave_out:1", part) for part in ("train", "val")}
     assert [s.name for s in parts["train"]] == ["0", "2"]
     assert [s.name for s in parts["val"]] == ["1"]
     for rule, match in (
@@ -380,20 +405,20 @@ def test_split_by_ids_and_wrong_rules(scenes):
         ("area:0.001", "leaves none for training or validation"),
     ):
         with pytest.raises(ValueError, match=match):
-            split_scenes(found, rule)
+            split_scenes(found, rule, "train")
 
 
-def test_build_takes_crops_for_training_and_windows_else(scenes):
+def test_only_scenes_that_are_larger_than_whole_px_are_divided(scenes):
     found, _ = scenes(1)
-    assert build_scenes(found, RGB_SCHEME).windows == [(0, Window(0, 0, 96, 64))]
-    assert build_scenes(found, RGB_SCHEME, augment=Augment(), tile_px=32).windows == []
-    with pytest.raises(ValueError, match="--use-pseudo-label"):
-        build_scenes(found, RGB_SCHEME, pseudo_label_dir="x")
+    make = lambda **o: SceneSamples(found, RGB_SCHEME, Reading(ChangeLabels("01")), **o)  # noqa: E731
+    assert make(whole_px=70).windows == make().windows == [(0, Window(0, 0, 70, 50))]
+    assert make(whole_px=69).windows == [(0, Window(0, 0, 96, 64))]
+    assert make(augment=Augment(), whole_px=0).windows == []
 
 
 def test_samples_of_equal_size_make_a_batch(scenes):
     found, _ = scenes(2)
-    dataset = SceneDataset(found, RGB_SCHEME, tile_px=64, label_coding="01")
+    dataset = samples(found, RGB_SCHEME, tile_px=64, label_coding="01")
     batch = collate([dataset[0], dataset[1]])
     assert batch.semantic.shape == (2, 0, 64, 64) and batch.images.shape == (2, 2, 3, 64, 64)
 
@@ -409,10 +434,10 @@ def test_band_names_and_numbers():
 
 def test_few_files_stay_open(scenes):
     found, _ = scenes(12, 16, 16)
-    dataset = SceneDataset(found, RGB_SCHEME, label_coding="01")
+    dataset = samples(found, RGB_SCHEME, label_coding="01")
     for _ in dataset:
-        assert len(dataset.reader._files.opened) <= scene_reader.MOST_OPEN
-    assert isinstance(open_raster(Path(found[0].label)).path, Path)
+        assert len(dataset.reader._image_files.files) <= scene_reader.MOST_OPEN
+    assert isinstance(open_raster(Path(found[0].labels[0])).path, Path)
 
 
 def test_nodata_values_count_in_no_statistic_and_become_the_mean(tmp_path):
@@ -427,6 +452,6 @@ def test_nodata_values_count_in_no_statistic_and_become_the_mean(tmp_path):
     scheme, read = change_scheme(("band1", "band2"), "bands"), {}
     for name in ("whole", "holed"):
         paths = tuple(tmp_path / name / folder / "0.tif" for folder in "AB")
-        read[name] = SceneDataset([Scene("0", paths, ((0, 1), (0, 1)))], scheme)[0].images
+        read[name] = samples([pair("0", paths, ((0, 1), (0, 1)))], scheme)[0].images
     assert (read["holed"][:, :, :8] == 0).all()
     torch.testing.assert_close(read["holed"][:, :, 8:], read["whole"])

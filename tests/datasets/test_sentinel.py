@@ -2,26 +2,46 @@ import numpy as np
 import pytest
 
 from datasets.codecs import LabelError
+from datasets.reader import Reading, SceneReader
 from datasets.sentinel import reader as sentinel
 from datasets.sentinel.reader import (
+    SentinelLabels,
     SentinelPatch,
-    SentinelReader,
+    SentinelScenes,
     chosen_bands,
     label_table,
     mate,
-    read_bands,
-    read_dfc_classes,
-    scale_s1,
-    scale_s2,
+    open_label,
+    open_sentinel,
     to_dfc_labels,
 )
+from datasets.sentinel.scaling import scale_s1, scale_s2
 from helpers.sentinel_data import make_dfc2020, make_sen12ms
 from helpers.tiny_data import write_tiff
+from utils.rasters.windows import Window
 from utils.schemes import NAIC2020, dfc_scheme
 
 IGBP_GOLDEN = [255, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 5, 7, 8, 9]  # of 0..17
 IGBP_NO_SAVANNA = [255, 0, 0, 0, 0, 0, 1, 1, 255, 255, 2, 3, 4, 5, 4, 6, 7, 8]
-HR, MR, LR = [2, 3, 4, 8], [5, 6, 7, 9, 12, 13], [1, 10, 11]  # numbers in the file, from 1
+HR, MR, LR = [1, 2, 3, 7], [4, 5, 6, 8, 11, 12], [0, 9, 10]  # indices in the file
+
+
+def reader_of(root, patches, scheme, label=None) -> SceneReader:
+    scenes = SentinelScenes(root, patches, scheme, label)
+    labels = SentinelLabels(label or "dfc", scheme.num_classes)
+    reading = Reading(labels, open_sentinel, open_label, scaled=True, equal_sizes=True)
+    return SceneReader(scenes, scheme, reading)
+
+
+def first(reader) -> tuple[np.ndarray, np.ndarray]:
+    """Image (C, H, W) and classes (H, W) of the first patch."""
+    images, labels = reader.read(0)
+    return images[0], labels[0]
+
+
+def dfc_classes(path, label, num_classes=10):
+    window = Window(0, 0, *open_label(path).whole().shape)
+    return SentinelLabels(label, num_classes).read([path], window, open_label)[0]
 
 
 def test_golden_labels():
@@ -51,14 +71,14 @@ def test_predictions_become_the_numbers_of_the_label_files(num_classes):
         ((False, True, False, False), HR, []),
         ((False, False, True, False), MR, []),
         ((False, False, False, True), LR, []),
-        ((True, True, True, False), sorted(HR + MR), [1, 2]),
-        ((True, True, True, True), list(range(1, 14)), [1, 2]),
-        ((True, False, False, False), [], [1, 2]),
+        ((True, True, True, False), sorted(HR + MR), [0, 1]),
+        ((True, True, True, True), list(range(13)), [0, 1]),
+        ((True, False, False, False), [], [0, 1]),
     ],
 )
 def test_bands_are_those_of_the_groups_in_the_order_of_the_file(groups, s2, s1):
     scheme = dfc_scheme(*groups)
-    expected = {kind: numbers for kind, numbers in (("s2", s2), ("s1", s1)) if numbers}
+    expected = {kind: tuple(bands) for kind, bands in (("s2", s2), ("s1", s1)) if bands}
     assert chosen_bands(scheme) == expected and len(scheme.bands) == len(s2) + len(s1)
 
 
@@ -88,14 +108,15 @@ def test_radar_is_clipped_and_shifted_and_not_a_number_is_zero_decibel():
 
 def test_bands_are_found_by_number_so_all_must_be_there(tmp_path):
     bands = np.arange(13, dtype=np.uint16)[:, None, None] * np.full((4, 6), 500, np.uint16)
-    path = write_tiff(tmp_path / "a.tif", bands)
-    image = read_bands(path, "s2", [2, 9])
+    path = write_tiff(tmp_path / "a_s2_1.tif", bands)
+    image = open_sentinel(path).read(Window(0, 0, 4, 6), [1, 8])
     assert image.shape == (2, 4, 6) and (image[0] == 0.05).all() and (image[1] == 0.4).all()
-    with pytest.raises(ValueError, match=r"a.tif: 13 band\(s\) where 2 are needed \(VV VH\)"):
-        read_bands(path, "s1", [1])
-    path = write_tiff(tmp_path / "b.tif", bands[:12])
-    with pytest.raises(ValueError, match=r"b.tif: 12 band\(s\) where 13 are needed \(B1 B2 .*B12"):
-        read_bands(path, "s2", [2])
+    path = write_tiff(tmp_path / "a_s1_1.tif", bands)
+    with pytest.raises(ValueError, match=r"1.tif: 13 band\(s\) where 2 are needed \(VV VH\)"):
+        open_sentinel(path)
+    path = write_tiff(tmp_path / "b_s2_1.tif", bands[:12])
+    with pytest.raises(ValueError, match=r"1.tif: 12 band\(s\) where 13 are needed \(B1 B2 .*B12"):
+        open_sentinel(path)
 
 
 def test_mates_are_found_by_the_last_folder_and_the_name_alone():
@@ -110,7 +131,7 @@ def test_a_root_that_looks_like_a_patch_changes_nothing(tmp_path):
     root = make_dfc2020(tmp_path / "s2_root_s2_", val=1, test=0)
     patch = SentinelPatch("ROIs0000_validation/s2_validation", "ROIs0000_validation_s2_0_p0")
     scheme = dfc_scheme(True, True, True, True)
-    image, classes = SentinelReader(root, [patch], scheme, "dfc").read(0)
+    image, classes = first(reader_of(root, [patch], scheme, "dfc"))
     assert image.shape == (15, 32, 32) and image.dtype == np.float32
     assert image.min() >= 0 and image.max() <= 1
     assert set(np.unique(classes)) <= {0, 5, 6, 9}
@@ -121,7 +142,7 @@ def test_order_is_optical_then_radar(tmp_path):
     patch = SentinelPatch("ROIs0000_validation/s2_validation", "ROIs0000_validation_s2_0_p0")
 
     def read(*groups):
-        return SentinelReader(root, [patch], dfc_scheme(*groups), None).read(0)[0]
+        return first(reader_of(root, [patch], dfc_scheme(*groups)))[0]
 
     both = read(True, True, False, False)
     assert np.array_equal(both[:4], read(False, True, False, False))
@@ -136,36 +157,39 @@ def test_each_file_is_opened_once(tmp_path, monkeypatch):
     monkeypatch.setattr(sentinel, "read_plain", lambda path: opened.append(path) or plain(path))
     monkeypatch.setattr(sentinel, "open_tiff", None)  # not needed
     patch = SentinelPatch("ROIs0000_validation/s2_validation", "ROIs0000_validation_s2_0_p0")
-    reader = SentinelReader(root, [patch], dfc_scheme(True, True, True, True), "dfc")
+    reader = reader_of(root, [patch], dfc_scheme(True, True, True, True), "dfc")
     reader.read(0)
     assert [path.parent.name.partition("_")[0] for path in opened] == ["s2", "s1", "dfc"]
 
 
 def test_a_file_that_is_gone_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no .*a.tif; check --data-root"):
-        read_bands(tmp_path / "a.tif", "s2", [1])
+        open_sentinel(tmp_path / "a.tif")
 
 
 def test_labels_with_other_values_are_refused(tmp_path):
     path = write_tiff(tmp_path / "lc.tif", np.array([[[17, 18, 255]]], np.uint8))
     with pytest.raises(LabelError, match=r"lc.tif: value\(s\) 18, 255 where 0..17 \(IGBP\)"):
-        read_dfc_classes(path, "lc", 10)
+        dfc_classes(path, "lc")
     path = write_tiff(tmp_path / "dfc.tif", np.array([[[10, 11]]], np.uint8))
     with pytest.raises(LabelError, match=r"value\(s\) 11 where 0..10 \(DFC2020\)"):
-        read_dfc_classes(path, "dfc", 10)
+        dfc_classes(path, "dfc")
     path = write_tiff(tmp_path / "deep.tif", np.array([[[0, 10, -256]]], np.int16))
     with pytest.raises(LabelError, match=r"value\(s\) -256"):
-        read_dfc_classes(path, "dfc", 10)
+        dfc_classes(path, "dfc")
     path = write_tiff(tmp_path / "float.tif", np.array([[[1.0]]], np.float32))
     with pytest.raises(LabelError, match="floating-point"):
-        read_dfc_classes(path, "dfc", 10)
+        dfc_classes(path, "dfc")
 
 
 def test_sizes_must_agree(tmp_path):
     root = make_sen12ms(tmp_path, {"ROIs1158_spring/s2_1": 1})
     patch = SentinelPatch("ROIs1158_spring/s2_1", "ROIs1158_spring_s2_1_p1")
-    reader = SentinelReader(root, [patch], dfc_scheme(True, True, False, False), "lc")
-    assert reader.array_specs(0) == (((6, 32, 32), (32, 32)), (np.dtype("f4"), np.dtype("u1")))
-    write_tiff(reader.path(0, "lc"), np.ones((4, 16, 32), np.uint8))
+    reader = reader_of(root, [patch], dfc_scheme(True, True, False, False), "lc")
+    image, classes = first(reader)
+    assert (image.shape, classes.shape) == ((6, 32, 32), (32, 32)) and image.dtype == np.float32
+    (path,) = reader.scenes[0].labels
+    reader = reader_of(root, [patch], dfc_scheme(True, True, False, False), "lc")
+    write_tiff(path, np.ones((4, 16, 32), np.uint8))
     with pytest.raises(ValueError, match=r"sizes differ.*32 x 32, .*16 x 32"):
         reader.read(0)

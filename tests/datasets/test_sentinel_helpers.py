@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import rasterio
 
-from datasets.sentinel.data_sets import build_dfc2020, build_sen12ms, build_tiff_dir
 from datasets.sentinel.reader import IGBP_TO_DFC
+from helpers.data_sets import builder
 from helpers.sentinel_data import IGBP, LAYOUTS, SPECTRA, main, make_patch
 from utils.schemes import dfc_scheme
+
+build_dfc2020 = builder("dfc2020")
+build_sen12ms = builder("sen12ms")
+build_tiff_dir = builder("tiff_dir")
 
 EVERYTHING = dfc_scheme(True, True, True, True)
 
@@ -65,7 +69,7 @@ def test_every_layout_is_written_and_read(tmp_path, layout):
         assert len(dataset) == count and dataset.labelled == (layout != "tiff_dir")
         assert dataset[0].images.shape == (1, 15, 16, 16)
         for name in dataset.names:
-            for path in dataset.patch_of(name).images:
+            for path, _ in dataset.scene_of(name).dates[0]:
                 with rasterio.open(path) as file:
                     assert file.crs.to_epsg() == 32637 and file.res == (10, 10)
                     places.append((file.bounds.left, file.bounds.top))

@@ -1,6 +1,6 @@
 import pytest
 
-from datasets.splits import split_names
+from datasets.splits import read_ids, split_names
 
 NAMES = [f"{index:05d}" for index in range(2968)]
 
@@ -71,3 +71,25 @@ def test_a_wrong_list_is_an_error(tmp_path, text, match):
 def test_neither_rule_nor_file_names_the_rules():
     with pytest.raises(FileNotFoundError, match="every10th, official, hash10"):
         split_names(NAMES, "every5th")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_of_any_unicode_with_hashes_in_ids_and_columns(tmp_path, encoding):
+    names = ["lot#1", "影像 2", "t_3", "t_4"]
+    lines = [
+        "# a comment",
+        "lot#1.png  # the first",
+        "影像 2.png",
+        "A/t_3.png B/t_3.png label/t_3.png",
+        "",
+    ]
+    path = tmp_path / "ids.txt"
+    path.write_bytes("\r\n".join([*lines, "t_4"]).encode(encoding))
+    assert read_ids(path, names) == names
+
+
+def test_a_list_in_another_encoding_names_the_file(tmp_path):
+    path = tmp_path / "ids.txt"
+    path.write_bytes("影像".encode("gbk"))
+    with pytest.raises(ValueError, match=r"ids\.txt: no UTF-8 .*save the list as UTF-8"):
+        read_ids(path, ["a"])

@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.naic2020.submission import (
-    read_pkl,
-    read_png,
-    to_codes,
-    to_png,
-    write_pkl,
-    write_zip,
-)
+from datasets.naic2020.submission import read_pkl, read_png, to_codes, to_png, write_pkl, write_zip
 
 PREDS = [np.arange(12, dtype=np.int64).reshape(3, 4) % 8, np.full((2, 5), 7, np.uint8)]
 

@@ -187,3 +187,21 @@ def test_no_orientation_is_ever_chosen_by_none():
     assert all(choose_orientations("none", rng) == [] for _ in range(100))
     with pytest.raises(ValueError, match="--orient 'some' must be one of six, turn_flip, none"):
         Augment(orient="some")
+
+
+def test_oblong_tiles_keep_their_sides_unless_they_may_turn():
+    images = np.arange(2 * 3 * 4 * 6, dtype=np.uint8).reshape(2, 3, 4, 6)
+    sample = Sample("a", images, images[:, 0], images[0, 0])
+
+    def shapes(augment):
+        drawn = (augment(sample, np.random.default_rng(i)) for i in range(40))
+        return {one.change.shape for one in drawn}
+
+    assert shapes(Augment(turns_oblong=False)) == {(4, 6)}
+    assert shapes(Augment()) == {(4, 6), (6, 4)}
+    square = Sample("a", images[..., :4], images[:, 0, :, :4], images[0, 0, :, :4])
+    for i in range(20):
+        one, other = (
+            Augment(turns_oblong=turns)(square, np.random.default_rng(i)) for turns in (False, True)
+        )
+        assert np.array_equal(one.images, other.images)

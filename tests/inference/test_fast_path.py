@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmarks import plain
-from datasets.second import SecondDataset
 from datasets.transforms import Augment
 from helpers.arithmetic import CPU, assert_equal_but_for_rounding, needs_bf16
+from helpers.data_sets import second
 from helpers.steps import forward_backward
 from inference.decide import to_masks
 from inference.predictor import Member, Predictor
@@ -39,7 +39,7 @@ def trained() -> torch.nn.Module:
     network = build_network("pspnet", "hrnet_w18_v1", num_classes=6, lightweight=True).train()
     network = network.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, "adam", lr=1e-3, weight_decay=1e-4)
-    tiles = SecondDataset(TILES, "train", augment=Augment(crop_size=128))
+    tiles = second(TILES, "train", augment=Augment(crop_size=128))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     for step in range(STEPS):
         samples = [tiles[(step * BATCH + i) % len(tiles)] for i in range(BATCH)]
@@ -57,7 +57,7 @@ def trained() -> torch.nn.Module:
 @functools.cache
 def both_paths(tta: str, amp: torch.dtype | None) -> tuple[Probs, Probs]:
     """Probabilities of four test tiles: plain in float32, and as the scripts predict."""
-    network, tiles = trained(), SecondDataset(TILES, "test")
+    network, tiles = trained(), second(TILES, "test")
     images = torch.stack([tiles[i].images for i in range(4)])
     predict = plain.predict if tta == "none" else plain.predict_tta
     with torch.no_grad():

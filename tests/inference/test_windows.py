@@ -1,12 +1,15 @@
 """Windows cover a scene, and what is predicted in them is joined without a trace."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from inference.blending import Blender, join_rows, ramp
+from inference.prediction import finished_rows
 from inference.predictor import Member, Predictor
-from inference.strips import predict_scenes
 from models.normalise import Normalise
 from utils.rasters.windows import Window, grid, starts
 from utils.structures import Logits, Sample
@@ -118,25 +121,52 @@ class Smoothed(nn.Module):
         return Logits(None, 4 * mean[:, 0] - 2)
 
 
+class Scenes:
+    """Stands for SceneSamples: its windows, and unlabelled scenes with repeated edges."""
+
+    def __init__(self, images, tile_px, overlap_px):
+        self.images, self.reader, self.padding = images, self, "reflect"
+        self.tile_px, self.overlap_px = tile_px, overlap_px
+        self.names = [str(i) for i in range(len(images))]
+        self.windows = [
+            (i, w)
+            for i, image in enumerate(images)
+            for w in grid(*image.shape, tile_px, overlap_px)
+        ]
+
+    def in_use(self, scene):
+        return Window(0, 0, *self.images[scene].shape)
+
+    def labels(self, scene, window):
+        return np.zeros((1, window.height, window.width), np.uint8)
+
+    def tile(self, scene, w):
+        padded = nn.functional.pad(
+            self.images[scene][None, None], (0, 128, 0, 128), mode="replicate"
+        )[0]
+        tile = padded[:, w.top : w.top + w.height, w.left : w.left + w.width]
+        return torch.stack([tile, tile])
+
+
 def whole_scenes(images, tile_px, overlap_px, batch_size=3):
-    """Scenes (H, W) predicted by Smoothed through `predict_scenes`, their edges repeated."""
+    """Scenes (H, W) predicted by Smoothed through `finished_rows`, their edges repeated."""
     network = Member(Smoothed(), Normalise(1.0, (0.0,), (1.0,)))
-    places, tiles = [], []
-    for i, image in enumerate(images):
-        padded = nn.functional.pad(image[None, None], (0, 128, 0, 128), mode="replicate")[0]
-        for w in grid(*image.shape, tile_px, overlap_px):
-            places.append((i, w))
-            tile = padded[:, w.top : w.top + w.height, w.left : w.left + w.width]
-            tiles.append(torch.stack([tile, tile]))
-    unlabelled = torch.zeros(0)
-    batches = [
-        Sample(["x"], torch.stack(tiles[k : k + batch_size]), unlabelled, unlabelled)
-        for k in range(0, len(tiles), batch_size)
-    ]
-    shapes = [tuple(image.shape) for image in images]
-    predictor = Predictor([network], torch.device("cpu"))
-    scenes = predict_scenes(predictor, batches, places, shapes, (tile_px, overlap_px, False))
-    return {i: torch.cat([s.values[-1] for s in strips]) for i, strips in scenes}
+    data, predictor = Scenes(images, tile_px, overlap_px), Predictor([network], torch.device("cpu"))
+    count = len(data.windows)
+    keys = [list(range(k, min(k + batch_size, count))) for k in range(0, count, batch_size)]
+    batches = SimpleNamespace(dataset=data, batch_sampler=[[(0, k) for k in ks] for ks in keys])
+    predicted = []
+    for ks in keys:
+        tiles = torch.stack([data.tile(*data.windows[k]) for k in ks])
+        blank = torch.zeros(len(ks), 0)
+        names = [data.names[data.windows[k][0]] for k in ks]
+        predicted.append((Sample(names, tiles, blank, blank), predictor(tiles)))
+    found = {}
+    for rows in finished_rows(predicted, batches):
+        for scene, change in zip(rows.scenes, rows.probs.change, strict=True):
+            height, width = images[scene].shape
+            found.setdefault(scene, []).append(change[:height, :width])
+    return {scene: torch.cat(strips) for scene, strips in found.items()}
 
 
 def test_a_smooth_scene_has_no_seam_at_the_borders_of_its_windows():

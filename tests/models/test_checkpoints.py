@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.build import find_scheme
+from helpers.data_sets import find_scheme
 from helpers.plain_reference import (
     published_deeplabv3plus,
     published_fcn,
@@ -185,12 +185,20 @@ def test_there_are_no_published_weights_of_other_networks(tmp_path, light_fcn):
         lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3},
         lambda state: {"model_state_dict": state},
         lambda state: {"model": state},
+        lambda state: {"model_G_state_dict": state, "best_val_acc": 0.5},
+        lambda state: {"net": {f"module.{k}": v for k, v in state.items()}},
     ],
 )
 def test_wrapped_published_files_load_the_same(tmp_path, light_fcn, wrap):
     plain, _ = load(save(tmp_path / "a.pth", light_fcn), "fcn_hrnet_w18_light")
     wrapped, _ = load(save(tmp_path / "b.pth", wrap(light_fcn)), "fcn_hrnet_w18_light")
     torch.testing.assert_close(wrapped.state_dict(), plain.state_dict(), rtol=0, atol=0)
+
+
+def test_several_state_dicts_under_other_names_are_named(tmp_path, light_fcn):
+    path = save(tmp_path / "a.pth", {"net": light_fcn, "state_dict_ema": light_fcn})
+    with pytest.raises(ValueError, match=r"several state dicts, net, state_dict_ema; save the one"):
+        load(path, "fcn_hrnet_w18_light")
 
 
 def test_a_bare_state_dict_without_a_description_is_an_error(tmp_path, light_fcn):

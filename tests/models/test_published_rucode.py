@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.rucode.data_set import rucode_scheme
+from helpers.data_sets import scheme_finder
 from helpers.plain_change import published_siamese_unet, published_unetplusplus, unetplusplus_layout
 from helpers.plain_reference import published_layout, random_state
 from models.build import build_network
@@ -15,6 +15,8 @@ from models.checkpoints import main as checkpoints_main
 from models.published import PUBLISHED_FORMATS, Published, their_key, to_ours
 from utils.state_files import read_file
 from utils.structures import Scheme
+
+rucode_scheme = scheme_finder("rucode")
 
 SIAMESE = Published("siamese_unet", "seresnext50")
 UNETPLUSPLUS = Published("unetplusplus", "resnext50")

@@ -12,8 +12,8 @@ from PIL import Image
 
 import test as script
 import train
-from datasets.build import build_dataset, find_scheme
 from datasets.rucode.run_lengths import from_run_lengths
+from helpers.data_sets import build_dataset, find_scheme
 from helpers.processes import run_alone, torchrun
 from helpers.tiny_data import make_binary, make_rucode, truncate
 from inference.views import TTA_VIEWS
@@ -226,8 +226,8 @@ def test_two_processes_predict_scenes_as_one_does(rucode, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--zip"], "--zip is for data sets of tiles"),
-        (["--time-limit", "5"], "--time-limit is for data sets of tiles"),
+        (["--zip"], "--zip is for classes, not"),
+        (["--time-limit", "5"], "--time-limit is for classes, not"),
         (["--overlap-px", "300"], r"--overlap-px 300 must lie in 0\.\.256"),
         (["--threshold", "2"], r"must lie in 0\.\.1, got 2"),
         (["--split", "nowhere"], "nowhere"),
@@ -243,10 +243,10 @@ def test_wrong_words_are_refused_before_anything_is_written(rucode, words, messa
 
 
 def test_scene_options_are_refused_for_tiles(tmp_path, capsys):
-    for words in (["--rle", "x.csv"], ["--tile-px", "64"], ["--threshold", "auto"]):
+    for words in (["--rle", "x.csv"], ["--val-split", "area"], ["--threshold", "auto"]):
         with pytest.raises(SystemExit):
             script.main(["--outdir", str(tmp_path), *words])
-        assert f"{words[0]}{' auto' * (words[1] == 'auto')} is for data sets of scenes" in (
+        assert f"{words[0]}{' auto' * (words[1] == 'auto')} is for binary change, not" in (
             capsys.readouterr().err
         )
 
@@ -353,11 +353,11 @@ def test_the_threshold_is_chosen_on_the_scenes_that_chose_the_checkpoint(tmp_pat
     assert "on 1 validation scene(s) of --val-split leave_out:002" in capsys.readouterr().out
 
 
-def test_a_crop_larger_than_a_scene_is_refused_before_a_run_begins(tmp_path):
+def test_scenes_smaller_than_the_crop_are_padded_and_said_once(tmp_path, capsys):
     root = make_binary(tmp_path / "data", {"train": 4})
-    with pytest.raises(ValueError, match=r"--crop-size 65 is larger than scene .*at most 64"):
-        run_train(root, tmp_path / "out", "--dataset", "binary", "--crop-size", 65)
-    assert not (tmp_path / "out" / "runs").exists()
+    run_train(root, tmp_path / "out", "--dataset", "binary", "--crop-size", 96)
+    note = "3 of 3 images are smaller than --crop-size 96; they are padded with pixels"
+    assert capsys.readouterr().out.count(note) == 1
 
 
 def test_load_from_reads_the_bands_that_a_network_was_trained_on(tmp_path):

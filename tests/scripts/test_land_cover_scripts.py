@@ -118,7 +118,7 @@ def test_naic2020_trains_from_its_lists(tmp_path):
 
 def test_pseudo_labels_are_for_changes_only(tmp_path):
     root = make_folder(tmp_path / "data")
-    with pytest.raises(ValueError, match=r"--use-pseudo-label is for changed .*folder"):
+    with pytest.raises(ValueError, match=r"--use-pseudo-label is for classes of two .*folder"):
         run_train(root, tmp_path / "out", "--dataset", "folder", "--use-pseudo-label", "x")
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.rasters.reading import Raster
+from utils.rasters.raster import Raster
 
 
 def grid_difference(first: Raster, second: Raster) -> str | None:

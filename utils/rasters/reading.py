@@ -4,7 +4,7 @@ PNG, JPEG and BMP are decoded as a whole, once; other formats (GeoTIFF, ENVI, VR
 window by window.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 
 from utils.rasters.gdal import rasterio
+from utils.rasters.raster import MemoryRaster, Raster
 from utils.rasters.windows import Window
 
 PIL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 STRIP_PX = 1 << 20  # pixels in memory at a time while a whole image is streamed
-# PIL mode -> (mode after conversion, bands, dtype); alpha is dropped, palettes become colours
+# PIL mode -> (mode after conversion, bands, dtype); palettes become colours
 _MODES = {
     "1": ("L", 1, "uint8"),
     "L": ("L", 1, "uint8"),
@@ -29,71 +30,65 @@ _MODES = {
 }
 
 
-class Raster:
-    """An image file, or its pixels in memory.
-
-    Attributes:
-        path: the file.
-        height, width: in pixels.
-        count: number of bands.
-        dtype: numpy dtype.
-        crs, transform: of rasterio; None if the file has none.
-        nodata: the value of pixels without data; None if not declared.
-    """
-
-    crs: Any = None
-    transform: Any = None
-    nodata: float | None = None
-
-    def __init__(self, path: Path | str, shape: Sequence[int], dtype: Any):
-        """`shape`: (bands, height, width)."""
-        self.path = Path(path)
-        self.count, self.height, self.width = shape
-        self.dtype = np.dtype(dtype)
-
-    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
-        """Pixels (C, h, w) of a window inside the image; bands are numbered from 0.
-
-        Raises:
-            OSError: the file cannot be decoded.
-        """
-        raise NotImplementedError
-
-
-class MemoryRaster(Raster):
-    """Pixels in memory, decoded on the first `read`."""
-
-    def __init__(self, path: Path | str, shape: Sequence[int], dtype: Any, decode: Callable):
-        """`decode` returns the pixels (bands, height, width)."""
-        super().__init__(path, shape, dtype)
-        self._decode, self._pixels = decode, None
-
-    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
-        """See Raster."""
-        if self._pixels is None:
-            self._pixels = self._decode()
-        rows = slice(window.top, window.top + window.height)
-        columns = slice(window.left, window.left + window.width)
-        return self._pixels[list(bands), rows, columns]
-
-
 class FileRaster(Raster):
     """A file read by rasterio, open as long as this object exists."""
 
     def __init__(self, path: Path | str):
         with decoding(path):
-            self._file = rasterio().open(path)
+            self._file = self._open(path)
             _refuse_short(self._file, Path(path))
         file = self._file
         super().__init__(path, (file.count, *file.shape), np.result_type(*file.dtypes))
-        self.crs, self.nodata = file.crs, file.nodata
+        self.crs = file.crs
         self.transform = None if file.transform.is_identity else file.transform
+        self._describe_gaps()
+
+    def _open(self, path: Path | str) -> Any:
+        return rasterio().open(path)
+
+    def _describe_gaps(self) -> None:
+        """Sets `nodata` and `alpha`, and whether the file has a mask."""
+        file = self._file
+        some = any(value is not None for value in file.nodatavals)
+        self.nodata = file.nodatavals if some else ()
+        alphas = [i for i, colour in enumerate(file.colorinterp) if colour.name == "alpha"]
+        self.alpha = alphas[0] if alphas else None
+        flags = {flag.name for flags in file.mask_flag_enums for flag in flags}
+        self._has_mask = "per_dataset" in flags and self.alpha is None
+
+    @property
+    def may_have_gaps(self) -> bool:
+        """See Raster."""
+        return self._has_mask or super().may_have_gaps
+
+    @property
+    def palette(self) -> np.ndarray | None:
+        """(N, 3) uint8 colours of the indices of a file of one band; None if it has none."""
+        if self.count != 1 or self._file.colorinterp[0].name != "palette":
+            return None
+        colours = self._file.colormap(1)
+        return np.array([colours[index][:3] for index in sorted(colours)], np.uint8)
+
+    @property
+    def one_bit(self) -> bool:
+        """Whether the file can only hold 0 and 1."""
+        return self._file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") == "1"
 
     def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
         """See Raster."""
         region = rasterio().windows.Window(window.left, window.top, window.width, window.height)
         with decoding(self.path):
             return self._file.read([band + 1 for band in bands], window=region)
+
+    def masked(self, window: Window, bands: Sequence[int]) -> np.ndarray | None:
+        """See Raster."""
+        region = rasterio().windows.Window(window.left, window.top, window.width, window.height)
+        with decoding(self.path):
+            if self.alpha is not None and self.alpha not in bands:
+                return self._file.read(self.alpha + 1, window=region) == 0
+            if self._has_mask:
+                return self._file.read_masks(bands[0] + 1, window=region) == 0
+        return None
 
 
 def open_raster(path: Path | str, indices: bool = False) -> Raster:
@@ -132,16 +127,40 @@ def read_padded(
             than the image.
         rows: (start, stop) of the rows that count as the image; None = all.
     """
+    inner, ys, xs = _inside(raster, window, rows)
+    pixels = raster.read(inner, bands)
+    if inner != window:
+        pixels = pixels[:, ys][:, :, xs]
+        if fill is not None:
+            pixels[:, beyond(window, rows or (0, raster.height), raster.width)] = fill
+    return pixels
+
+
+def read_valid(
+    raster: Raster,
+    window: Window,
+    bands: Sequence[int],
+    rows: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `read_padded`; and (h, w) bool, True where there are data, or None: everywhere."""
+    inner, ys, xs = _inside(raster, window, rows)
+    pixels = raster.read(inner, bands)
+    valid = raster.valid(inner, bands, pixels)
+    if inner != window:
+        pixels = pixels[:, ys][:, :, xs]
+        valid = None if valid is None else valid[ys][:, xs]
+    return pixels, valid
+
+
+def _inside(
+    raster: Raster, window: Window, rows: tuple[int, int] | None
+) -> tuple[Window, np.ndarray, np.ndarray]:
+    """The smallest window of the image that `window` reflects; its rows and columns to take."""
     start, stop = rows or (0, raster.height)
     ys = start + _reflected(window.top - start, window.height, stop - start)
     xs = _reflected(window.left, window.width, raster.width)
     inner = Window(int(ys.min()), int(xs.min()), int(np.ptp(ys)) + 1, int(np.ptp(xs)) + 1)
-    pixels = raster.read(inner, bands)
-    if inner != window:
-        pixels = pixels[:, ys - inner.top][:, :, xs - inner.left]
-        if fill is not None:
-            pixels[:, beyond(window, (start, stop), raster.width)] = fill
-    return pixels
+    return inner, ys - inner.top, xs - inner.left
 
 
 def beyond(window: Window, rows: tuple[int, int], width: int) -> np.ndarray:
@@ -183,14 +202,18 @@ def _open_pil(path: Path | str, indices: bool) -> Raster:
         mode, count, dtype = _MODES.get(image.mode, ("RGB", 3, "uint8"))
         if image.mode == "P" and indices:
             mode, count = ("L" if _all_grey(image) else "P"), 1
+        elif image.mode in ("LA", "RGBA") and not indices:
+            mode = image.mode  # alpha says where there are data
         shape = (count, image.height, image.width)
 
     def read_pixels() -> np.ndarray:
         with decoding(path), Image.open(path) as image:
-            pixels = np.array(image if image.mode == "1" else image.convert(mode), dtype)
-        return pixels[None] if count == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+            pixels = np.array(image if image.mode in ("1", mode) else image.convert(mode), dtype)
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
-    return MemoryRaster(path, shape, dtype, read_pixels)
+    raster = MemoryRaster(path, shape, dtype, read_pixels)
+    raster.alpha = count if mode in ("LA", "RGBA") else None
+    return raster
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.rasters.reading import Raster, strips
+from utils.rasters.raster import Raster
+from utils.rasters.reading import strips
+from utils.rasters.windows import Window
 
 GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue
 
@@ -14,11 +16,18 @@ def to_grey(pixels: np.ndarray) -> np.ndarray:
     return np.tensordot(np.array(GREY), pixels.astype(np.float64), 1)[None]
 
 
-def measured(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
-    """The pixels as float64, with NaN in place of the nodata value."""
+def measured(raster: Raster, window: Window, bands: Sequence[int]) -> np.ndarray:
+    """The pixels of a window inside an image as float64, NaN where there are no data.
+
+    Where only some bands have their nodata value, the others count.
+    """
+    pixels = raster.read(window, bands)
+    missing, masked = raster.missing(pixels, bands), raster.masked(window, bands)
     values = pixels.astype(np.float64)
-    if nodata is not None:
-        values[pixels == nodata] = np.nan
+    if missing is not None:
+        values[missing] = np.nan
+    if masked is not None:
+        values[:, masked] = np.nan
     return values
 
 
@@ -27,7 +36,7 @@ def mean_and_std(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and population standard deviation of a whole image, streamed.
 
-    Pixels that are not finite or have the file's nodata value do not count.
+    Pixels without data do not count, see `measured`.
 
     Args:
         raster: the image.
@@ -42,7 +51,7 @@ def mean_and_std(
     groups = 1 if joint or grey else len(bands)
     count, mean, squares = np.zeros((3, groups))
     for window in strips(raster):
-        pixels = measured(raster.read(window, bands), raster.nodata)
+        pixels = measured(raster, window, bands)
         pixels = to_grey(pixels) if grey else pixels
         for group, values in enumerate(pixels.reshape(groups, -1)):
             values = values[np.isfinite(values)]

@@ -28,7 +28,7 @@ def test_pixels_are_read_as_written(tmp_path, suffix):
 
 def test_deep_and_float_geotiffs_keep_type_and_place(tmp_path):
     raster = open_raster(write_tiff(tmp_path / "a.tif", DEEP, nodata=0))
-    assert (raster.count, raster.dtype, raster.nodata) == (8, np.uint16, 0)
+    assert (raster.count, raster.dtype, raster.nodata) == (8, np.uint16, (0,) * 8)
     assert raster.crs.to_epsg() == 32637 and raster.transform.c == 500000
     assert np.array_equal(raster.read(Window(1, 2, 3, 4), (7, 0)), DEEP[[7, 0], 1:4, 2:6])
     floats = open_raster(write_tiff(tmp_path / "b.tif", DEEP.astype(np.float32) / 3))

@@ -1,0 +1,160 @@
+"""Semantic change on own data: two dates, land-cover classes of your own, any size and bands.
+
+`ROOT/{train,val,test}/{im1,im2,label1,label2[,change]}`, see `datasets.folders`, and
+`ROOT/classes.yaml`, see `datasets.class_file`; without it the classes are SECOND's. Labels have
+classes where the land changed, or everywhere ("dense"); then the land changed where the two differ,
+or where the mask `change` says so. With `transitions` in classes.yaml there is one label, in the
+folder `label`, that holds from-to codes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.change_masks import find_coding
+from datasets.class_file import ClassFile, classes_of, read_class_file
+from datasets.codecs import UNCHANGED, LabelError, open_label
+from datasets.entry import DatasetEntry, Where
+from datasets.folder import classes_path, refuse_other_classes
+from datasets.folders import FolderLayout, FolderSpec, bands_of, standardised
+from datasets.labels import PairLabels, TransitionLabels
+from datasets.layout import PARTS
+from datasets.reader import Reading
+from datasets.second import CLASSES
+from utils.rasters.reading import strips
+from utils.schemes import SECOND, WHITE
+from utils.structures import Scheme
+
+IMAGES = {"im1": "im1", "im2": "im2"}
+SPEC = FolderSpec(IMAGES, {"label1": "label1", "label2": "label2"}, {"change": "change"})
+CODES = FolderSpec(IMAGES, {"label": "label"})  # from-to codes
+
+
+def pairs_classes(root: Path | str, where: Where) -> ClassFile:
+    """The classes of a data set, with what its file does not say about "unchanged" filled in.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_class_file`.
+    """
+    path = classes_path(root, where)
+    if not path.is_file() and "classes" not in where.folders:
+        return CLASSES._replace(style="auto")
+    classes = read_class_file(path)
+    said = classes.unchanged is not None or classes.unchanged_colour is not None
+    if classes.coloured and WHITE not in classes.palette and not said:
+        classes = classes._replace(unchanged_colour=WHITE)
+    if classes.transitions and classes.unchanged is None:
+        taken = {code for code, _, _ in classes.transitions} | set(classes.ignore)
+        classes = classes._replace(unchanged=None if 0 in taken else 0)
+    return classes
+
+
+def pairs_scheme(root: Path | str, where: Where, bands: Sequence[str | int] | None) -> Scheme:
+    """Derives the scheme: classes from classes.yaml, bands from the first image.
+
+    Returns:
+        For 8-bit red, green and blue: unchanged values, ImageNet statistics. Otherwise every band
+        of every image is standardised separately.
+
+    Raises:
+        FileNotFoundError: no images.
+        ValueError: the file lacks a requested band, or the class file is invalid.
+    """
+    layout = FolderLayout(root, SPEC, None, lambda _: None, where.folders, where.suffixes)
+    names, plain = bands_of(layout.first_image(), bands)
+    classes = pairs_classes(root, where)
+    palette = (classes.unchanged_colour or WHITE, *classes.colours)
+    scheme = SECOND._replace(
+        classes=classes.names,
+        palette=palette,
+        bands=names,
+        same_class_change=classes.same_class_change,
+    )
+    return scheme if plain else standardised(scheme)
+
+
+def pairs_layout(root: Path | str, scheme: Scheme, where: Where) -> FolderLayout:
+    """See the top of this file.
+
+    Raises:
+        ValueError: classes.yaml has other classes than the scheme.
+    """
+    classes = pairs_classes(root, where)
+    refuse_other_classes(root, classes, scheme)
+
+    def reading(layout: FolderLayout) -> Reading:
+        if classes.transitions:
+            return Reading(TransitionLabels(classes))
+        masks = layout.label_files("change")
+        coding = find_coding(masks, where.label_coding)
+        labels = layout.label_files("label1"), layout.label_files("label2")
+        return Reading(PairLabels(*find_style(classes, *labels, bool(masks)), coding))
+
+    spec = CODES if classes.transitions else SPEC
+    return FolderLayout(root, spec, scheme, reading, where.folders, where.suffixes)
+
+
+def find_style(
+    classes: ClassFile, first: Sequence[Path], second: Sequence[Path], has_change: bool
+) -> tuple[ClassFile, str]:
+    """The style of the labels, see `datasets.labels.PairLabels`, and the classes that it implies.
+
+    Looks at all labels if the class file does not say it. "changed" needs a value for "unchanged".
+    Without one, that is 0 where the indices of the classes are not given and 0 stands at the same
+    pixels of both dates; the classes then begin with 1.
+
+    Args:
+        classes: style "auto" is decided here.
+        first: labels of date 1.
+        second: labels of date 2, in the same order.
+        has_change: there is a change mask, so the labels are dense.
+
+    Raises:
+        ValueError: style "changed" without a value for "unchanged".
+    """
+    style = "dense" if has_change and classes.style == "auto" else classes.style
+    if style == "dense":
+        return classes, style
+    if classes.unchanged is None and classes.values == tuple(range(len(classes.names))):
+        moved = classes._replace(
+            values=tuple(value + 1 for value in classes.values), unchanged=0, ignore=classes.ignore
+        )
+        if 0 not in classes.ignore and (
+            style == "changed" or _is_changed_style(moved, first, second)
+        ):
+            return moved, "changed"
+    if style == "auto":
+        style = "changed" if _is_changed_style(classes, first, second) else "dense"
+    if style == "changed" and classes.unchanged is None and classes.unchanged_colour is None:
+        raise ValueError("classes.yaml: labels: changed needs unchanged: INDEX or colour")
+    return classes, style
+
+
+def _is_changed_style(classes: ClassFile, first: Sequence[Path], second: Sequence[Path]) -> bool:
+    """Whether some pixels are unchanged, and the same ones at both dates."""
+    found = False
+    for one, other in zip(first, second, strict=False):
+        try:
+            files = open_label(one), open_label(other)
+            for window in strips(files[0]):
+                dates = [classes_of(file, window, classes) == UNCHANGED for file in files]
+                if not np.array_equal(*dates):
+                    return False
+                found = found or bool(dates[0].any())
+        except (LabelError, OSError):
+            return False
+    return found
+
+
+PAIRS_ENTRY = DatasetEntry(
+    root="data/dataset",
+    task="semantic_change",
+    about="folders im1 im2 label1 label2, own classes, images of any size and bands",
+    layout=pairs_layout,
+    scheme=pairs_scheme,
+    folder_keys=(*PARTS, *SPEC.images, *SPEC.labels, *SPEC.optional, *CODES.labels, "classes"),
+    suffix_keys=(*SPEC.images, *SPEC.labels, *SPEC.optional, *CODES.labels),
+    chooses_bands=True,
+    training_options={"positive_crops": 0.0, "samples_per_image": 1},
+)

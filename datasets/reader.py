@@ -1,0 +1,328 @@
+"""Reads windows of scenes: prepared images, and labels."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datasets.bands import RGB
+from datasets.cache import BlockLayout, make_cache
+from datasets.codecs import LabelFile, open_label
+from datasets.labels import Labels
+from datasets.preparation import Moments, Preparation
+from datasets.resize import Fit, Size
+from utils.rasters.grids import shifted
+from utils.rasters.raster import JoinedRaster, MemoryRaster, Raster
+from utils.rasters.reading import open_raster, read_padded, read_valid
+from utils.rasters.windows import Window
+from utils.structures import IGNORE_INDEX, ImageFile, Scene, Scheme
+
+MOST_OPEN = 8  # files a thread keeps open; some are completely decoded in memory
+PREVIEW_ROWS = 256  # rows in memory at a time
+
+
+class Reading(NamedTuple):
+    """How the files of a data set are read."""
+
+    labels: Labels
+    open_image: Callable[[Path], Raster] = open_raster
+    open_label: Callable[[Path], LabelFile] = open_label
+    scaled: bool = False  # pixels are scaled as they are read
+    fit: Fit | None = None  # images are resized; scenes are then read as a whole
+    equal_sizes: bool = False  # all scenes have the size of the first; only that one is opened
+
+
+class SceneReader:
+    """Reads windows of scenes; every thread opens its own files, on demand.
+
+    Images are prepared for the networks, see `datasets.preparation`, with the statistics of the
+    whole image, which are computed once per process. Where one date has no data, all dates have the
+    mean, so that no change is seen, and labels are IGNORE_INDEX.
+
+    Args:
+        scenes: scenes in order.
+        scheme: bands and standardisation.
+        reading: how the files are read.
+        cache: "ram" or "disk", see `datasets.cache.make_cache`: keeps prepared images and decoded
+            labels of whole scenes. None reads files every time.
+        cache_dir: folder of the cache "disk".
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        scheme: Scheme,
+        reading: Reading,
+        cache: str | None = None,
+        cache_dir: Path | str | None = None,
+    ):
+        self.scenes, self.scheme, self.reading = scenes, scheme, reading
+        self.prepare = Preparation(scheme, reading.scaled)
+        self._image_files = _OpenFiles(reading.open_image)
+        self._label_files = _OpenFiles(reading.open_label)
+        self._sizes: dict[int, Size] = {}
+        self._moments: dict[tuple[ImageFile, ...], Moments | None] = {}
+        self.cache = make_cache(
+            cache,
+            self._layout,
+            self._decode,
+            lambda: (path for scene in scenes for path in scene.files),
+            settings=(scheme, reading.labels, reading.fit),
+            folder=cache_dir,
+            threads=1 if self.prepare.standardised else None,  # large scenes are decoded whole
+        )
+
+    def size(self, index: int) -> Size:
+        """(height, width) of the images of a scene as read, pixels."""
+        stored, fit = self._stored_size(index), self.reading.fit
+        return stored if fit is None else fit.image_size(stored)
+
+    def label_size(self, index: int) -> Size:
+        """(height, width) of the labels of a scene as read, pixels."""
+        stored, fit = self._stored_size(index), self.reading.fit
+        return stored if fit is None else fit.label_size(stored)
+
+    def open_all(self) -> None:
+        """Reads the sizes of all scenes, in threads."""
+        if not self.reading.equal_sizes:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(self._stored_size, range(len(self.scenes))))
+
+    def rows(self, index: int) -> tuple[int, int]:
+        """Rows in use (start, stop) of a scene."""
+        return self.scenes[index].rows or (0, self.size(index)[0])
+
+    def shape(self, index: int) -> Size:
+        """(height, width) of the rows in use of a scene."""
+        start, stop = self.rows(index)
+        return stop - start, self.size(index)[1]
+
+    def in_use(self, index: int) -> Window:
+        """The rows in use of a scene."""
+        return Window(self.rows(index)[0], 0, *self.shape(index))
+
+    def read(self, index: int, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of a window, reflected beyond the edges. May be read-only views.
+
+        Args:
+            index: of the scene.
+            window: in pixels of the scene; None: the rows in use, with labels of their own size.
+
+        Returns:
+            (T, C, h, w), uint8 for 8-bit files if the scheme does not standardise, else float32;
+            and (T + 1, h, w) uint8, see `datasets.labels.Labels.read`.
+
+        Raises:
+            LabelError: values without a meaning.
+            ValueError: files of a scene that differ in size, too few bands, or a wrong type.
+            OSError: a file cannot be decoded.
+        """
+        if not self._as_a_whole:
+            window = self.in_use(index) if window is None else window
+            images, valid = self._read_images(index, window)
+            return images, self._read_labels(index, window, valid)
+        images, labels = self._arrays(index)
+        if window is None and self.scenes[index].rows is None:
+            return images, labels
+        window = self.in_use(index) if window is None else window
+        rows = self.rows(index)
+        cut = [
+            read_padded(_in_memory(array), window, range(len(array)), rows=rows)
+            for array in (images.reshape(-1, *images.shape[2:]), labels)
+        ]
+        return cut[0].reshape(*images.shape[:2], *cut[0].shape[1:]), cut[1]
+
+    def labels(self, index: int, window: Window) -> np.ndarray:
+        """The labels of a window as `read` returns them; images are read only for their gaps."""
+        if self._as_a_whole:
+            return self.read(index, window)[1]
+        valid = None
+        for date in range(len(self.scenes[index].dates)):
+            raster, bands = self._raster(index, date)
+            if raster.may_have_gaps:
+                _, known = read_valid(raster, window, bands, self.rows(index))
+                valid = _both(valid, known)
+        return self._read_labels(index, window, valid)
+
+    def georeference(self, index: int) -> dict:
+        """`crs` and `transform` of the rows in use, from date 1; None without georeference."""
+        raster = self._image_files.get(self.scenes[index].images[0])
+        transform = shifted(raster.transform, 0, self.rows(index)[0])
+        return {"crs": raster.crs, "transform": transform}
+
+    def is_geotiff(self, index: int) -> bool:
+        """Whether results are written as GeoTIFF: date 1 is a TIFF or has a georeference."""
+        suffix = self.scenes[index].images[0].suffix.lower()
+        return suffix in (".tif", ".tiff") or self.georeference(index)["transform"] is not None
+
+    def preview(self, index: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Every `step`-th pixel of the rows in use: images (T, C, h, w), labels (T + 1, h, w)."""
+        (start, stop), width = self.rows(index), self.size(index)[1]
+        images, labels, rows = [], [], step * max(1, PREVIEW_ROWS // step)
+        for top in range(start, stop, rows):
+            strip = Window(top, 0, min(rows, stop - top), width)
+            pixels, found = self.read(index, strip)
+            images.append(pixels[..., ::step, ::step].copy())  # so that the strip can be freed
+            labels.append(found[:, ::step, ::step].copy())
+        return np.concatenate(images, axis=2), np.concatenate(labels, axis=1)
+
+    def measure(self, indices: Iterable[int]) -> None:
+        """Computes statistics of scenes now, so that processes started later inherit them."""
+        if self.prepare.standardised and not self._as_a_whole:
+            for index in indices:
+                for date in range(len(self.scenes[index].dates)):
+                    self._measured(index, date)
+
+    @property
+    def _as_a_whole(self) -> bool:
+        return self.cache is not None or self.reading.fit is not None
+
+    def _stored_size(self, index: int) -> Size:
+        index = 0 if self.reading.equal_sizes else index
+        if index not in self._sizes:
+            raster = self._image_files.get(self.scenes[index].images[0])
+            self._sizes[index] = raster.height, raster.width
+        return self._sizes[index]
+
+    def _read_images(self, index: int, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        """Prepared images of a window, and (h, w) bool, where all dates have data; None: all."""
+        stored, valid, rows = [], None, self.scenes[index].rows
+        for date in range(len(self.scenes[index].dates)):
+            raster, bands = self._raster(index, date)
+            pixels, known = read_valid(raster, window, bands, rows)
+            stored.append(pixels)
+            valid = _both(valid, known)
+        moments = [self._measured(index, date) for date in range(len(stored))]
+        prepared = [self.prepare(p, valid, m) for p, m in zip(stored, moments, strict=True)]
+        return prepared[0][None] if len(prepared) == 1 else np.stack(prepared), valid
+
+    def _read_labels(self, index: int, window: Window, valid: np.ndarray | None) -> np.ndarray:
+        scene, count = self.scenes[index], self.reading.labels.num_dates + 1
+        if not scene.labels:
+            return np.full((count, window.height, window.width), IGNORE_INDEX, np.uint8)
+        raster = _SceneLabels(scene, self.reading.labels, self._label_files.get)
+        first = self._image_files.get(scene.images[0])
+        refuse_sizes({first.path: (first.height, first.width), **raster.sizes})
+        labels = read_padded(raster, window, range(count), rows=scene.rows)
+        if valid is not None and not valid.all():
+            labels[:, ~valid] = IGNORE_INDEX
+        return labels
+
+    def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of a whole scene, all its rows, from its files."""
+        whole = Window(0, 0, *self._stored_size(index))
+        images, valid = self._read_images(index, whole)
+        labels, fit = self._read_labels(index, whole, valid), self.reading.fit
+        if fit is None:
+            return images, labels
+        mean = np.array(self.scheme.mean) * self.scheme.scale
+        images = np.stack([fit.image(image, mean) for image in images])
+        return images, np.stack([fit.label(label) for label in labels])
+
+    def _arrays(self, index: int) -> Sequence[np.ndarray]:
+        if self.cache is None:
+            return self._decode(index)
+        return self.cache.fetch(index, lambda: self._decode(index))
+
+    def _layout(self) -> BlockLayout:
+        self.open_all()
+        shapes, dtypes = [], []
+        dates, bands = self.scheme.num_dates, len(self.scheme.bands)
+        plain = not self.prepare.standardised and self.scheme.scale == 255
+        for index in range(len(self.scenes)):
+            stored, fit = self._stored_size(index), self.reading.fit
+            whole = plain and not (fit and fit.is_padded(stored))
+            count = self.reading.labels.num_dates + 1
+            shapes.append(((dates, bands, *self.size(index)), (count, *self.label_size(index))))
+            dtypes.append((np.dtype(np.uint8 if whole else np.float32), np.dtype(np.uint8)))
+        return BlockLayout(shapes, dtypes)
+
+    def _measured(self, index: int, date: int) -> Moments | None:
+        if not self.prepare.standardised:
+            return None
+        key = self.scenes[index].dates[date]
+        if key not in self._moments:
+            self._moments[key] = self.prepare.moments(*self._raster(index, date))
+        return self._moments[key]
+
+    def _raster(self, index: int, date: int) -> tuple[Raster, Sequence[int]]:
+        """The raster of a date, and the band indices to read."""
+        scene = self.scenes[index]
+        each = [self._open(file) for file in scene.dates[date]]
+        sizes = {raster.path: (raster.height, raster.width) for raster, _ in each}
+        if date:
+            first = self._image_files.get(scene.images[0])
+            sizes[first.path] = first.height, first.width
+        refuse_sizes(sizes)
+        return each[0] if len(each) == 1 else JoinedRaster.of(each)
+
+    def _open(self, file: ImageFile) -> tuple[Raster, Sequence[int]]:
+        raster, bands = self._image_files.get(file.path), file.bands
+        if raster.count == 1 and raster.dtype == np.uint8 and self.scheme.bands == RGB:
+            bands = (0,) * len(bands)  # a grey image
+        if max(bands) >= raster.count:
+            raise ValueError(
+                f"{raster.path}: {raster.count} bands where {max(bands) + 1} are needed; choose "
+                "others with --bands"
+            )
+        self.prepare.check_type(raster.path, raster.dtype)
+        return raster, bands
+
+
+def refuse_sizes(sizes: Mapping[Path, Size]) -> None:
+    """Raises ValueError unless all files of a scene have the same size."""
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{path} {size[0]} x {size[1]}" for path, size in sizes.items())
+        raise ValueError(f"sizes differ: {listed}; all files of a scene have the same size")
+
+
+class _OpenFiles(threading.local):
+    """The most recently used open files of a thread; reset after a fork."""
+
+    def __init__(self, opened: Callable[[Path], Any]):
+        self.open = opened
+        self.files: dict[Path, Any] = {}
+        self.pid = os.getpid()
+
+    def __reduce__(self):
+        return _OpenFiles, (self.open,)
+
+    def get(self, path: Path) -> Any:
+        """The file, opened if necessary."""
+        if self.pid != os.getpid():
+            self.files, self.pid = {}, os.getpid()
+        file = self.files.pop(path, None) or self.open(path)
+        self.files[path] = file
+        while len(self.files) > MOST_OPEN:
+            self.files.pop(next(iter(self.files)))
+        return file
+
+
+class _SceneLabels(Raster):
+    """The decoded labels of a scene as a Raster of T + 1 bands."""
+
+    def __init__(self, scene: Scene, labels: Labels, opened: Callable[[Path], LabelFile]):
+        files = [opened(path) for path in scene.labels]
+        self.sizes = {file.path: (file.height, file.width) for file in files}
+        shape = (labels.num_dates + 1, files[0].height, files[0].width)
+        super().__init__(files[0].path, shape, np.uint8)
+        self._paths, self._labels, self._opened = scene.labels, labels, opened
+
+    def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """See Raster; all bands."""
+        return self._labels.read(self._paths, window, self._opened)
+
+
+def _both(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    """Where both masks are True; None is True everywhere."""
+    if first is None or second is None:
+        return first if second is None else second
+    return first & second
+
+
+def _in_memory(pixels: np.ndarray) -> Raster:
+    return MemoryRaster("memory", pixels.shape, pixels.dtype, lambda: pixels)
