@@ -154,7 +154,7 @@ def open_images(args: argparse.Namespace, data: Source, scheme: Scheme) -> Scene
     images = open_part(data, part_of(args), scheme, args.score, **windows(args, data))
     if distributed.is_main():
         if args.score and may_have_trained(data, args.split, scheme):
-            print(f"note: {args.data_root} has no test/; these images may have trained the network")
+            print(f"note: {data.root_path} has no test/; these images may have trained the network")
         print(f"{len(images.names)} image(s) of {images.path}")
     return images
 

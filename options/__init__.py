@@ -1,1 +1,1 @@
-"""Command lines of the scripts, parsed before torch is imported."""
+"""Command lines of the scripts."""

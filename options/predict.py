@@ -64,7 +64,8 @@ def add_input_options(parser: Parser) -> None:
         nargs="+",
         metavar="BAND",
         help="bands of the rasters, by number from 1 or red, green, blue, nir, in the order in "
-        "which the networks were trained on them (default: by their names)",
+        "which the networks were trained on them (default: red, green, blue and nir are bands 1 "
+        "to 4 of the file)",
     )
     group.add_argument(
         "--strict-grid",

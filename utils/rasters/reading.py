@@ -35,16 +35,13 @@ class FileRaster(Raster):
 
     def __init__(self, path: Path | str):
         with decoding(path):
-            self._file = self._open(path)
+            self._file = rasterio().open(path)
             _refuse_short(self._file, Path(path))
         file = self._file
         super().__init__(path, (file.count, *file.shape), np.result_type(*file.dtypes))
         self.crs = file.crs
         self.transform = None if file.transform.is_identity else file.transform
         self._describe_gaps()
-
-    def _open(self, path: Path | str) -> Any:
-        return rasterio().open(path)
 
     def _describe_gaps(self) -> None:
         """Sets `nodata` and `alpha`, and whether the file has a mask."""
