@@ -24,11 +24,11 @@ class Preparation:
 
     Args:
         scheme: bands and standardisation of the networks.
-        scaled: Sentinel's bands are scaled already.
+        scaled: Sentinel's bands are scaled to finite numbers as they are read.
     """
 
     def __init__(self, scheme: Scheme, scaled: bool = False):
-        self.scheme = scheme
+        self.scheme, self._scaled_as_read = scheme, scaled  # then they are finite
         self.standardised = scheme.standardise != "none"
         self._sentinel = not scaled and scheme.bands[0] in (*S1_BANDS, *S2_BANDS)
 
@@ -76,7 +76,8 @@ class Preparation:
             fill = fill.round().astype(np.uint8)
         else:
             pixels = pixels.astype(np.float32, copy=False)
-            if stored.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
+            may_gap = stored.dtype.kind == "f" and not self._scaled_as_read
+            if may_gap and not (finite := np.isfinite(pixels)).all():
                 pixels = np.where(finite, pixels, fill[:, None, None].astype(np.float32))
         if valid is not None and not valid.all():
             pixels = pixels.copy() if pixels is stored else pixels

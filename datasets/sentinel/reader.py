@@ -76,15 +76,21 @@ class SentinelScenes(Sequence):
         self.root, self.patches, self.scheme, self.label = Path(root), patches, scheme, label
         self.names = [patch.name for patch in patches]
         self.bands = chosen_bands(scheme)
+        self._last: tuple[int, Scene] | None = None  # a scene is asked for several times in a row
 
     def __len__(self) -> int:
         return len(self.patches)
 
     def __getitem__(self, index: int) -> Scene:
+        last = self._last
+        if last is not None and last[0] == index:
+            return last[1]
         patch = self.patches[index]
         files = [ImageFile(self._path(patch, kind), bands) for kind, bands in self.bands.items()]
         labels = (self._path(patch, self.label),) if self.label else ()
-        return Scene(patch.name, (tuple(files),), labels)
+        scene = Scene(patch.name, (tuple(files),), labels)
+        self._last = index, scene
+        return scene
 
     def select(self, indices: Sequence[int]) -> "SentinelScenes":
         """Some of the scenes, in this order."""
@@ -93,7 +99,7 @@ class SentinelScenes(Sequence):
 
     def _path(self, patch: SentinelPatch, kind: str) -> Path:
         folder, name = mate(patch, kind)
-        return self.root / folder / f"{name}.tif"
+        return Path(f"{self.root}/{folder}/{name}.tif")
 
 
 def chosen_bands(scheme: Scheme) -> dict[str, tuple[int, ...]]:
@@ -177,7 +183,9 @@ class _PlainTiff(MemoryRaster):
 
     def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
         """See Raster; a copy in the order of the machine's bytes."""
-        view = super().read(window, range(self.count))
+        view = self._whole()
+        if window[2:] != view.shape[1:]:
+            view = super().read(window, range(self.count))
         out = np.empty((len(bands), *view.shape[1:]), self.dtype)
         for band, index in zip(out, bands, strict=True):
             band[...] = view[index]

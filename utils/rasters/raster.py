@@ -29,7 +29,7 @@ class Raster:
 
     def __init__(self, path: Path | str, shape: Sequence[int], dtype: Any):
         """`shape`: (bands, height, width)."""
-        self.path = Path(path)
+        self.path = path if isinstance(path, Path) else Path(path)
         self.count, self.height, self.width = shape
         self.dtype = np.dtype(dtype)
 

@@ -149,11 +149,20 @@ def read_valid(
     return pixels, valid
 
 
+_NONE = np.zeros(0, int)
+
+
 def _inside(
     raster: Raster, window: Window, rows: tuple[int, int] | None
 ) -> tuple[Window, np.ndarray, np.ndarray]:
-    """The smallest window of the image that `window` reflects; its rows and columns to take."""
+    """The smallest window of the image that `window` reflects; its rows and columns to take.
+
+    A window inside the image is itself; then no rows and columns are needed.
+    """
     start, stop = rows or (0, raster.height)
+    bottom, right = window.top + window.height, window.left + window.width
+    if start <= window.top and bottom <= stop and window.left >= 0 and right <= raster.width:
+        return window, _NONE, _NONE
     ys = start + _reflected(window.top - start, window.height, stop - start)
     xs = _reflected(window.left, window.width, raster.width)
     inner = Window(int(ys.min()), int(xs.min()), int(np.ptp(ys)) + 1, int(np.ptp(xs)) + 1)
