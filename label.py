@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.build import Source
-from datasets.layout import parse_names
 from datasets.samples import SceneSamples
 from inference.decide import most_probable
 from inference.ensemble import Chosen, load_ensemble
@@ -26,6 +25,7 @@ from inference.prediction import Rows, finished_rows, scene_loader
 from inference.predictor import Predictor
 from inference.pseudo_labels import VoteCounter, count_tiles, known_masks, mean_rule
 from options.label import parse_args
+from options.shared import source_of
 from utils import distributed
 from utils.background import BackgroundWriter
 from utils.cli import run
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def label(args: argparse.Namespace, device: torch.device) -> None:
     """Writes pseudo-label masks of the training tiles to OUTDIR/masks/train."""
-    data = source(args)
+    data = source_of(args)
     scheme, split = data.scheme(args.bands), args.split or data.entry.split
     chosen = Chosen.of(
         args.checkpoints,
@@ -85,18 +85,6 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
         settings = {"rule": args.rule, "min_confidence": args.min_confidence, "tta": args.tta}
         result_path = Path(args.outdir, "metrics", "pseudo_labels.json")
         finish_labelling(folder, tiles.names, result_path, settings)
-
-
-def source(args: argparse.Namespace) -> Source:
-    """The data set whose training tiles are labelled."""
-    return Source(
-        args.dataset,
-        args.data_root,
-        parse_names(args.folders),
-        args.label_coding,
-        args.outdir,
-        parse_names(args.suffixes, "--suffixes"),
-    )
 
 
 def predict_each(predictor: Predictor, batches: Iterable[Sample]) -> Iterator[tuple[Sample, Probs]]:

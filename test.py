@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.build import SCHEME_FLAGS, Source, may_have_trained, open_part
-from datasets.layout import parse_names
 from datasets.rucode.run_lengths import write_submission
 from datasets.samples import TILE_PX, WHOLE_PX, SceneSamples
 from inference.decide import to_masks, true_masks
@@ -26,6 +25,7 @@ from inference.predictor import Predictor
 from inference.threshold_choice import choose_threshold
 from inference.time_budget import predict_in_time
 from models.checkpoints import trained_split
+from options.shared import source_of
 from options.test import parse_args
 from utils import distributed
 from utils.background import BackgroundWriter
@@ -47,14 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         chosen = Chosen.of(args.checkpoints, args.outdir, *networks)
         if distributed.is_main():
             print("networks:", *chosen.paths, sep="\n  ")
-        data = Source(
-            args.dataset,
-            args.data_root,
-            parse_names(args.folders),
-            args.label_coding,
-            args.outdir,
-            parse_names(args.suffixes, "--suffixes"),
-        )
+        data = source_of(args)
         groups = load_predictors(
             chosen,
             data,

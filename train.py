@@ -22,7 +22,6 @@ from datasets.build import (
     scheme_as_trained,
     training_options,
 )
-from datasets.layout import parse_names
 from datasets.loader import eval_loader, example_images, refuse_other_sizes, train_loader
 from datasets.transforms import Augment
 from inference.ensemble import load_ensemble
@@ -33,6 +32,7 @@ from models.initialise import start_network
 from models.normalise import Normalise
 from models.published import Published
 from models.siamese import Network
+from options.shared import source_of
 from options.train import parse_args
 from training.log import RunLog
 from training.losses import Loss, class_weights
@@ -131,14 +131,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 def sources(args: argparse.Namespace) -> tuple[Source, Source | None]:
     """The training data set, and that of --val-dataset; None: a part of the first validates."""
-    data = Source(
-        args.dataset,
-        args.data_root,
-        parse_names(args.folders),
-        args.label_coding,
-        args.outdir,
-        parse_names(args.suffixes, "--suffixes"),
-    )
+    data = source_of(args)
     if args.val_dataset is None:
         return data, None
     return data, data._replace(dataset=args.val_dataset, root=args.val_root)

@@ -4,7 +4,9 @@ import argparse
 import os
 from collections.abc import Iterable
 
+from datasets.build import Source
 from datasets.change_masks import CODINGS
+from datasets.layout import parse_names
 from inference.views import TTA_VIEWS
 from utils.cli import SWITCH, Parser, one_of
 
@@ -46,6 +48,22 @@ def add_data_options(parser: Parser, datasets: Iterable[str]) -> argparse._Argum
         "--folders; pairs, binary, folder",
     )
     return group
+
+
+def source_of(args: argparse.Namespace) -> Source:
+    """The data set that the flags of `add_data_options` and `add_scene_data_options` name.
+
+    Raises:
+        ValueError: a value of --folders or --suffixes without the form KEY=NAME.
+    """
+    return Source(
+        args.dataset,
+        args.data_root,
+        parse_names(args.folders),
+        args.label_coding,
+        args.outdir,
+        parse_names(args.suffixes, "--suffixes"),
+    )
 
 
 def add_scene_data_options(group: argparse._ArgumentGroup) -> None:
