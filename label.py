@@ -19,7 +19,7 @@ from datasets.build import Source
 from datasets.samples import SceneSamples
 from inference.decide import most_probable
 from inference.ensemble import Chosen, load_ensemble
-from inference.label_record import LabelRecord, done_tiles, finish_labelling, start_or_continue
+from inference.label_record import LabelRecord, done_tiles, record_labelling, start_or_continue
 from inference.overlap import HostCopy, overlap_transfers
 from inference.prediction import Rows, finished_rows, scene_loader
 from inference.predictor import Predictor
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 def label(args: argparse.Namespace, device: torch.device) -> None:
     """Writes pseudo-label masks of the training tiles to OUTDIR/masks/train."""
     data = source_of(args)
-    scheme, split = data.scheme(args.bands), args.split or data.entry.split
+    scheme, split_rule = data.scheme(args.bands), args.split or data.entry.split_rule
     chosen = Chosen.of(
         args.checkpoints,
         args.outdir,
@@ -60,10 +60,12 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     data.check(["train"], scheme)
     members = load_ensemble(chosen.paths, device, scheme, chosen.published, args.compile)
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-    tiles = data.build("train", scheme, split=split)
+    tiles = data.build("train", scheme, split_rule=split_rule)
     folder = Path(args.outdir, "masks", "train")
     if distributed.is_main():  # after all checks have passed
-        start_or_continue(folder, label_settings(args, data, split, chosen.paths), args.overwrite)
+        start_or_continue(
+            folder, label_settings(args, data, split_rule, chosen.paths), args.overwrite
+        )
     distributed.barrier()
     batches, left = batches_to_label(tiles, folder, args.val_batch_size, args.num_workers)
     record = LabelRecord(folder, distributed.rank(), scheme.palette)
@@ -84,7 +86,7 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     if distributed.is_main():
         settings = {"rule": args.rule, "min_confidence": args.min_confidence, "tta": args.tta}
         result_path = Path(args.outdir, "metrics", "pseudo_labels.json")
-        finish_labelling(folder, tiles.names, result_path, settings)
+        record_labelling(folder, tiles.names, result_path, settings)
 
 
 def predict_each(predictor: Predictor, batches: Iterable[Sample]) -> Iterator[tuple[Sample, Probs]]:
@@ -145,7 +147,9 @@ def batches_to_label(
     return scene_loader(tiles, batch_size, num_workers, indices), len(left)
 
 
-def label_settings(args: argparse.Namespace, data: Source, split: str, paths: list[Path]) -> dict:
+def label_settings(
+    args: argparse.Namespace, data: Source, split_rule: str, paths: list[Path]
+) -> dict:
     """Settings that the masks depend on; labelling is only resumed with equal settings."""
     written = [time.strftime("%F %T", time.localtime(path.stat().st_mtime)) for path in paths]
     return {
@@ -153,7 +157,7 @@ def label_settings(args: argparse.Namespace, data: Source, split: str, paths: li
         "dataset": data.dataset,
         "data_root": str(data.root_path.resolve()),
         "folders": data.folders | data.suffixes,
-        "split": split,
+        "split": split_rule,
         "rule": args.rule,
         "min_confidence": args.min_confidence,
         "tta": args.tta,

@@ -26,15 +26,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     distributed.relaunch_per_gpu(args.device)
     with distributed.session(args.device) as device:
-        described = {name: getattr(args, name) for name in DESCRIPTION}
-        chosen = Chosen.of(args.checkpoints, args.outdir, **described)
+        network_flags = {name: getattr(args, name) for name in NETWORK_FLAGS}
+        chosen = Chosen.of(args.checkpoints, args.outdir, **network_flags)
         scheme, amp = (
             scheme_of_networks(chosen.paths[0], chosen.published[0]),
             pick_amp(args.amp, device),
         )
         options = MapOptions(**{name: getattr(args, name) for name in MapOptions._fields})
         options = options._replace(out=Path(args.out), vector=tuple(args.vector))
-        computed = {**described, "amp": str(amp), "compile": args.compile}
+        computed = {**network_flags, "amp": str(amp), "compile": args.compile}
         jobs = [
             MapJob(one, map_settings(options, one.images, chosen, computed, device), options)
             for one in find_maps(args.inputs, scheme.num_dates)
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 # flags that describe published networks
-DESCRIPTION = ("model", "backbone", "lightweight", "output_stride")
+NETWORK_FLAGS = ("model", "backbone", "lightweight", "output_stride")
 
 
 def scheme_of_networks(path: Path, hint: Published | None) -> Scheme:

@@ -13,18 +13,18 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.build import SCHEME_FLAGS, Source, may_have_trained, open_part
-from datasets.rucode.run_lengths import write_submission
+from datasets.rucode.run_lengths import write_run_lengths
 from datasets.samples import TILE_PX, WHOLE_PX, SceneSamples
 from inference.decide import to_masks, true_masks
-from inference.destinations import Destinations, finish_test, names_to_draw
+from inference.destinations import Destinations, names_to_draw, record_test
 from inference.ensemble import Chosen, load_predictors, refuse_several
-from inference.outputs import Outputs, write_submissions
+from inference.outputs import Outputs, write_archives
 from inference.overlap import HostCopy, overlap_transfers
 from inference.prediction import Rows, finished_rows, predict_together, scene_loader
 from inference.predictor import Predictor
 from inference.threshold_choice import choose_threshold
 from inference.time_budget import predict_in_time
-from models.checkpoints import trained_split
+from models.checkpoints import trained_split_rule
 from options.shared import source_of
 from options.test import parse_args
 from utils import distributed
@@ -93,10 +93,10 @@ def test(
             metrics = metrics_for(scheme.task, counts, scheme.num_classes, zeros)
             metrics = metrics if scheme.classes else {"threshold": threshold, **metrics}
         if args.rle is not None:
-            write_submission(args.rle, itertools.chain(*texts), scenes[0].names)
+            write_run_lengths(args.rle, itertools.chain(*texts), scenes[0].names)
             print(f"run lengths in {args.rle}")
-        write_submissions(data.entry, where, scenes[0])
-        finish_test(where, f"{len(scenes[0].names)} image(s)", scheme, metrics, vars(args))
+        write_archives(data.entry, where, scenes[0])
+        record_test(where, f"{len(scenes[0].names)} image(s)", scheme, metrics, vars(args))
 
 
 def predict(
@@ -137,8 +137,8 @@ def best_threshold(
     args: argparse.Namespace, data: Source, groups: Sequence[Group], paths: Sequence[Path]
 ) -> float:
     """The threshold with the best F1 on the validation scenes (--threshold auto)."""
-    rule = args.val_split or trained_split(paths[0]) or data.entry.split
-    inputs = [(p, data.build("val", s, split=rule, **windows(args, data))) for s, p in groups]
+    rule = args.val_split or trained_split_rule(paths[0]) or data.entry.split_rule
+    inputs = [(p, data.build("val", s, split_rule=rule, **windows(args, data))) for s, p in groups]
     return choose_threshold(inputs, rule, Path(args.outdir), args.test_batch_size, args.num_workers)
 
 

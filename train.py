@@ -117,7 +117,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             with ema.applied(network) if ema else nullcontext():
                 member = Member(for_prediction(network), normalise)
                 predictor = Predictor([member], device, amp, args.tta)
-                metrics = validate(predictor, val_batches, scheme, saved.log, step, **outputs(args))
+                metrics = validate(
+                    predictor, val_batches, scheme, saved.log, step, **validation_options(args)
+                )
                 saved.keep_best(network, metrics[BEST_BY[scheme.task]])
         done = due.done or saved.is_stale(args.early_stop)
         if due.saves or due.validates or done:
@@ -140,7 +142,7 @@ def sources(args: argparse.Namespace) -> tuple[Source, Source | None]:
 def split_rule(args: argparse.Namespace) -> str:
     """The split rule; "official" if another data set is used for validation."""
     data, validation = sources(args)
-    return args.split or (data.entry.split if validation is None else "official")
+    return args.split or (data.entry.split_rule if validation is None else "official")
 
 
 def bands(args: argparse.Namespace) -> list[str] | None:
@@ -170,7 +172,7 @@ def training_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
     tiles = data.build(
         "train",
         scheme,
-        split=split_rule(args),
+        split_rule=split_rule(args),
         pseudo_label_dir=pseudo_labels,
         augment=augment,
         seed=args.seed,
@@ -193,7 +195,7 @@ def validation_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
     tiles = (validation or data).build(
         "val",
         scheme,
-        split=split_rule(args) if validation is None else None,
+        split_rule=split_rule(args) if validation is None else None,
         cache=args.cache,
         cache_dir=args.cache_dir,
     )
@@ -237,7 +239,7 @@ def network_to_train(
         dropout=args.dropout,
         fine_tuned=args.pretrained is not None or args.pretrain_from is not None,
         options={name: value for name, value in options.items() if value is not None},
-        split=split_rule(args),
+        split_rule=split_rule(args),
     )
     if args.resume:
         network, origin = network_of(recipe), f"weights from {args.resume}"
@@ -294,7 +296,7 @@ def build_schedule(
     return calendar, rate
 
 
-def outputs(args: argparse.Namespace) -> dict:
+def validation_options(args: argparse.Namespace) -> dict:
     """Arguments of `validate`: outputs, and the IoU of absent classes."""
     data, validation = sources(args)
     absent_is_zero = (validation or data).entry.absent_is_zero
@@ -308,11 +310,11 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     scheme = scheme or common_scheme(*sources(args), bands(args), flags(args))
     check_training_data(*sources(args), split_rule(args), scheme)
     val_batches = validation_batches(args, scheme)
-    given = args.described if own else Published._fields  # our own files: only given flags
+    given = args.network_flags if own else Published._fields  # our own files: only given flags
     hint = Published(**{field: getattr(args, field) for field in given})
     members = load_ensemble([args.load_from], device, scheme, [hint])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-    validate(predictor, val_batches, scheme, RunLog(None), 0, **outputs(args))
+    validate(predictor, val_batches, scheme, RunLog(None), 0, **validation_options(args))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def train_py(args: argparse.Namespace, seed: int) -> float:
 
 def plain_loop(args: argparse.Namespace, seed: int, together: bool = False) -> float:
     """The validation Score of the plain loop; `together`: both dates in one encoder batch."""
-    build = partial(Source("second", args.data_root).build, scheme=SECOND, split="every10th")
+    build = partial(Source("second", args.data_root).build, scheme=SECOND, split_rule="every10th")
     tiles = build("train", augment=Augment(crop_size=args.crop_size), seed=seed)
     batches = train_loader(tiles, args.batch_size, seed=seed)
     torch.manual_seed(seed)

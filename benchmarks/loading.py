@@ -45,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--pairs", type=positive_int, default=3000, help="in the data set")
     group.add_argument("--size", type=positive_int, default=512, help="side of a tile in px")
     group.add_argument("--batch-size", type=positive_int, default=8, help="pairs at a time")
-    group.add_argument("--epochs", type=positive_int, default=3, help="the first is told apart")
+    group.add_argument("--epochs", type=positive_int, default=3, help="the first is timed alone")
     group.add_argument(
         "--num-workers", type=int, default=os.cpu_count(), help="processes that read"
     )

@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     test(stage, student, "--figures", str(args.figures))
     print(table(rows))
     stats = json.loads((labels / "metrics" / "pseudo_labels.json").read_text())
-    print(describe_labels(stats))
+    print(label_summary(stats))
     print(f"masks    {out / stage / 'masks' / 'test'}")
     print(f"figures  {out / stage / 'figures' / 'test'}")
     print(f"report   {write_report(out / stage)}")
@@ -144,7 +144,7 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def describe_labels(stats: dict) -> str:
+def label_summary(stats: dict) -> str:
     """The pseudo labels in a line."""
     line = f"pseudo labels on {percent(stats['share_labelled'])} % of the unchanged pixels"
     if stats["accuracy"] is not None:

@@ -105,16 +105,16 @@ class Source(NamedTuple):
         self,
         part: str,
         scheme: Scheme,
-        split: str | None = None,
+        split_rule: str | None = None,
         pseudo_label_dir: Path | str | None = None,
         **options: Any,
     ) -> SceneSamples:
         """Builds one part.
 
         Args:
-            part: with `split`, train or val; otherwise any part.
+            part: with `split_rule`, train or val; otherwise any part.
             scheme: bands and classes to read.
-            split: how train and val are divided, see `datasets.scene.find_part`; None: not.
+            split_rule: how train and val are divided, see `datasets.scene.find_part`; None: not.
             pseudo_label_dir: folder with `im1/<id>.png` and `im2/<id>.png`, from which classes are
                 read; the change still comes from the true labels.
             **options: of SceneSamples.
@@ -124,9 +124,9 @@ class Source(NamedTuple):
                 labels are missing.
         """
         layout = self.layout(scheme)
-        found = find_part(layout, part, split)
+        found = find_part(layout, part, split_rule)
         scenes = found.scenes
-        reading = layout.reading(part, source_part(layout, part, split))
+        reading = layout.reading(part, source_part(layout, part, split_rule))
         if pseudo_label_dir is not None:
             if self.entry.task != "semantic_change":
                 raise ValueError(

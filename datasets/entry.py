@@ -29,7 +29,7 @@ class DatasetEntry(NamedTuple):
     make: Callable[[Path | str], None] | None = None  # makes the files on first use
     labels: LabelFiles | None = None  # format of predictions; None: palette PNGs
     zip: Callable[..., int] | None = None  # (path, folder, names) -> file count; None: plain zip
-    split: str = "every10th"  # default of --split
+    split_rule: str = "every10th"  # default of --split
     orient: str = "six"  # default of --orient
     whole_px: int | None = None  # default of --whole-px; None: that of SceneSamples
     chooses_bands: bool = False  # --bands is supported

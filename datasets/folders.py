@@ -73,27 +73,27 @@ class FolderLayout:
 
     def find(self, part: str) -> Found:
         """See Layout; complete scenes, sorted by id or in the order of a list."""
-        where = self._where(part)
-        files = {key: self._files(key, folder) for key, folder in where.folders.items()}
+        part_folders = self._where(part)
+        files = {key: self._files(key, folder) for key, folder in part_folders.folders.items()}
         names = sorted(files[next(iter(self.spec.images))])
-        if where.ids is not None:
-            first = where.folders[next(iter(self.spec.images))]
-            names = read_ids(where.ids, names, where=first)
+        if part_folders.ids is not None:
+            first = part_folders.folders[next(iter(self.spec.images))]
+            names = read_ids(part_folders.ids, names, where=first)
             files = {k: {n: found[n] for n in names if n in found} for k, found in files.items()}
         labelled = any(files[key] for key in self.spec.labels)
         keys = [*self.spec.images, *(self.spec.labels if labelled else ())]
         keys += [key for key in self.spec.optional if labelled and files[key]]
-        whole, problems = match_files([(where.folders[key], files[key]) for key in keys])
+        whole, problems = match_files([(part_folders.folders[key], files[key]) for key in keys])
         if problems:
-            problems = [*problems, *self._other_suffixes(where, files, keys)]
+            problems = [*problems, *self._other_suffixes(part_folders, files, keys)]
         bands = () if self.scheme is None else band_numbers(self.scheme.bands)
         scenes = []
-        for name in names if where.ids is not None else whole:
+        for name in names if part_folders.ids is not None else whole:
             if name in whole:
                 paths = whole[name]
                 dates = tuple((ImageFile(path, bands),) for path in paths[: len(self.spec.images)])
                 scenes.append(Scene(name, dates, tuple(paths[len(dates) :])))
-        return Found(where.path, scenes, problems)
+        return Found(part_folders.path, scenes, problems)
 
     def reading(self, part: str, source: str) -> Reading:
         """See Layout."""
@@ -109,12 +109,12 @@ class FolderLayout:
         Raises:
             FileNotFoundError: no images.
         """
-        where, key = next(iter(self._parts().values())), next(iter(self.spec.images))
-        return next(iter(self._files(key, where.folders[key]).values()))[0]
+        part_folders, key = next(iter(self._parts().values())), next(iter(self.spec.images))
+        return next(iter(self._files(key, part_folders.folders[key]).values()))[0]
 
     def label_files(self, key: str) -> list[Path]:
         """All files of a kind of label, of all parts."""
-        folders = {where.folders[key]: None for where in self._parts().values()}
+        folders = {part_folders.folders[key]: None for part_folders in self._parts().values()}
         found = [self._files(key, folder) for folder in folders]
         return [same[0] for files in found for same in files.values()]
 
@@ -125,7 +125,7 @@ class FolderLayout:
     def _parts(self) -> dict[str, PartFolders]:
         """The parts that have images; without parts, those with a list, or "train"."""
         found = {part: self._divided(part) for part in PARTS}
-        found = {part: where for part, where in found.items() if where is not None}
+        found = {part: folders for part, folders in found.items() if folders is not None}
         if found:
             return found
         undivided = self._at(self.root, None)
@@ -138,13 +138,14 @@ class FolderLayout:
     def _divided(self, part: str) -> PartFolders | None:
         """The folders of a part, `ROOT/<part>/images` before `ROOT/images/<part>`; None: none."""
         name, key = self._names.get(part, part), next(iter(self.spec.images))
-        for where in (self._at(self.root / name, None), self._at(self.root, name)):
-            if self._has_images(where):
-                return where
-            if where.folders[key].is_dir():
+        for part_folders in (self._at(self.root / name, None), self._at(self.root, name)):
+            if self._has_images(part_folders):
+                return part_folders
+            if part_folders.folders[key].is_dir():
                 raise FileNotFoundError(
-                    f"no images in {where.folders[key]} (expected {self._expected()}). Unpack the "
-                    f"archive there, remove the folder, or name another with --folders {key}=NAME."
+                    f"no images in {part_folders.folders[key]} (expected {self._expected()}). "
+                    "Unpack the archive there, remove the folder, or name another with "
+                    f"--folders {key}=NAME."
                 )
         return None
 
@@ -179,9 +180,9 @@ class FolderLayout:
             return files
         return {stem.removesuffix(suffix): f for stem, f in files.items() if stem.endswith(suffix)}
 
-    def _has_images(self, where: PartFolders) -> bool:
+    def _has_images(self, part_folders: PartFolders) -> bool:
         key = next(iter(self.spec.images))
-        return bool(self._files(key, where.folders[key]))
+        return bool(self._files(key, part_folders.folders[key]))
 
     def _no_images(self) -> str:
         key = next(iter(self.spec.images))
@@ -198,7 +199,7 @@ class FolderLayout:
         return ", ".join(f"*{suffix}{end}" for end in ends) + ", or ENVI with its .hdr"
 
     def _other_suffixes(
-        self, where: PartFolders, files: Mapping[str, Files], keys: Sequence[str]
+        self, part_folders: PartFolders, files: Mapping[str, Files], keys: Sequence[str]
     ) -> list[Problem]:
         """A hint if ids agree without a common end of the stems in each folder."""
         ends = {key: common_end(list(files[key])) for key in keys}
@@ -206,7 +207,7 @@ class FolderLayout:
         if not any(ends.values()) or any(one != ids[0] for one in ids):
             return []
         words = " ".join(f"{key}={end}" for key, end in ends.items() if end)
-        return [Problem("suffixes", f"{where.path}: pass --suffixes {words}")]
+        return [Problem("suffixes", f"{part_folders.path}: pass --suffixes {words}")]
 
 
 def common_end(stems: Sequence[str]) -> str:

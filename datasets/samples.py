@@ -14,7 +14,7 @@ from datasets.reader import Reading, SceneReader
 from datasets.resize import Size
 from datasets.transforms import Augment
 from utils.rasters.reading import beyond
-from utils.rasters.windows import Window, grid
+from utils.rasters.windows import Window, windows_of
 from utils.structures import IGNORE_INDEX, Sample, Scene, Scheme
 
 Key = int | tuple[int, int]  # index, or (epoch, index)
@@ -221,7 +221,9 @@ class SceneSamples(Dataset):
                 found.append((index, self.reader.in_use(index)))
                 continue
             top = self.reader.rows(index)[0]
-            for window in grid(*self.reader.shape(index), self.tile_px, self.overlap_px, full):
+            for window in windows_of(
+                *self.reader.shape(index), self.tile_px, self.overlap_px, full
+            ):
                 found.append((index, window._replace(top=top + window.top)))
         return found
 

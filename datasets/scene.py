@@ -64,36 +64,36 @@ class Layout(Protocol):
         """The scenes whose files are decoded by a check: usually all."""
 
 
-def source_part(layout: Layout, part: str, split: str | None) -> str:
+def source_part(layout: Layout, part: str, split_rule: str | None) -> str:
     """The part of a data set that has the scenes of train or val; see `find_part`."""
-    return part if split in (None, "official") else layout.divided
+    return part if split_rule in (None, "official") else layout.divided
 
 
-def find_part(layout: Layout, part: str, split: str | None) -> Found:
+def find_part(layout: Layout, part: str, split_rule: str | None) -> Found:
     """The scenes of a part.
 
     Args:
         layout: of the data set.
-        part: with `split`, train or val; otherwise any part.
-        split: None: the part as it is; "official": the same, but it must be there; others: see
+        part: with `split_rule`, train or val; otherwise any part.
+        split_rule: None: the part as it is; "official": the same, but it must be there; others: see
             `split_scenes`.
 
     Raises:
         DataError, FileNotFoundError, ValueError: incomplete scenes, no such part, no labels, or a
-            bad split.
+            bad rule.
     """
-    if split == "official":
+    if split_rule == "official":
         try:
             found = layout.find(part).complete()
         except FileNotFoundError as error:
             raise FileNotFoundError(f"--split official: {error}") from error
     else:
-        found = layout.find(source_part(layout, part, split)).complete()
-    if split is not None and not found.scenes[0].labels:
+        found = layout.find(source_part(layout, part, split_rule)).complete()
+    if split_rule is not None and not found.scenes[0].labels:
         raise ValueError(f"{found.path} has no labels; training needs {layout.unlabelled}")
-    if split in (None, "official"):
+    if split_rule in (None, "official"):
         return found
-    return found._replace(scenes=split_scenes(found.scenes, split, part))
+    return found._replace(scenes=split_scenes(found.scenes, split_rule, part))
 
 
 def split_scenes(scenes: Sequence[Scene], rule: str, part: str) -> Sequence[Scene]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from utils.rasters.windows import Window, grid, starts
+from utils.rasters.windows import Window, starts, windows_of
 
 EDGE_WEIGHT = 1e-5  # weight of a window's outer edge; negligible unless no other window covers it
 
@@ -46,16 +46,16 @@ class Blender:
     """Blends the windows of a map; returns one finished rectangle for each window.
 
     A pixel is the mean of the windows that cover it, weighted by `ramp` in both directions; without
-    overlap it is exactly the value of its window. Windows must come in the order of `grid`. They
-    may begin with any row of windows, but then the overlap with the row above is not blended.
+    overlap it is exactly the value of its window. Windows must come in the order of `windows_of`.
+    They may begin with any row of windows, but then the overlap with the row above is not blended.
     Memory: overlap x width.
 
     Args:
         height: of the map, pixels.
         width: of the map, pixels.
-        tile_px: argument of `grid`.
-        overlap_px: argument of `grid`.
-        full: argument of `grid`.
+        tile_px: argument of `windows_of`.
+        overlap_px: argument of `windows_of`.
+        full: argument of `windows_of`.
 
     Attributes:
         tops: first row of each row of windows.
@@ -64,7 +64,7 @@ class Blender:
     """
 
     def __init__(self, height: int, width: int, tile_px: int, overlap_px: int, full: bool = False):
-        window = grid(height, width, tile_px, overlap_px, full)[0]
+        window = windows_of(height, width, tile_px, overlap_px, full)[0]
         self.height, self.width = height, width
         self.side = window.height, window.width
         self.tops = starts(height, tile_px, overlap_px)

@@ -113,35 +113,41 @@ def names_to_draw(names: Sequence[str], count: int, preview_dir: str | None = No
     return {names[i * len(names) // count] for i in range(count)}
 
 
-def finish_test(
-    where: Destinations, what: str, scheme: Scheme, metrics: dict | None, options: dict[str, Any]
+def record_test(
+    destinations: Destinations,
+    what: str,
+    scheme: Scheme,
+    metrics: dict | None,
+    options: dict[str, Any],
 ) -> None:
     """Writes the scores and the record of the test, and prints the paths of all outputs.
 
     Args:
-        where: paths of the files.
+        destinations: paths of the files.
         what: description of what was predicted, printed.
         scheme: of the data set.
         metrics: the scores, if any.
         options: of the command line, saved in the record.
     """
-    networks = [str(path) for path in options["checkpoints"] or find_checkpoints(where.outdir)]
-    record = where.outdir / TEST_RECORDS / f"{where.part}_options.json"
-    earlier = where.earlier_outputs() if record.exists() else []
+    networks = [
+        str(path) for path in options["checkpoints"] or find_checkpoints(destinations.outdir)
+    ]
+    record = destinations.outdir / TEST_RECORDS / f"{destinations.part}_options.json"
+    earlier = destinations.earlier_outputs() if record.exists() else []
     write_json(record, {"checkpoints": networks, "options": options})
-    print(f"{what}: masks in {where.masks}")
+    print(f"{what}: masks in {destinations.masks}")
     for path in earlier:
         print(f"{path} is of an earlier test, not of these masks")
-    if where.probs is not None:
-        print(f"probabilities in {where.probs}")
-    if where.figures is not None:
-        print(f"figures in {where.figures}")
-    if where.gates is not None:
-        print(f"heat maps of the gate in {where.gates}")
+    if destinations.probs is not None:
+        print(f"probabilities in {destinations.probs}")
+    if destinations.figures is not None:
+        print(f"figures in {destinations.figures}")
+    if destinations.gates is not None:
+        print(f"heat maps of the gate in {destinations.gates}")
     if metrics is not None:
-        write_json(where.scores, to_json({**metrics, "classes": scheme.classes}))
+        write_json(destinations.scores, to_json({**metrics, "classes": scheme.classes}))
         if "threshold" in metrics:
             print(f"at threshold {metrics['threshold']:g}:")
         numbers = {k: v for k, v in metrics.items() if isinstance(v, float) and k != "threshold"}
         print(in_per_cent(numbers))
-        print(f"scores in {where.scores}")
+        print(f"scores in {destinations.scores}")

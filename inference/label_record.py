@@ -116,7 +116,7 @@ def done_tiles(folder: Path) -> dict[str, list]:
     return done
 
 
-def finish_labelling(folder: Path, names: Sequence[str], result_path: Path, settings: dict) -> None:
+def record_labelling(folder: Path, names: Sequence[str], result_path: Path, settings: dict) -> None:
     """Sums the counts of all tiles, writes the statistics as JSON and prints the main numbers.
 
     Args:

@@ -1,9 +1,12 @@
 """Writes the outputs of predicted scenes: masks, probabilities, figures, archives."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,6 +30,10 @@ from utils.rasters.masks import write_mask, write_probs
 from utils.rasters.writing import open_strips, write_with_georeference_of
 from utils.structures import Sample, Scheme
 
+if TYPE_CHECKING:
+    from affine import Affine
+    from rasterio.crs import CRS
+
 FIGURE_PX = 1024  # longest side of a scene in a figure
 
 
@@ -40,7 +47,7 @@ class Outputs:
         writer: of the files of whole scenes.
         data: the data set that is predicted.
         scheme: classes and palette.
-        where: paths of the files.
+        destinations: paths of the files.
         labels: writes masks in the format of the data set's labels; None: palette PNGs
             `im1/<id>.png` and `im2/<id>.png`, or GeoTIFFs in the place of georeferenced images.
         drawn: ids that get a figure.
@@ -55,12 +62,12 @@ class Outputs:
         writer: BackgroundWriter,
         data: SceneSamples,
         scheme: Scheme,
-        where: Destinations,
+        destinations: Destinations,
         labels: LabelFiles | None = None,
         drawn: Collection[str] = (),
         rle: bool = False,
     ):
-        self.writer, self.data, self.scheme, self.where = writer, data, scheme, where
+        self.writer, self.data, self.scheme, self.destinations = writer, data, scheme, destinations
         self.labels, self.drawn, self.rle = labels, drawn, rle
         self.texts: list[tuple[str, str]] = []
         self._open: SceneOutput | None = None
@@ -68,10 +75,10 @@ class Outputs:
 
     def fetch(self, rows: Rows, masks: Tensor) -> HostCopy:
         """Starts the copy of outputs to the host; masks as returned by `to_masks`."""
-        semantic, change = rows.probs[:2] if self.where.probs else (None, None)
+        semantic, change = rows.probs[:2] if self.destinations.probs else (None, None)
         if self._is_whole(rows):  # stored so
             semantic, change = (None if p is None else p.half() for p in (semantic, change))
-        gate = rows.probs.gate if self.where.gates else None
+        gate = rows.probs.gate if self.destinations.gates else None
         return HostCopy(masks=masks, semantic=semantic, change=change, gate=gate)
 
     def write(self, rows: Rows, copy: HostCopy) -> None:
@@ -88,16 +95,16 @@ class Outputs:
         """Whether rows are written by the background thread."""
         return rows.is_whole and bool(self.scheme.classes)
 
-    def __enter__(self) -> "Outputs":
+    def __enter__(self) -> Outputs:
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        self._stack.__exit__(error_type, error, trace)
 
     def _write_whole(self, batch: Sample, found: dict[str, np.ndarray | None]) -> None:
         masks = found["masks"]  # (B, T, H, W) uint8
@@ -105,12 +112,12 @@ class Outputs:
             self._write_masks(batch.name, masks)
         else:
             self._write_labels(batch, masks)
-        if self.where.probs is not None:
+        if self.destinations.probs is not None:
             self._write_probs(batch, found["semantic"], found["change"])
-        if self.where.gates is not None:
+        if self.destinations.gates is not None:
             for name, gate in zip(batch.name, found["gate"], strict=True):
                 picture = Image.fromarray(heat_map(gate))
-                self.writer.submit(save_image, self.where.gates / f"{name}.png", picture)
+                self.writer.submit(save_image, self.destinations.gates / f"{name}.png", picture)
         for i, name in enumerate(batch.name):
             if name in self.drawn:
                 self._draw(batch, masks[i], i)
@@ -118,7 +125,7 @@ class Outputs:
     def _write_masks(self, names: Sequence[str], masks: np.ndarray) -> None:
         for name, dates in zip(names, masks, strict=True):
             for date, mask in enumerate(dates, start=1):
-                path = self.where.masks / mask_name(self.data, name, date)
+                path = self.destinations.masks / mask_name(self.data, name, date)
                 if path.suffix == ".tif":
                     image = self.data.scene_of(name).images[0]
                     self.writer.submit(
@@ -130,19 +137,19 @@ class Outputs:
     def _write_labels(self, batch: Sample, masks: np.ndarray) -> None:
         for name, mask in zip(batch.name, masks, strict=True):
             scene = self.data.scene_of(name)
-            path = self.where.masks / self.labels.name(scene)
+            path = self.destinations.masks / self.labels.name(scene)
             self.writer.submit(self.labels.write, path, mask[0], self.scheme, scene)
 
     def _write_probs(self, batch: Sample, *arrays: np.ndarray | None) -> None:
         for i, name in enumerate(batch.name):
             one = [None if array is None else array[i] for array in arrays]
-            self.writer.submit(write_probs, self.where.probs / f"{name}.npz", *one)
+            self.writer.submit(write_probs, self.destinations.probs / f"{name}.npz", *one)
 
     def _draw(self, batch: Sample, mask: np.ndarray, i: int) -> None:
         truth = true_masks(batch)[i].numpy() if self.data.labelled else None
         images = tile_images(batch.images[i], self.scheme.bands, mask.shape[-2:])
         picture = (images, mask, truth, self.scheme, batch.name[i])
-        self.writer.submit(draw, self.where.figures / f"{batch.name[i]}.png", *picture)
+        self.writer.submit(draw, self.destinations.figures / f"{batch.name[i]}.png", *picture)
 
     def _write_rows(self, scene: int, rows: Rows, one: dict[str, np.ndarray | None]) -> None:
         """Writes rows of a scene; its files are open from the first to the last."""
@@ -164,10 +171,10 @@ class Outputs:
             )
             truth = true_masks(labels)[0].numpy() if self.data.labelled else None
             images = tile_images(torch.from_numpy(images), self.scheme.bands)
-            path = self.where.figures / f"{name}.png"
+            path = self.destinations.figures / f"{name}.png"
             draw(path, images, out.preview, truth, self.scheme, name)
 
-    def _output(self, scene: int) -> "SceneOutput":
+    def _output(self, scene: int) -> SceneOutput:
         reader, name = self.data.reader, self.data.names[scene]
         geotiff, shape = reader.is_geotiff(scene), reader.shape(scene)
         ends = (".tif", ".png") if geotiff else (".png", ".tif")
@@ -177,15 +184,15 @@ class Outputs:
             masks = [Path(f"im{date + 1}/{name}{ends[0]}") for date in range(self.scheme.num_dates)]
         else:
             masks = [Path(f"{name}{ends[0]}")]
-        probs = self.where.probs
+        probs = self.destinations.probs
         return SceneOutput(
             shape,
-            [self.where.masks / path for path in masks],
+            [self.destinations.masks / path for path in masks],
             probs and probs / f"{name}{'.tif' if geotiff else '.npz'}",
             scheme=self.scheme,
             rle=self.rle,
             preview_step=-(-max(shape) // FIGURE_PX) if name in self.drawn else 0,
-            older=[self.where.masks / path.with_suffix(ends[1]) for path in masks],
+            older=[self.destinations.masks / path.with_suffix(ends[1]) for path in masks],
             **reader.georeference(scene),
         )
 
@@ -238,14 +245,14 @@ class SceneOutput:
         rle: bool = False,
         preview_step: int = 0,
         older: Sequence[Path] = (),
-        crs: object = None,
-        transform: object = None,
+        crs: CRS | None = None,
+        transform: Affine | None = None,
     ):
         self.step, self.older = preview_step, older
         self.encoder = StripEncoder(*shape) if rle else None
-        where = {"crs": crs, "transform": transform}
+        georeference = {"crs": crs, "transform": transform}
         self._masks = [
-            open_strips(path, *shape, np.uint8, palette=scheme.palette, **where)
+            open_strips(path, *shape, np.uint8, palette=scheme.palette, **georeference)
             for path in mask_paths
         ]
         self._probs, channels = None, scheme.num_classes * scheme.num_dates
@@ -253,10 +260,10 @@ class SceneOutput:
         if probs_path is not None:
             path = probs_path if channels == 1 else probs_path.with_suffix(".tif")
             bands = {"bands": channels} if channels > 1 else {}
-            self._probs = open_strips(path, *shape, np.float16, **bands, **where)
+            self._probs = open_strips(path, *shape, np.float16, **bands, **georeference)
         self._preview: list[np.ndarray] = []
 
-    def __enter__(self) -> "SceneOutput":
+    def __enter__(self) -> SceneOutput:
         with ExitStack() as stack:
             for file in (*self._masks, self._probs):
                 if file is not None:
@@ -292,21 +299,21 @@ class SceneOutput:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        self._stack.__exit__(error_type, error, trace)
 
 
-def write_submissions(entry: DatasetEntry, where: Destinations, tiles: Dataset) -> None:
+def write_archives(entry: DatasetEntry, destinations: Destinations, tiles: Dataset) -> None:
     """Packs the masks of tiles as contest submissions, if chosen, and prints the paths."""
-    if where.archive is not None:
-        packed = pack_masks(entry, where.archive, where.masks, tiles)
-        print(f"{packed} masks packed in {where.archive}")
-    if where.table is not None:
-        pngs = map(to_png, read_masks(where.masks, tiles.names))
-        print(f"{write_pkl(where.table, pngs)} PNG in {where.table}")
+    if destinations.archive is not None:
+        packed = pack_masks(entry, destinations.archive, destinations.masks, tiles)
+        print(f"{packed} masks packed in {destinations.archive}")
+    if destinations.table is not None:
+        pngs = map(to_png, read_masks(destinations.masks, tiles.names))
+        print(f"{write_pkl(destinations.table, pngs)} PNG in {destinations.table}")
 
 
 def pack_masks(entry: DatasetEntry, path: Path, folder: Path, tiles: Dataset) -> int:

@@ -5,12 +5,11 @@ gets the same class at all of its dates. Which pixels changed is taken from the 
 teachers' change predictions are not used.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from inference.decide import most_probable
+from utils.metrics import ratio
 from utils.structures import IGNORE_INDEX, Sample
 
 
@@ -179,14 +178,10 @@ def statistics(counts: Tensor) -> dict[str, int | float | list]:
     return {
         "unchanged_pixels": total,
         "labelled_pixels": labelled,
-        "share_labelled": _ratio(labelled, total),
+        "share_labelled": ratio(labelled, total),
         "pixels_per_class": unchanged[1:],
-        "share_per_class": [_ratio(pixels, total) for pixels in unchanged[1:]],
-        "teacher_agreement": _ratio(sum(unanimous), total),
-        "accuracy": _ratio(sum(right[1:]), sum(known[1:])),
-        "accuracy_per_class": [_ratio(*pair) for pair in zip(right[1:], known[1:], strict=True)],
+        "share_per_class": [ratio(pixels, total) for pixels in unchanged[1:]],
+        "teacher_agreement": ratio(sum(unanimous), total),
+        "accuracy": ratio(sum(right[1:]), sum(known[1:])),
+        "accuracy_per_class": [ratio(*pair) for pair in zip(right[1:], known[1:], strict=True)],
     }
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan

@@ -17,7 +17,7 @@ from utils.thresholds import ThresholdSweep, result
 
 def choose_threshold(
     groups: Sequence[tuple[Predictor, SceneSamples]],
-    split: str,
+    split_rule: str,
     outdir: Path,
     batch_size: int,
     num_workers: int = 0,
@@ -26,7 +26,7 @@ def choose_threshold(
 
     Args:
         groups: networks, and the validation scenes as they read them.
-        split: --val-split, by which the validation scenes were chosen; printed.
+        split_rule: --val-split, by which the validation scenes were chosen; printed.
         outdir: of the files.
         batch_size: windows per batch.
         num_workers: reading processes of each group.
@@ -46,8 +46,8 @@ def choose_threshold(
         save_image(path.with_suffix(".png"), precision_recall_picture(found))
         print(
             f"threshold {found['threshold']:.3f}: F1 {found['f1']:.2%} on "
-            f"{len(groups[0][1].names)} validation scene(s) of --val-split {split}; its curve in "
-            f"{path.with_suffix('.png')}"
+            f"{len(groups[0][1].names)} validation scene(s) of --val-split {split_rule}; its "
+            f"curve in {path.with_suffix('.png')}"
         )
     return found["threshold"]
 

@@ -5,10 +5,19 @@ geographic CRS, it is the exact area on the ellipsoid, row by row. If a projecti
 more than 1 % at the map's location (Web Mercator, a distant UTM zone), its scale is corrected.
 """
 
+from __future__ import annotations
+
 import math
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from rasterio.crs import CRS
+    from rasterio.io import DatasetReader
+    from rasterio.windows import Window
 
 PLANE, ELLIPSOID, CORRECTED = "plane", "ellipsoid", "plane, corrected by its scale"
 MAX_STRETCH = 0.01  # tolerated relative error of areas in a plane; UTM: 0.1 % within its zone
@@ -33,7 +42,7 @@ class PixelAreas:
         ValueError: a geographic CRS without an ellipsoid, or pixels without extent.
     """
 
-    def __init__(self, crs: object, transform: object, height: int, width: int):
+    def __init__(self, crs: CRS, transform: Affine, height: int, width: int):
         self.crs, self.transform, self.height, self.width = crs, transform, height, width
         self.method: str | None = None
         self._plane_area = abs(transform.determinant)  # square metres or radians, below
@@ -47,6 +56,11 @@ class PixelAreas:
             self.method, self._ellipsoid = ELLIPSOID, ellipsoid(crs)
         else:
             self.method = CORRECTED if self._stretches() else PLANE
+
+    def of_window(self, window: Window) -> np.ndarray:
+        """(h, W) square metres of the pixels in a window of whole rows; see `strip`."""
+        shape = window.height, self.width
+        return np.broadcast_to(self.strip(window.row_off, window.height), shape)
 
     def strip(self, top: int, rows: int) -> np.ndarray:
         """Square metres of each pixel of `rows` rows from `top` on.
@@ -101,15 +115,15 @@ class PixelAreas:
         """Columns (N,), and true areas (rows, N) of pixels around them."""
         columns = np.linspace(0.5, self.width - 0.5, NUM_COLUMNS if self.width > 1 else 1)
         column, row = np.meshgrid(columns, np.arange(top, top + rows) + 0.5)
-        east, west = self._radians(column + 0.5, row), self._radians(column - 0.5, row)
-        south, north = self._radians(column, row + 0.5), self._radians(column, row - 0.5)
+        east, west = self.radians(column + 0.5, row), self.radians(column - 0.5, row)
+        south, north = self.radians(column, row + 0.5), self.radians(column, row - 0.5)
         across, down = _short_way(east - west), _short_way(south - north)
         spanned = np.abs(across[0] * down[1] - across[1] * down[0])  # square radians
         latitudes = (north[1] + south[1]) / 2
         return columns, spanned * density(latitudes, *WGS84)
 
-    def _radians(self, column: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """(2, ...): longitude and latitude."""
+    def radians(self, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """(2, ...) longitude and latitude of points in pixels, in radians."""
         from rasterio.warp import transform  # slow to import
 
         x, y = _coordinates(self.transform, column, row)
@@ -117,7 +131,7 @@ class PixelAreas:
         return np.radians(np.array(there)).reshape(2, *np.shape(column))
 
 
-def check_grids(one: object, other: object) -> None:
+def check_grids(one: DatasetReader, other: DatasetReader) -> None:
     """Raises ValueError unless two open rasters lie on one grid."""
     if (one.crs, one.transform, one.shape) != (other.crs, other.transform, other.shape):
         raise ValueError(
@@ -151,7 +165,7 @@ def density(latitude: np.ndarray, radius: float, flattening: float) -> np.ndarra
     return radius**2 * curved * np.clip(np.cos(latitude), 0, None)
 
 
-def ellipsoid(crs: object) -> tuple[float, float]:
+def ellipsoid(crs: CRS) -> tuple[float, float]:
     """(radius of the equator in metres, flattening) of the ellipsoid of a CRS.
 
     Raises:
@@ -169,7 +183,7 @@ def ellipsoid(crs: object) -> tuple[float, float]:
 
 
 def _coordinates(
-    transform: object, column: np.ndarray, row: np.ndarray
+    transform: Affine, column: np.ndarray, row: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     t = transform
     return t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f

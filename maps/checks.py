@@ -12,7 +12,7 @@ from maps.layers import ALL_LAYERS, layers_of
 from maps.polygons import FORMATS, check_packages
 from maps.progress import fingerprint, image_fingerprints
 from models.args_pkl import find_args
-from utils.rasters.windows import grid
+from utils.rasters.windows import windows_of
 from utils.structures import Scheme
 
 # files of an earlier map in the same folder that a new map may not overwrite, so are deleted
@@ -44,7 +44,7 @@ class MapOptions(NamedTuple):
 
 def check_options(options: MapOptions, scheme: Scheme, report: bool = False) -> None:
     """Raises ValueError for options that the networks or the installed packages do not support."""
-    grid(1, 1, options.tile_px, options.overlap_px)
+    windows_of(1, 1, options.tile_px, options.overlap_px)
     if options.change_only and scheme.task == "land_cover":
         flag = options.change_only[0].replace("_", "-")
         raise ValueError(f"--{flag} is for change between two dates; leave it out for land cover")
@@ -98,12 +98,12 @@ def map_settings(
         device: of the networks.
 
     Returns:
-        `parts`: settings of the predicted rows; `results`: settings of the final files only.
+        `rows`: settings of the predicted rows; `results`: settings of the final files only.
     """
     names = ("tta", "threshold", "full_semantics", "bands", "tile_px", "overlap_px")
     flags = {name: getattr(options, name) for name in (*names, "test_batch_size")} | networks
     described_by = [file for path in chosen.paths if (file := find_args(path)) is not None]
-    parts = {
+    rows = {
         "images": [image_fingerprints(path) for path in images],
         "checkpoints": [fingerprint(path) for path in (*chosen.paths, *described_by)],
         **{f"--{name.replace('_', '-')}": value for name, value in flags.items()},
@@ -111,4 +111,4 @@ def map_settings(
         "torch": torch.__version__,
     }
     results = [list(options.vector), options.min_area, options.simplify]
-    return {"parts": parts, "results": results}
+    return {"rows": rows, "results": results}

@@ -102,7 +102,7 @@ def _sentinel_numbers(image: Any, wanted: Sequence[str]) -> tuple[int, ...]:
     )
 
 
-def describe_grids(first: FileRaster, second: FileRaster, strict: bool = False) -> str | None:
+def compare_grids(first: FileRaster, second: FileRaster, strict: bool = False) -> str | None:
     """Describes how the grids of two images differ, and how much of the first the second covers.
 
     Returns:

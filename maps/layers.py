@@ -216,18 +216,20 @@ class MapRows:
 
     def _vrt(self, layer: Layer) -> str:
         """The rows of windows as one virtual raster (GDAL's VRT, XML text)."""
-        where, kind = self.georeference, GDAL_TYPES[layer.dtype]
-        lines = [f'<VRTDataset rasterXSize="{where.width}" rasterYSize="{where.height}">']
-        if where.crs is not None:
-            lines.append(f"<SRS>{escape(where.crs.to_wkt())}</SRS>")
-        if where.transform is not None:
-            numbers = ", ".join(repr(float(x)) for x in where.transform.to_gdal())
+        georeference, data_type = self.georeference, GDAL_TYPES[layer.dtype]
+        lines = [
+            f'<VRTDataset rasterXSize="{georeference.width}" rasterYSize="{georeference.height}">'
+        ]
+        if georeference.crs is not None:
+            lines.append(f"<SRS>{escape(georeference.crs.to_wkt())}</SRS>")
+        if georeference.transform is not None:
+            numbers = ", ".join(repr(float(x)) for x in georeference.transform.to_gdal())
             lines.append(f"<GeoTransform>{numbers}</GeoTransform>")
-        lines.append(f'<VRTRasterBand dataType="{kind}" band="1">')
+        lines.append(f'<VRTRasterBand dataType="{data_type}" band="1">')
         lines.append(f"<Description>{escape(layer.text)}</Description>")
         lines += _legend(layer)
         for row, top in enumerate(self.tops):
-            size = f'xSize="{where.width}" ySize="{self._height(row)}"'
+            size = f'xSize="{georeference.width}" ySize="{self._height(row)}"'
             name = escape(str(self.path(layer, row).relative_to(self.folder)))
             lines.append(
                 f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'

@@ -116,7 +116,7 @@ def make_map(
     start_s = time.monotonic()
     reader, work = job.open(scheme), WorkFolder(job.folder)
     if distributed.is_main():
-        if message := work.start(job.settings["parts"]):
+        if message := work.start(job.settings["rows"]):
             print(message)
         if scheme.standardise != "none":
             work.keep("moments", lambda: [[x.tolist() for x in pair] for pair in reader.measure()])
@@ -138,7 +138,7 @@ def make_map(
         with explain_full_disks(work.out):
             write_results(job.options, work, map_rows, scheme)
             seconds = {"maps": maps_s, "network": network_s, "total": time.monotonic() - start_s}
-            found = describe_map(job, reader, scheme, about, seconds)
+            found = map_record(job, reader, scheme, about, seconds)
             write_json(work.ready / "predict.json", found)
             older = OLDER if job.options.overwrite else ()
             done = work.publish(older, job.settings, partial(finished.add, job.images.name))
@@ -218,7 +218,7 @@ def write_results(options: MapOptions, work: WorkFolder, map_rows: MapRows, sche
     write_summary(work.ready, codes, scheme, *dates)
 
 
-def describe_map(
+def map_record(
     job: MapJob,
     reader: MapReader,
     scheme: Scheme,

@@ -6,21 +6,29 @@ probability are computed from a polygon's pixels, so they agree with the summary
 geometry itself differs if outlines are simplified, or cut at 180 degrees.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maps.areas import PLANE, WGS84, PixelAreas, check_grids
 from maps.simplify import simplified
-from maps.transitions import read_codes
+from maps.transitions import read_codes, strips
 from maps.vector_files import LAYER, WRITERS, Polygons, style
 from utils.files import atomic_path, make_folder
 from utils.rasters.gdal import rasterio
 from utils.structures import Scheme
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from rasterio.crs import CRS
+    from rasterio.io import DatasetReader
 
 FORMATS = tuple(WRITERS)
 PACKAGES = {"gpkg": ("shapely", "pyogrio"), "geojson": ("shapely", "antimeridian")}
@@ -90,12 +98,12 @@ def write_vectors(
     }
 
 
-def _opened(path: Path | str) -> object:
+def _opened(path: Path | str) -> DatasetReader:
     return rasterio().open(path, num_threads="all_cpus")
 
 
 def find_polygons(
-    codes: object, probs: object | None, areas: PixelAreas, scheme: Scheme
+    codes: DatasetReader, probs: DatasetReader | None, areas: PixelAreas, scheme: Scheme
 ) -> Polygons:
     """The polygons of a map in pixel coordinates (column, row), ordered by their first pixels.
 
@@ -111,7 +119,9 @@ def find_polygons(
     import shapely
     from rasterio.features import shapes
 
-    whole = np.concatenate([read_codes(codes, window, scheme)[0] for window in _strips(codes)])
+    whole = np.concatenate(
+        [read_codes(codes, window, scheme)[0] for window in strips(codes, STRIP_PIXELS)]
+    )
     geometry, values = [], []
     for outline, value in shapes(whole, mask=whole > 0, connectivity=4):
         shell, *holes = outline["coordinates"]
@@ -129,16 +139,8 @@ def find_polygons(
         return Polygons(geometry, np.array(values, np.int32)[order], area, total / known)
 
 
-def _strips(file: object) -> Iterator[object]:
-    """Windows of whole rows of an open raster, so high that no block is read twice."""
-    block = file.block_shapes[0][0]
-    rows = max(block, STRIP_PIXELS // file.width // block * block)
-    for top in range(0, file.height, rows):
-        yield rasterio().windows.Window(0, top, file.width, min(rows, file.height - top))
-
-
 def _sums(
-    geometry: np.ndarray, codes: object, probs: object | None, areas: PixelAreas
+    geometry: np.ndarray, codes: DatasetReader, probs: DatasetReader | None, areas: PixelAreas
 ) -> np.ndarray:
     """(3, N) float64: square metres, number of pixels with a probability, sum of probabilities."""
     import shapely
@@ -146,7 +148,7 @@ def _sums(
 
     sums, count = np.zeros((3, len(geometry))), len(geometry)
     _, tops, _, bottoms = shapely.bounds(geometry).T
-    for window in _strips(probs or codes):
+    for window in strips(probs or codes, STRIP_PIXELS):
         top, shape = window.row_off, (window.height, window.width)
         there = np.flatnonzero((tops < top + window.height) & (bottoms > top))
         if not len(there):
@@ -170,7 +172,9 @@ def _take(polygons: Polygons, which: np.ndarray | slice) -> Polygons:
     return Polygons(*(column[which] for column in polygons))
 
 
-def _write(polygons: Polygons, paths: Mapping[str, Path], codes: object, scheme: Scheme) -> None:
+def _write(
+    polygons: Polygons, paths: Mapping[str, Path], codes: DatasetReader, scheme: Scheme
+) -> None:
     """Writes one file per format, in batches."""
     for name, path in paths.items():
         with WRITERS[name](path, codes.crs, codes.transform, scheme) as append:
@@ -178,7 +182,7 @@ def _write(polygons: Polygons, paths: Mapping[str, Path], codes: object, scheme:
                 append(_take(polygons, slice(start, start + BATCH)))
 
 
-def _placed(geometry: np.ndarray, transform: object, tolerance_px: float) -> np.ndarray:
+def _placed(geometry: np.ndarray, transform: Affine, tolerance_px: float) -> np.ndarray:
     """Polygons in coordinates of the map, simplified if there is a tolerance."""
     import shapely
 
@@ -213,7 +217,7 @@ def _checked_paths(folder: Path, formats: Sequence[str], overwrite: bool) -> dic
 
 
 def check_crs(
-    crs: object | None,
+    crs: CRS | None,
     formats: Sequence[str],
     min_area_m2: float = 0,
     simplify_m: float = 0,
@@ -247,7 +251,7 @@ def check_crs(
         )
 
 
-def _has_degrees(crs: object) -> bool:
+def _has_degrees(crs: CRS) -> bool:
     from rasterio.warp import transform
 
     try:
@@ -257,7 +261,7 @@ def _has_degrees(crs: object) -> bool:
     return True
 
 
-def _name_of(crs: object) -> str:
+def _name_of(crs: CRS) -> str:
     """The name of a CRS in its WKT, such as "unknown engineering CRS"."""
     text = crs.to_wkt()
     return text.split('"')[1] if '"' in text else text[:60]
@@ -270,7 +274,7 @@ def _largest_side(areas: PixelAreas) -> float:
         return max(math.hypot(t.a, t.d), math.hypot(t.b, t.e)) * areas.crs.units_factor[1]
     column, row = np.meshgrid(np.linspace(0, areas.width - 1, 9), np.linspace(0, areas.height, 65))
     row = np.minimum(row, areas.height - 1)
-    corner, *ends = (_radians(areas, column + x, row + y) for x, y in ((0, 0), (1, 0), (0, 1)))
+    corner, *ends = (areas.radians(column + x, row + y) for x, y in ((0, 0), (1, 0), (0, 1)))
     sine = np.sin(corner[1])
     e2 = WGS84[1] * (2 - WGS84[1])
     across = WGS84[0] / np.sqrt(1 - e2 * sine**2)  # radius of curvature, east to west
@@ -281,14 +285,3 @@ def _largest_side(areas: PixelAreas) -> float:
         sides.append(np.hypot(east * np.cos(corner[1]) * across, (end[1] - corner[1]) * along))
     sides = np.stack(sides)
     return float(sides[np.isfinite(sides)].max())
-
-
-def _radians(areas: PixelAreas, column: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """(2, ...) longitude and latitude of pixel corners, in radians."""
-    from rasterio.warp import transform
-
-    shape = column.shape
-    t, column, row = areas.transform, column.ravel(), row.ravel()
-    x, y = t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
-    there = transform(areas.crs, "EPSG:4326", x, y)
-    return np.radians(np.array(there)).reshape(2, *shape)

@@ -28,7 +28,7 @@ class WorkFolder:
 
     def __init__(self, out: Path):
         self.out, self.folder = out, out / NAME
-        self.rows, self.ready = self.folder / "parts", self.folder / "ready"
+        self.rows, self.ready = self.folder / "rows", self.folder / "ready"
         self._settings, self._list = self.folder / "settings.json", self.folder / "publish.json"
 
     def start(self, settings: Mapping[str, Any]) -> str | None:

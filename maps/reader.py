@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from datasets.preparation import Moments, Preparation
-from maps.image_checks import bands_to_read, describe_grids, refuse_cut, refuse_other_counts
+from maps.image_checks import bands_to_read, compare_grids, refuse_cut, refuse_other_counts
 from utils.rasters.raster import Raster
 from utils.rasters.reading import FileRaster, decoding, read_valid
 from utils.rasters.windows import Window
@@ -58,7 +58,7 @@ class GridImage(FileRaster):
                 **self._gaps(),
             )
         declared = self.nodata
-        self._describe_gaps()
+        self._find_nodata()
         if self.alpha is not None:
             self.nodata = declared
         self.height, self.width = grid.height, grid.width
@@ -113,7 +113,7 @@ class MapReader:
             [image.colours[i] for i in bands_to_read(image, scheme, bands)] for image in self.images
         ]
         if len(self.images) == 2:
-            self.note = describe_grids(*self.images, strict_grid)
+            self.note = compare_grids(*self.images, strict_grid)
             if self.note is not None:
                 self.images[1] = GridImage(images[1], first)
         self.height, self.width = first.height, first.width

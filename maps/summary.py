@@ -1,19 +1,24 @@
 """Summaries of a map as csv and JSON: pixels, hectares and per cent by class or from-to code."""
 
+from __future__ import annotations
+
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from maps.areas import M2_PER_HA, PixelAreas, check_grids
-from maps.transitions import num_codes, pair, read_codes
+from maps.transitions import num_codes, pair, read_codes, strips
 from utils.files import atomic_path, write_json
 from utils.rasters.gdal import rasterio
 from utils.structures import Scheme
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
 
 STRIP_PIXELS = 2**22  # read at a time
 HEADER = ("from", "to", "code", "pixels", "hectares", "percent")
@@ -101,7 +106,8 @@ def write_class_summary(folder: Path | str, classes_tif: Path | str, scheme: Sch
     with rasterio().open(classes_tif) as file:
         areas = PixelAreas(file.crs, file.transform, file.height, file.width)
         sums = _no_sums(scheme.num_classes + 1, areas)  # the last: of pixels without data
-        for window, area_m2 in _strips(file, areas):
+        for window in strips(file, STRIP_PIXELS):
+            area_m2 = areas.of_window(window)
             values = file.read(1, window=window).astype(np.int64)
             known = values != file.nodata
             if not np.isin(values[known], range(1, scheme.num_classes + 1)).all():
@@ -157,13 +163,14 @@ class _Sums(NamedTuple):
 
 
 def _count(
-    file: object, dates: dict[str, object], areas: PixelAreas, scheme: Scheme
+    file: DatasetReader, dates: dict[str, DatasetReader], areas: PixelAreas, scheme: Scheme
 ) -> tuple[_Sums, dict[str, _Sums]]:
     """Sums by code (the last entry: pixels without data), and by class of each date."""
     num_classes, count = scheme.num_classes, num_codes(scheme.num_classes)
     codes = _no_sums(count + 1, areas)
     by_class = {name: _no_sums(num_classes + 1, areas) for name in dates}
-    for window, area_m2 in _strips(file, areas):
+    for window in strips(file, STRIP_PIXELS):
+        area_m2 = areas.of_window(window)
         strip, valid = read_codes(file, window, scheme)
         codes.add(np.where(valid, strip, count).ravel(), area_m2.ravel())
         for name, date in dates.items():
@@ -176,15 +183,6 @@ def _count(
                 )
             by_class[name].add(values, area_m2[valid])
     return codes, by_class
-
-
-def _strips(file: object, areas: PixelAreas) -> Iterator[tuple[object, np.ndarray]]:
-    """Yields windows of full rows, and the areas (h, W) of their pixels in square metres."""
-    rows = max(1, STRIP_PIXELS // file.width)
-    for top in range(0, file.height, rows):
-        height = min(rows, file.height - top)
-        window = rasterio().windows.Window(0, top, file.width, height)
-        yield window, np.broadcast_to(areas.strip(top, height), (height, file.width))
 
 
 def _no_sums(count: int, areas: PixelAreas) -> _Sums:

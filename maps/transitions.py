@@ -7,16 +7,20 @@ largest value of the type: 255, or 65535 if K * K codes need 16 bits.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from utils.figures.colour_vision import distinct_colours
+from utils.rasters.gdal import rasterio
 from utils.structures import IGNORE_INDEX, Scheme
 
 if TYPE_CHECKING:
     import torch
+    from rasterio.io import DatasetReader
+    from rasterio.windows import Window
 
     Array = np.ndarray | torch.Tensor
 
@@ -144,8 +148,16 @@ def _families(num_classes: int) -> tuple[Rgb, ...]:
     return tuple(columns[to][origin] for origin in range(size) for to in range(size))
 
 
+def strips(file: DatasetReader, pixels: int) -> Iterator[Window]:
+    """Yields windows of whole rows, of about `pixels` pixels; no block is read twice."""
+    block = file.block_shapes[0][0]
+    rows = max(block, pixels // file.width // block * block)
+    for top in range(0, file.height, rows):
+        yield rasterio().windows.Window(0, top, file.width, min(rows, file.height - top))
+
+
 def read_codes(
-    file: object, window: object | None, scheme: Scheme
+    file: DatasetReader, window: Window | None, scheme: Scheme
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads a window (None: all) of a map of codes, an open rasterio file.
 

@@ -1,5 +1,7 @@
 """Writers of change polygons to GeoPackage and GeoJSON, both incremental."""
 
+from __future__ import annotations
+
 import errno
 import json
 import sqlite3
@@ -7,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,6 +18,12 @@ from maps.qgis_style import vector_style
 from maps.transitions import names, num_codes, pair, palette
 from utils.files import atomic_path
 from utils.structures import Scheme
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from rasterio.crs import CRS
+    from shapely import Polygon
+    from shapely.geometry.base import BaseGeometry
 
 LAYER = "changes"  # also the stem of the files
 DECIMALS = 7  # of degrees in GeoJSON: 1 cm
@@ -44,7 +52,7 @@ def style(scheme: Scheme) -> str:
 
 
 @contextmanager
-def geopackage(path: Path, crs: object, transform: object, scheme: Scheme) -> Iterator[Append]:
+def geopackage(path: Path, crs: CRS, transform: Affine, scheme: Scheme) -> Iterator[Append]:
     """Yields a function that appends polygons to layer "changes" of a GeoPackage.
 
     The file appears only if the block ends without error.
@@ -67,7 +75,7 @@ def geopackage(path: Path, crs: object, transform: object, scheme: Scheme) -> It
 
         def append(polygons: Polygons) -> None:
             nonlocal count
-            if sum(len(shape) for part in waiting for shape in part.geometry) > WAITING:
+            if sum(len(shape) for one in waiting for shape in one.geometry) > WAITING:
                 flush()
             waiting.append(polygons._replace(geometry=shapely.to_wkb(polygons.geometry)))
             count += len(polygons.code)
@@ -112,7 +120,7 @@ def _failed(path: Path, why: str) -> str:
 
 
 def _append_layer(
-    path: Path, polygons: Polygons, crs: object, scheme: Scheme, append: bool = True
+    path: Path, polygons: Polygons, crs: CRS, scheme: Scheme, append: bool = True
 ) -> None:
     """Appends polygons with geometry in WKB; `append=False` creates the layer."""
     import pyogrio
@@ -149,7 +157,7 @@ def _without_time() -> Iterator[None]:
 
 
 @contextmanager
-def geojson(path: Path, crs: object, transform: object, scheme: Scheme) -> Iterator[Append]:
+def geojson(path: Path, crs: CRS, transform: Affine, scheme: Scheme) -> Iterator[Append]:
     """As `geopackage`, for GeoJSON (RFC 7946).
 
     EPSG:4326, longitude first, shells counter-clockwise. A polygon across 180 degrees is cut there
@@ -197,7 +205,7 @@ def fields(polygons: Polygons, scheme: Scheme) -> dict[str, np.ndarray]:
     }
 
 
-def _features(polygons: Polygons, crs: object, longest: float, scheme: Scheme) -> Iterator[str]:
+def _features(polygons: Polygons, crs: CRS, longest: float, scheme: Scheme) -> Iterator[str]:
     """Yields each polygon as a GeoJSON feature, one line of text."""
     columns = fields(polygons, scheme)
     rows = zip(*(_json_values(column) for column in columns.values()), strict=True)
@@ -211,7 +219,7 @@ def _json_values(column: np.ndarray) -> list:
     return [None if value != value else value for value in values]
 
 
-def _in_degrees(geometry: np.ndarray, crs: object, longest: float) -> np.ndarray:
+def _in_degrees(geometry: np.ndarray, crs: CRS, longest: float) -> np.ndarray:
     """(N,) GeoJSON geometries, as text."""
     import shapely
     from rasterio.warp import transform
@@ -246,7 +254,7 @@ def _across(shapes: np.ndarray, crosses_180: bool) -> np.ndarray:
     return np.unique(number[across])
 
 
-def _cut(polygon: object, crosses_180: bool) -> object:
+def _cut(polygon: Polygon, crosses_180: bool) -> BaseGeometry:
     """A polygon cut at 180 degrees, its longitudes in -180..180.
 
     `crosses_180`: see `_across`; antimeridian expects such wrapped polygons.

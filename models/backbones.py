@@ -7,6 +7,7 @@ takes seconds to import, so functions import it when needed.
 
 import difflib
 import functools
+import textwrap
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -279,9 +280,10 @@ def _no_pyramid(name: str, output_stride: int | None, error: BaseException | str
 
 def _no_download(name: str, error: BaseException) -> str:
     first_line = (str(error).splitlines() or [""])[0]
+    reason = textwrap.shorten(first_line, 160, placeholder=" ...")
     return (
         f"no ImageNet weights for --backbone={name!r}: timm's download failed "
-        f"({type(error).__name__}: {first_line[:160]}). Put a file at "
+        f"({type(error).__name__}: {reason}). Put a file at "
         f"data/pretrained_models/{name}.pth, name one with --pretrained FILE, or leave out "
         "--pretrained to start from random weights."
     )

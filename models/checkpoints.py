@@ -24,7 +24,7 @@ from models.published import (
     PUBLISHED_FORMATS,
     Published,
     check_one_score,
-    description_from_args,
+    network_from_args,
     state_dict_of,
     their_key,
     to_ours,
@@ -56,13 +56,13 @@ def make_recipe(
     dropout: float = 0.1,
     fine_tuned: bool = False,
     options: Mapping[str, object] | None = None,
-    split: str | None = None,
+    split_rule: str | None = None,
 ) -> dict[str, Any]:
     """Recipe: plain values that rebuild a network and describe its classes.
 
     `backbone` or `output_stride` None: the default of the network. `fine_tuned`: training starts
     from trained weights (sets the momentum of batch norms). `options`: see `build_network`.
-    `split`: value of --split in training.
+    `split_rule`: value of --split in training.
     """
     backbone = backbone_of(model, backbone)
     if output_stride is None:
@@ -75,7 +75,7 @@ def make_recipe(
         "dropout": dropout,
         "fine_tuned": fine_tuned,
         "options": dict(options or {}),
-        "split": split,
+        "split": split_rule,
         **{k: list(v) if isinstance(v, tuple) else v for k, v in scheme._asdict().items()},
     }
 
@@ -134,7 +134,7 @@ def load_network(
         if content.get("ema"):
             state = content["ema"]["weights"]
     else:
-        own, own_scheme = _description_beside(path, content)
+        own, own_scheme = _network_beside(path, content)
         if own is not None:
             refuse_contradiction(path, own, published, find_args(path))
             published, scheme = own, own_scheme
@@ -148,11 +148,11 @@ def load_network(
                 f"{path}: there are no published weights for --model={published.model!r}; "
                 f"choose from {', '.join(PUBLISHED_FORMATS)}"
             )
-        layout = PUBLISHED_FORMATS[published.model]
-        recipe = make_recipe(scheme, **published._asdict(), options=layout.options)
-        state = to_ours(state_dict_of(content), layout)
-        check_one_score(state, layout, path)
-        shown = partial(their_key, layout=layout)
+        state_format = PUBLISHED_FORMATS[published.model]
+        recipe = make_recipe(scheme, **published._asdict(), options=state_format.options)
+        state = to_ours(state_dict_of(content), state_format)
+        check_one_score(state, state_format, path)
+        shown = partial(their_key, state_format=state_format)
     network = network_of(recipe)
     load_strictly(network, state, path, shown)
     return network.to(device).eval(), recipe
@@ -182,12 +182,12 @@ def _refuse_exported(path: Path | str) -> None:
         )
 
 
-def _description_beside(
+def _network_beside(
     path: Path | str, content: Mapping[str, Any]
 ) -> tuple[Published, Scheme] | tuple[None, None]:
     """What args.pkl or args.json says about a DFC2020 baseline file; (None, None) without."""
     args = find_args(path) if "model_state_dict" in content else None
-    return (None, None) if args is None else description_from_args(read_args(args), args)
+    return (None, None) if args is None else network_from_args(read_args(args), args)
 
 
 def published_of(recipe: Mapping[str, Any]) -> Published:
@@ -220,7 +220,7 @@ def refuse_contradiction(
         raise ValueError(f"--lightweight: {origin} is {name} that is not; leave it out")
 
 
-def _description(path: Path | str) -> dict[str, Any]:
+def _read_contents(path: Path | str) -> dict[str, Any]:
     """Contents of a checkpoint; for an exported network, only its recipe.
 
     Raises:
@@ -234,16 +234,16 @@ def _description(path: Path | str) -> dict[str, Any]:
 
 def trained_scheme(path: Path | str) -> Scheme | None:
     """The data set scheme of our checkpoints and of files with an args.pkl; otherwise None."""
-    content = _description(path)
+    content = _read_contents(path)
     if "recipe" in content:
         check_recipe(path, content["recipe"])
         return scheme_of(content["recipe"])
-    return _description_beside(path, content)[1]
+    return _network_beside(path, content)[1]
 
 
-def trained_split(path: Path | str) -> str | None:
+def trained_split_rule(path: Path | str) -> str | None:
     """The value of --split in the training of one of our checkpoints; None if unknown."""
-    return _description(path).get("recipe", {}).get("split")
+    return _read_contents(path).get("recipe", {}).get("split")
 
 
 def find_checkpoints(outdir: Path | str) -> list[Path]:

@@ -57,12 +57,12 @@ def write_onnx(
             f"--opset {opset}: torch {torch.__version__} could write opset {written} only; pass "
             "that, or leave it out"
         )
-    _describe(model, recipe)
+    _annotate(model, recipe)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
 
-def _describe(model: Any, recipe: dict[str, Any]) -> None:
+def _annotate(model: Any, recipe: dict[str, Any]) -> None:
     """Names the dynamic axes of an onnx.ModelProto and adds the recipe to its metadata."""
     for value in (*model.graph.input, *model.graph.output):
         sizes = value.type.tensor_type.shape.dim

@@ -150,7 +150,7 @@ DFC_OPTIONS = ("model", "out_stride", "use_s1", "use_s2hr", "use_s2mr", "use_s2l
 DFC_MODELS = {"deeplab": "dfc_deeplabv3plus", "unet": "plain_unet"}
 
 
-def description_from_args(given: Mapping[str, Any], source: object) -> tuple[Published, Scheme]:
+def network_from_args(given: Mapping[str, Any], source: object) -> tuple[Published, Scheme]:
     """Network and scheme of a DFC2020 baseline checkpoint, from the options in its args.pkl.
 
     Raises:
@@ -205,38 +205,40 @@ def _holds_tensors(value: Any) -> bool:
     return any(isinstance(inner, Tensor) for inner in value.values())
 
 
-def to_ours(state: dict[str, Tensor], layout: StateDictFormat) -> dict[str, Tensor]:
+def to_ours(state: dict[str, Tensor], state_format: StateDictFormat) -> dict[str, Tensor]:
     """Converts a published state dict to our names and our polarity (change > 0 is changed).
 
     Unknown keys are kept; `load_strictly` reports them.
     """
     renamed = {}
     for key, value in state.items():
-        if not key.startswith(layout.unused):
-            prefix = next((p for p in layout.prefixes if key.startswith(p)), "")
-            renamed[layout.prefixes.get(prefix, "") + key.removeprefix(prefix)] = value
+        if not key.startswith(state_format.unused):
+            prefix = next((p for p in state_format.prefixes if key.startswith(p)), "")
+            renamed[state_format.prefixes.get(prefix, "") + key.removeprefix(prefix)] = value
     for part in ("weight", "bias"):
-        key = f"{layout.change_classifier}.{part}"
-        if layout.score_of_unchanged and key in renamed:
+        key = f"{state_format.change_classifier}.{part}"
+        if state_format.score_of_unchanged and key in renamed:
             renamed[key] = -renamed[key]
     return renamed
 
 
-def their_key(key: str, layout: StateDictFormat) -> str:
+def their_key(key: str, state_format: StateDictFormat) -> str:
     """Converts our name of an entry to its published name; the inverse of `to_ours`."""
-    theirs = next((p for p, ours in layout.prefixes.items() if key.startswith(ours)), "")
-    return theirs + key.removeprefix(layout.prefixes.get(theirs, ""))
+    theirs = next((p for p, ours in state_format.prefixes.items() if key.startswith(ours)), "")
+    return theirs + key.removeprefix(state_format.prefixes.get(theirs, ""))
 
 
-def check_one_score(state: Mapping[str, Tensor], layout: StateDictFormat, source: object) -> None:
+def check_one_score(
+    state: Mapping[str, Tensor], state_format: StateDictFormat, source: object
+) -> None:
     """Checks that the change classifier in `state` (our names) outputs one score per pixel.
 
     Raises:
         ValueError: it outputs another number of scores.
     """
-    if layout.change_classifier is None:
+    if state_format.change_classifier is None:
         return
-    weight = state.get(f"{layout.change_classifier}.weight")
+    weight = state.get(f"{state_format.change_classifier}.weight")
     if weight is not None and len(weight) != 1:
         note = ", as xView2's models do (four levels of damage and the buildings)"
         raise ValueError(

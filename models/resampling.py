@@ -3,7 +3,8 @@
 A separable linear filter is a product with a small matrix on each side. Pooling of torch reads the
 map once per grid and keeps it for the gradient. Its resizing of channels-last maps is slow on CUDA
 and for very small maps. Matrix products are used for bfloat16 only: float32 results must be
-comparable with torch, and sums of many pixels overflow float16.
+comparable with torch, and sums of many pixels overflow float16. Networks call these functions by
+name, so they are here and not in utils/speed, which changes networks from outside.
 """
 
 import functools

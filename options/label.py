@@ -10,8 +10,9 @@ from utils.cli import SWITCH, Parser, fraction, positive_int
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
+    names = [name for name, entry in DATASETS.items() if entry.task == "semantic_change"]
     parser = Parser("Pseudo-label the unchanged pixels of the training tiles.", prog="label.py")
-    data = shared.add_data_options(parser, DATASETS)
+    data = shared.add_data_options(parser, names)
     shared.add_split_option(data)
     shared.add_scene_data_options(data)
     data.add_argument(
@@ -41,11 +42,4 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.min_confidence and args.rule != "mean":
         parser.error("--min-confidence needs --rule mean; votes have no confidence")
-    task = DATASETS[args.dataset].task
-    if task != "semantic_change":
-        parser.error(
-            f"--dataset {args.dataset} is for {task.replace('_', ' ')}: only "
-            "where classes change are there unchanged pixels to label; choose from "
-            + ", ".join(n for n, e in DATASETS.items() if e.task == "semantic_change")
-        )
     return args

@@ -133,7 +133,7 @@ def add_ensemble_options(
         "--model",
         nargs="+",
         type=one_of("network", networks),
-        help="for published state dicts, which do not say: one for all, or one for each",
+        help="network of published state dicts; ours name it: one for all, or one for each",
     )
     group.add_argument(
         "--backbone",
@@ -163,7 +163,8 @@ def add_tta_option(group: argparse._ArgumentGroup, default: str) -> None:
         const="flip_rot",
         default=default,
         choices=list(TTA_VIEWS),
-        help="average over views: flip_rot = the six published, d4 = all eight; bare: flip_rot",
+        help="views to average over: none; flip_lr = flipped left to right too; flip_rot = the six "
+        "published (flips and rotations); d4 = all eight; bare: flip_rot",
     )
 
 

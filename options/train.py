@@ -56,7 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         take_over_options(parser, args, given)
     check_data_flags(args.dataset, args.val_dataset, args.val_root, args.split, args.save_mask)
     if args.load_from:  # our own files describe themselves; given flags must not contradict them
-        args.described = sorted(given & {"model", "backbone", "lightweight", "output_stride"})
+        args.network_flags = sorted(given & {"model", "backbone", "lightweight", "output_stride"})
     if "cache_dir" in given and args.cache != "disk":
         parser.error("--cache-dir is for --cache disk; leave it out, or pass --cache disk")
     if args.grad_checkpointing and args.compile:
@@ -71,14 +71,14 @@ def check_data_flags(
     dataset: str,
     val_dataset: str | None,
     val_root: str | None,
-    split: str | None,
+    split_rule: str | None,
     save_mask: bool,
 ) -> None:
     """Raises ValueError for contradictory data flags; arguments are the values of the flags."""
-    if val_dataset is not None and split not in (None, "official"):
+    if val_dataset is not None and split_rule not in (None, "official"):
         raise ValueError(
-            f"--split {split} and --val-dataset {val_dataset} both say what validates; leave one "
-            "out"
+            f"--split {split_rule} and --val-dataset {val_dataset} both choose the "
+            "validation images; leave one out"
         )
     if val_dataset is None and val_root is not None:
         raise ValueError("--val-root belongs to --val-dataset; pass both, or neither")

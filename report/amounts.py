@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from report.parts import Amounts, Report, Section
+from report.structures import Amounts, Report, Section
 from report.words import area, between, largest, percent, short_number
 from utils.figures import charts
 from utils.structures import Scheme
@@ -49,12 +49,12 @@ def _transitions(amounts: Amounts, scheme: Scheme) -> dict[str, Any]:
     flow, names = amounts.transitions, scheme.classes
     shares = flow / amounts.changed
 
-    def describe(amount: float) -> str:
+    def format_amount(amount: float) -> str:
         share = percent(amount / amounts.changed)
         return f"{area(amount, amounts.unit)}, {share} of the change"
 
     hints = [
-        [f"{between(a, b)}: {describe(flow[i, j])}" for j, b in enumerate(names)]
+        [f"{between(a, b)}: {format_amount(flow[i, j])}" for j, b in enumerate(names)]
         for i, a in enumerate(names)
     ]
     texts = [[short_number(100 * share) for share in row] for row in shares.tolist()]
@@ -63,7 +63,7 @@ def _transitions(amounts: Amounts, scheme: Scheme) -> dict[str, Any]:
     within = flow.diagonal()
     return {
         "matrix": charts.matrix(table, "What changed into what, per cent of the change"),
-        "flows": charts.flows(names, flow.tolist(), "Flow from class to class", describe),
+        "flows": charts.flows(names, flow.tolist(), "Flow from class to class", format_amount),
         "top": [_row(amounts, names, i, j) for i, j in largest(flow, SHOWN)],
         "within": names[int(within.argmax())] if within.any() else "",
     }
@@ -87,16 +87,18 @@ def overview(report: Report) -> dict[str, Any] | None:
     if report.total is None:
         return None
     return {
-        "rows": [_map_row(part, number, report) for number, part in enumerate(report.parts)],
+        "rows": [
+            _map_row(section, number, report) for number, section in enumerate(report.sections)
+        ],
         "amounts": amounts_of(report.total, report.scheme),
-        "shown": sum(not part.brief for part in report.parts),
-        "mixed": len({part.amounts.unit for part in report.parts}) > 1,
+        "shown": sum(not section.brief for section in report.sections),
+        "mixed": len({section.amounts.unit for section in report.sections}) > 1,
     }
 
 
-def _map_row(part: Section, number: int, report: Report) -> dict[str, Any]:
-    amounts = part.amounts
-    row = {"name": part.title, "number": number, "total": area(amounts.total, amounts.unit)}
+def _map_row(section: Section, number: int, report: Report) -> dict[str, Any]:
+    amounts = section.amounts
+    row = {"name": section.title, "number": number, "total": area(amounts.total, amounts.unit)}
     if not amounts.total:
         return {**row, "amount": "–", "share": "–"}
     if amounts.transitions is not None:

@@ -19,8 +19,8 @@ from report.files import (
     scheme_of_checkpoint,
     scheme_of_masks,
 )
-from report.parts import Amounts, Report, Section, TrainingRun
 from report.pictures import picture_data
+from report.structures import Amounts, Report, Section, TrainingRun
 from report.tiles import (
     RANK_NAMES,
     Tiles,
@@ -63,10 +63,10 @@ def collect(
                                 "test.py, or the --out of predict.py")  # fmt: skip
     if found := report_maps.find_maps(folder) if maps is None else [Path(path) for path in maps]:
         return report_maps.report_of_maps(folder, found, images, longest)
-    outdir, runs, parts = _layout(folder)
-    if not (runs or parts or _metrics_files(outdir)):
+    outdir, runs, masks = _find_outputs(folder)
+    if not (runs or masks or _metrics_files(outdir)):
         raise FileNotFoundError(_nothing_in(folder))
-    return _of_outputs(folder, outdir, runs, parts, images, longest, data_root)
+    return _of_outputs(folder, outdir, runs, masks, images, longest, data_root)
 
 
 def _nothing_in(folder: Path) -> str:
@@ -95,12 +95,12 @@ def _folders_below(folder: Path, levels: int = 2) -> Iterator[Path]:
 
 
 def _has_outputs(folder: Path) -> bool:
-    outdir, runs, masks = _layout(folder)
+    outdir, runs, masks = _find_outputs(folder)
     found = runs or any(map(find_tiles, masks)) or _metrics_files(outdir)
     return bool(found or report_maps.find_maps(folder))
 
 
-def _layout(folder: Path) -> tuple[Path, list[Path], list[Path]]:
+def _find_outputs(folder: Path) -> tuple[Path, list[Path], list[Path]]:
     """The --outdir that a folder belongs to, the run folders, and the mask folders to show."""
     if (folder / "args.json").exists() or (folder / "log.jsonl").exists():
         return folder.parents[1] if folder.parent.name == "runs" else folder, [folder], []
@@ -137,13 +137,13 @@ def _of_outputs(
     tiles = [found for path in mask_folders if (found := find_tiles(path))]
     scheme = _scheme(outdir, runs, [*checkpoints, *teachers], tiles)
     roots = data_roots(outdir, settings, data_root)
-    parts = [
-        _part(found, outdir, scheme, roots, settings.get("folders"), images, longest)
+    sections = [
+        _section_of_tiles(found, outdir, scheme, roots, settings.get("folders"), images, longest)
         for found in tiles
     ]
-    shown = {part.name for part in parts}
+    shown = {section.name for section in sections}
     if folder == outdir or runs:
-        parts += _unseen_parts(outdir, runs if folder != outdir else None, shown)
+        sections += _scores_without_masks(outdir, runs if folder != outdir else None, shown)
     records = {f"Training {run.name}": run.record for run in runs if run.record}
     records |= {f"Prediction of {part}": test for part, test in tests.items()}
     if record:
@@ -151,7 +151,7 @@ def _of_outputs(
     pseudo = read_json(outdir / "metrics" / "pseudo_labels.json") if not _is_run(folder) else None
     threshold = read_json(outdir / "metrics" / "threshold.json") if folder == outdir else None
     return Report(
-        folder, scheme, parts, runs, pseudo, teachers, checkpoints, records, threshold
+        folder, scheme, sections, runs, pseudo, teachers, checkpoints, records, threshold
     )  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def _run(folder: Path) -> TrainingRun:
     return TrainingRun(folder.name, read_lines(folder / "log.jsonl"), record)
 
 
-def _part(
+def _section_of_tiles(
     tiles: Tiles,
     outdir: Path,
     scheme: Scheme,
@@ -233,12 +233,14 @@ def _metrics_files(outdir: Path) -> list[Path]:
     return [path for path in found if path.stem not in ("pseudo_labels", "threshold")]
 
 
-def _unseen_parts(outdir: Path, runs: list[TrainingRun] | None, shown: set[str]) -> list[Section]:
+def _scores_without_masks(
+    outdir: Path, runs: list[TrainingRun] | None, shown: set[str]
+) -> list[Section]:
     """Sections of scores without masks, such as those of a validation.
 
     With `runs`, only scores that one of these runs wrote.
     """
-    parts = []
+    sections = []
     for path in _metrics_files(outdir):
         metrics = read_json(path)
         if path.stem in shown or not isinstance(metrics, dict):
@@ -246,8 +248,8 @@ def _unseen_parts(outdir: Path, runs: list[TrainingRun] | None, shown: set[str])
         if runs is not None and not any(_is_of(metrics, run) for run in runs):
             continue
         title = {"val": "Validation"}.get(path.stem, f"Scores of {path.stem}")
-        parts.append(Section(path.stem, title, 0, [], [], None, metrics))
-    return parts
+        sections.append(Section(path.stem, title, 0, [], [], None, metrics))
+    return sections
 
 
 def _is_of(metrics: Mapping[str, Any], run: TrainingRun) -> bool:

@@ -73,8 +73,8 @@ def _on_grid(path: Path, bands: list[int], grid: Grid) -> np.ma.MaskedArray:
         x, y = width / w, height / h  # pixels of the map in one that is shown
         a, b, c, d, e, f = grid.transform[:6]
         scaled = type(grid.transform)(a * x, b * y, c, d * x, e * y, f)
-        place = {"crs": grid.crs, "transform": scaled, "width": w, "height": h}
-        with WarpedVRT(file, resampling=Resampling.bilinear, **place) as warped:
+        georeference = {"crs": grid.crs, "transform": scaled, "width": w, "height": h}
+        with WarpedVRT(file, resampling=Resampling.bilinear, **georeference) as warped:
             return warped.read(bands, masked=True)
 
 

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from report.files import bounded, read_bounded, read_json, scheme_of_checkpoint
 from report.images import Grid, read_dates
-from report.parts import Amounts, Report, Section, add_up
 from report.pictures import picture_data
+from report.structures import Amounts, Report, Section, add_up
 from report.sums import read_amounts
 from report.tiles import Picture
 from utils.rasters.gdal import rasterio
@@ -55,19 +55,19 @@ def report_of_maps(folder: Path, maps: Sequence[Path], images: int, longest: int
     amounts = [read_amounts(path, scheme) for path in tqdm(maps, unit="map", disable=None)]
     alike = _in_one_unit(maps, scheme, amounts)
     shown = _most_changed(alike, images)
-    parts = []
+    sections = []
     for number, (path, record) in enumerate(zip(maps, records, strict=True)):
         picture, note = read_map(path, record, schemes[number], longest, number in shown)
         pictures = [picture_data(picture, scheme)] if picture else []
         title = "Map" if path == folder else path.name
         brief = number not in shown
-        part = Section(path.name, title, 1, pictures, [], amounts[number], None, note=note)
-        parts.append(part._replace(brief=brief))
+        section = Section(path.name, title, 1, pictures, [], amounts[number], None, note=note)
+        sections.append(section._replace(brief=brief))
     used = dict.fromkeys(str(p) for record in records for p in record.get("checkpoints", ()))
     heading = "Prediction" if len(maps) == 1 else f"Prediction of {maps[0].name}"
     known = {heading: records[0]} if records[0] else {}
     total = add_up(alike) if len(maps) > 1 else None
-    return Report(folder, scheme, parts, [], None, [], list(used), known, None, True, total)
+    return Report(folder, scheme, sections, [], None, [], list(used), known, None, True, total)
 
 
 def _most_changed(amounts: Sequence[Amounts], count: int) -> set[int]:
@@ -158,7 +158,7 @@ def read_map(
         size = (file.height, file.width)
         grid = Grid(size, bounded(size, longest), file.crs, file.transform)
     if not with_picture:
-        return None, _place(grid, 1)
+        return None, _remark(grid, 1)
     images, note = read_dates(record, scheme, grid)
     maps = {name: _read(folder / f"{name}.tif", longest) for name in _names(scheme)}
     pred, changed = _masks(maps, scheme)
@@ -167,15 +167,15 @@ def read_map(
     name = " → ".join(Path(path).name for path in record.get("images", ())) or folder.name
     step = size[0] / grid.shown[0]
     picture = Picture(name, images, pred, changed=changed, probability=probability, step=step)
-    remarks = [_place(grid, step), record.get("warped"), note]
+    remarks = [_remark(grid, step), record.get("warped"), note]
     return picture, " ".join(str(text) for text in remarks if text)
 
 
-def _place(grid: Grid, step: float) -> str:
+def _remark(grid: Grid, step: float) -> str:
     """Size and reference system of a map in a sentence or two."""
-    where = f" in {grid.crs.to_string()}" if grid.crs and len(grid.crs.to_string()) < 20 else ""
+    crs = f" in {grid.crs.to_string()}" if grid.crs and len(grid.crs.to_string()) < 20 else ""
     smaller = f", drawn 1 : {step:.3g}" if step > 1 else ""
-    text = f"{grid.size[1]:,} x {grid.size[0]:,} pixels{where}{smaller}."
+    text = f"{grid.size[1]:,} x {grid.size[0]:,} pixels{crs}{smaller}."
     return text if grid.crs else f"{text} No CRS: areas in pixels only."
 
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from report.amounts import amounts_of, overview
 from report.files import finite
-from report.parts import Report, Section, TrainingRun
 from report.pictures import jpeg_uri, png_uri
 from report.scores import METRICS, scores
+from report.structures import Report, Section, TrainingRun
 from report.words import lead, percent
 from utils.figures import charts
 from utils.figures.colours import hex_of, safe_palette
@@ -32,7 +32,7 @@ FIGURE_PX = 1200
 def page(report: Report) -> dict[str, Any]:
     """The variables of the page's template."""
     scheme = report.scheme
-    parts = [_section(part, number, scheme) for number, part in enumerate(report.parts)]
+    sections = [_section(section, number, scheme) for number, section in enumerate(report.sections)]
     return {
         "title": report.folder.resolve().name,
         "task": TASKS[scheme.task],
@@ -44,10 +44,10 @@ def page(report: Report) -> dict[str, Any]:
             "safe": [hex_of(colour) for colour in safe_palette(scheme)[1:]],
             "own": [hex_of(colour) for _, colour in _own(scheme)],
         },
-        "no_data": any(_lacks_data(part) for part in report.parts),
+        "no_data": any(_lacks_data(section) for section in report.sections),
         "files": "maps and their QGIS styles" if report.maps else "masks",
         "overview": overview(report),
-        "parts": parts,
+        "sections": sections,
         "runs": [_run(run) for run in report.runs if run.log],
         "pseudo": _pseudo(report) if report.pseudo else None,
         "threshold": _threshold(report.threshold) if report.threshold else "",
@@ -57,8 +57,8 @@ def page(report: Report) -> dict[str, Any]:
         "data": {
             "classes": list(scheme.classes or ("changed",)),
             "task": scheme.task,
-            "pseudo": [part.pseudo for part in report.parts],
-            "parts": [part.pictures for part in report.parts],
+            "pseudo": [section.pseudo for section in report.sections],
+            "sections": [section.pictures for section in report.sections],
         },
     }
 
@@ -68,27 +68,29 @@ def _own(scheme: Scheme) -> list[tuple[str, tuple[int, int, int]]]:
     return entries[-max(scheme.num_classes, 1) :]
 
 
-def _lacks_data(part: Section) -> bool:
-    lacking = any(picture["no_data"] for picture in part.pictures)
-    return lacking or bool(part.amounts and part.amounts.no_data)
+def _lacks_data(section: Section) -> bool:
+    lacking = any(picture["no_data"] for picture in section.pictures)
+    return lacking or bool(section.amounts and section.amounts.no_data)
 
 
-def _section(part: Section, number: int, scheme: Scheme) -> dict[str, Any]:
+def _section(section: Section, number: int, scheme: Scheme) -> dict[str, Any]:
     return {
         "number": number,
-        "title": part.title,
-        "name": part.name,
-        "count": part.count,
-        "pictures": bool(part.pictures),
-        "gallery": len(part.pictures) > 1,
-        "ranked_by": part.ranked_by if any(p["verdict"] for p in part.pictures) else "",
-        "truth": any(picture["third"] == "truth" for picture in part.pictures),
-        "everywhere": any(picture["everywhere"] for picture in part.pictures),
-        "pseudo": part.pseudo,
-        "note": part.note,
-        "figures": [{"name": path.stem, "uri": jpeg_uri(_opened(path))} for path in part.figures],
-        "amounts": amounts_of(part.amounts, scheme, part.brief) if part.amounts else None,
-        "metrics": scores(part.metrics, scheme) if part.metrics else None,
+        "title": section.title,
+        "name": section.name,
+        "count": section.count,
+        "pictures": bool(section.pictures),
+        "gallery": len(section.pictures) > 1,
+        "ranked_by": section.ranked_by if any(p["verdict"] for p in section.pictures) else "",
+        "truth": any(picture["third"] == "truth" for picture in section.pictures),
+        "everywhere": any(picture["everywhere"] for picture in section.pictures),
+        "pseudo": section.pseudo,
+        "note": section.note,
+        "figures": [
+            {"name": path.stem, "uri": jpeg_uri(_opened(path))} for path in section.figures
+        ],
+        "amounts": amounts_of(section.amounts, scheme, section.brief) if section.amounts else None,
+        "metrics": scores(section.metrics, scheme) if section.metrics else None,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from report.files import read_json
-from report.parts import Amounts
+from report.structures import Amounts
 from utils.rasters.gdal import rasterio
 from utils.structures import Scheme
 

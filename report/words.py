@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from report.files import finite
-from report.parts import Amounts, Report
+from report.structures import Amounts, Report
 from utils.structures import Scheme
 
 GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
@@ -66,7 +66,7 @@ def between(origin: str, target: str) -> str:
     return f"within {origin}" if origin == target else f"from {origin} to {target}"
 
 
-def part_of(share: float) -> str:
+def largest_share(share: float) -> str:
     """The largest share of a whole in words."""
     return "all" if share >= 1 else "most" if share > 0.5 else "the largest part"
 
@@ -80,9 +80,11 @@ def largest(transitions: np.ndarray, count: int) -> list[tuple[int, int]]:
 
 def lead(report: Report) -> str:
     """A summary of the page in one or two sentences."""
-    each = [part.amounts for part in report.parts if part.amounts and part.amounts.total]
+    each = [
+        section.amounts for section in report.sections if section.amounts and section.amounts.total
+    ]
     amounts = report.total if report.total and report.total.total else next(iter(each), None)
-    number = len(report.parts) if report.maps else 1
+    number = len(report.sections) if report.maps else 1
     if amounts is not None and amounts.transitions is not None:
         return _of_change(amounts, number, report.scheme)
     if amounts is not None:
@@ -100,7 +102,7 @@ def _of_change(amounts: Amounts, maps: int, scheme: Scheme) -> str:
         return text + "."
     (i, j) = pairs[0]
     share = amounts.transitions[i, j] / amounts.changed
-    words = f"{part_of(share)} of it" if share > 0.5 else part_of(share)
+    words = f"{largest_share(share)} of it" if share > 0.5 else largest_share(share)
     words += "" if share >= 1 else f", {percent(share)},"
     return f"{text}; {words} {between(scheme.classes[i], scheme.classes[j])}."
 
@@ -108,11 +110,11 @@ def _of_change(amounts: Amounts, maps: int, scheme: Scheme) -> str:
 def _of_classes(amounts: Amounts, maps: int, scheme: Scheme) -> str:
     shares = amounts.classes / amounts.total
     most = int(shares.argmax())
-    where = f" in {maps} maps" if maps > 1 else ""
-    words = part_of(shares[most]).capitalize()
+    in_maps = f" in {maps} maps" if maps > 1 else ""
+    words = largest_share(shares[most]).capitalize()
     value = "" if shares[most] >= 1 else f": {percent(shares[most])}"
     name = scheme.classes[most]
-    return f"{words} of {area(amounts.total, amounts.unit)}{where} is {name}{value}."
+    return f"{words} of {area(amounts.total, amounts.unit)}{in_maps} is {name}{value}."
 
 
 def _of_pseudo_labels(numbers: dict[str, Any]) -> str:

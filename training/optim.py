@@ -17,7 +17,7 @@ OPTIMIZERS = {
 
 def build_optimizer(
     network: nn.Module,
-    kind: str,
+    name: str,
     lr: float,
     weight_decay: float,
     head_lr_factor: float = 10.0,
@@ -27,7 +27,7 @@ def build_optimizer(
 
     Args:
         network: already on its device.
-        kind: a key of OPTIMIZERS.
+        name: a key of OPTIMIZERS.
         lr: initial learning rate of the backbone.
         weight_decay: L2 penalty of every weight, added to the gradient.
         head_lr_factor: learning rate of the heads, as a multiple of `lr`.
@@ -35,12 +35,12 @@ def build_optimizer(
     """
     groups = parameter_groups(network, lr, head_lr_factor)
     options: dict[str, float | bool] = {"lr": lr, "weight_decay": weight_decay}
-    if MOMENTA[kind] is not None:
-        options["momentum"] = MOMENTA[kind] if momentum is None else momentum
-    if kind != "rmsprop":  # torch has no fused RMSprop
+    if MOMENTA[name] is not None:
+        options["momentum"] = MOMENTA[name] if momentum is None else momentum
+    if name != "rmsprop":  # torch has no fused RMSprop
         options["fused"] = True
-    optimizer = OPTIMIZERS[kind](groups, **options)
-    if kind == "sgd" and options["momentum"]:
+    optimizer = OPTIMIZERS[name](groups, **options)
+    if name == "sgd" and options["momentum"]:
         _zero_momentum(optimizer)
     return optimizer
 

@@ -13,7 +13,12 @@ LR_POLICIES = {
 
 
 def check_flags(
-    kind: str, momentum: float | None, policy: str, lr: float, lr_min: float, gamma: float | None
+    optimizer: str,
+    momentum: float | None,
+    policy: str,
+    lr: float,
+    lr_min: float,
+    gamma: float | None,
 ) -> None:
     """Refuses flags without effect; arguments as in `build_optimizer` and `learning_rate`.
 
@@ -21,10 +26,10 @@ def check_flags(
         ValueError: a momentum for an optimiser that takes none, `lr_min` above `lr` or for a policy
             other than poly, or `gamma` for a policy other than step and exponential.
     """
-    if momentum is not None and MOMENTA[kind] is None:
+    if momentum is not None and MOMENTA[optimizer] is None:
         able = " and ".join(name for name, usual in MOMENTA.items() if usual is not None)
         raise ValueError(
-            f"--momentum {momentum} is of --optimizer {able}, got {kind}; leave it out"
+            f"--momentum {momentum} is of --optimizer {able}, got {optimizer}; leave it out"
         )
     if lr_min and (policy != "poly" or lr_min > lr):
         raise ValueError(

@@ -27,8 +27,8 @@ def micro_batches(batch: Sample, count: int) -> Iterator[tuple[Sample, bool]]:
     tiles = len(batch.images)
     for i in range(count):
         rows = slice(i * tiles // count, (i + 1) * tiles // count)
-        part = batch._replace(**{k: getattr(batch, k)[rows] for k in batch._fields})
-        yield part, i == count - 1
+        micro_batch = batch._replace(**{k: getattr(batch, k)[rows] for k in batch._fields})
+        yield micro_batch, i == count - 1
 
 
 class Due(NamedTuple):

@@ -275,8 +275,8 @@ def semantic_change_metrics(counts: Tensor, num_classes: int) -> dict[str, float
         "sek": sek.sek,
         "sek_transition": sek_from_confusion(counts).sek,
         "kappa": sek.kappa,
-        "fscd": _ratio(2 * hits, confusion[:, 1:].sum() + confusion[1:].sum()),
-        "oa": _ratio(confusion.trace(), confusion.sum()),
+        "fscd": ratio(2 * hits, confusion[:, 1:].sum() + confusion[1:].sum()),
+        "oa": ratio(confusion.trace(), confusion.sum()),
         **_change_metrics(collapse_to_change(confusion)),
         "iou_per_class": iou(confusion)[1:].tolist(),
         "confusion": confusion.tolist(),
@@ -294,7 +294,7 @@ def binary_change_metrics(counts: Tensor) -> dict[str, float | list]:
     return {
         "miou": (iou_unchanged + iou_change) / 2,
         "kappa": cohen_kappa(counts),
-        "oa": _ratio(counts.trace(), counts.sum()),
+        "oa": ratio(counts.trace(), counts.sum()),
         **change,
         "dice": change["f1_change"],  # the same by another name
         "iou_unchanged": iou_unchanged,
@@ -324,8 +324,8 @@ def land_cover_metrics(counts: Tensor, absent_is_zero: bool = False) -> dict[str
         "aa": float((counts.diagonal() / occurrences).nanmean()),
         "miou": float(iou_per_class.nanmean()),
         "miou_present": float(present.nanmean()),
-        "fwiou": _ratio((occurrences * iou_per_class).nansum(), occurrences.sum()),
-        "oa": _ratio(counts.trace(), counts.sum()),
+        "fwiou": ratio((occurrences * iou_per_class).nansum(), occurrences.sum()),
+        "oa": ratio(counts.trace(), counts.sum()),
         "iou_per_class": iou_per_class.tolist(),
         "confusion": counts.tolist(),
     }
@@ -372,12 +372,13 @@ def _change_metrics(binary: Tensor) -> dict[str, float]:
     """(2, 2) counts, rows = truth, unchanged first -> metrics of the class "changed"."""
     (_, false_alarms), (missed, hits) = binary.tolist()
     return {
-        "iou_change": _ratio(hits, hits + false_alarms + missed),
-        "f1_change": _ratio(2 * hits, 2 * hits + false_alarms + missed),
-        "precision_change": _ratio(hits, hits + false_alarms),
-        "recall_change": _ratio(hits, hits + missed),
+        "iou_change": ratio(hits, hits + false_alarms + missed),
+        "f1_change": ratio(2 * hits, 2 * hits + false_alarms + missed),
+        "precision_change": ratio(hits, hits + false_alarms),
+        "recall_change": ratio(hits, hits + missed),
     }
 
 
-def _ratio(part: Tensor | float, whole: Tensor | float) -> float:
+def ratio(part: Tensor | float, whole: Tensor | float) -> float:
+    """`part` / `whole`; NaN if `whole` is 0."""
     return float(part) / float(whole) if whole else math.nan

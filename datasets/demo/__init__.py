@@ -34,7 +34,7 @@ PAIRS, SIZE_PX, SEED = 200, 256, 0
 SMALLEST_PX = 32
 
 
-class Scene(NamedTuple):
+class GeneratedScene(NamedTuple):
     """One tile at two dates on one grid."""
 
     image1: Image.Image  # RGB
@@ -43,7 +43,7 @@ class Scene(NamedTuple):
     dense2: ndarray
 
 
-def make_scene(seed: int, index: int, size: int = SIZE_PX, part: str = "train") -> Scene:
+def make_scene(seed: int, index: int, size: int = SIZE_PX, part: str = "train") -> GeneratedScene:
     """Generates tile `index` of a part; independent of the number of tiles.
 
     Args:
@@ -62,7 +62,7 @@ def make_scene(seed: int, index: int, size: int = SIZE_PX, part: str = "train") 
         images.append(render(ids, table, size, some_sky(rng), still, rng))
         on_grid = slice(MARGIN * FINE, (MARGIN + size) * FINE, FINE)
         dense.append(table[:, COLUMN["cover"]].astype(np.uint8)[ids[on_grid, on_grid]])
-    return Scene(*images, *dense)
+    return GeneratedScene(*images, *dense)
 
 
 def write_demo(
@@ -160,7 +160,7 @@ def _is_there(out: Path, parameters: dict[str, int], overwrite: bool) -> bool:
     return False
 
 
-def _write_tile(part: Path, name: str, scene: Scene) -> None:
+def _write_tile(part: Path, name: str, scene: GeneratedScene) -> None:
     """Writes the six files of a tile."""
     change = scene.dense1 != scene.dense2
     for date, image, dense in ((1, scene.image1, scene.dense1), (2, scene.image2, scene.dense2)):

@@ -100,7 +100,7 @@ class Land(NamedTuple):
     bend: Bend
 
 
-def split(
+def cut_polygon(
     polygon: ndarray, kind: str, point: ndarray, direction: ndarray, width: float, seed: int
 ) -> tuple[list[ndarray], Strip]:
     """Divides a polygon by a strip; returns the pieces on both sides and the strip."""
@@ -121,7 +121,7 @@ def first_cuts(
     for kind, way, width in lines:
         point = (0.5 + rng.uniform(-0.3, 0.3, 2)) * side
         seed = int(rng.integers(2**31))
-        pieces = [split(block, kind, point, unit(way), width, seed) for block in blocks]
+        pieces = [cut_polygon(block, kind, point, unit(way), width, seed) for block in blocks]
         blocks = [half for halves, _ in pieces for half in halves if len(half)]
         strips += [strip for _, strip in pieces if len(strip.polygon)]
     return blocks, strips
@@ -139,7 +139,9 @@ def divide(block: ndarray, theme: Theme, rng: Rng, strips: list[Strip]) -> list[
     kind = theme.street if space > 6 * theme.parcel else theme.lane
     if kind == "street" and space < 2.5 * theme.parcel:
         kind = "rim"
-    halves, strip = split(block, kind, point, direction, WIDTHS[kind], int(rng.integers(2**31)))
+    halves, strip = cut_polygon(
+        block, kind, point, direction, WIDTHS[kind], int(rng.integers(2**31))
+    )
     strips.append(strip)
     return [piece for half in halves if len(half) for piece in divide(half, theme, rng, strips)]
 

@@ -141,6 +141,6 @@ NAIC2020_ENTRY = DatasetEntry(
     scheme=naic2020_scheme,
     folder_keys=tuple(LISTS),
     zip=zip_naic,
-    split="official",
+    split_rule="official",
     orient="none",
 )

@@ -118,7 +118,7 @@ class StripEncoder:
         return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
-def write_submission(
+def write_run_lengths(
     path: Path | str, masks: Iterable[tuple[str, str]], order: Sequence[str]
 ) -> None:
     """Writes `Id,mask` rows.

@@ -161,7 +161,7 @@ class SentinelLayout:
         return scenes.select(sorted(firsts.values()))
 
 
-def _entry(name: str, about: str, split: str = "every10th") -> DatasetEntry:
+def _entry(name: str, about: str, split_rule: str = "every10th") -> DatasetEntry:
     return DatasetEntry(
         root=f"data/{name}",
         task="land_cover",
@@ -170,7 +170,7 @@ def _entry(name: str, about: str, split: str = "every10th") -> DatasetEntry:
         scheme=sentinel_scheme,
         folder_keys=("holdout_scenes",) if name == "sen12ms" else (),
         labels=LabelFiles(lambda scene: dfc_label_name(scene.name, name), write_dfc_label),
-        split=split,
+        split_rule=split_rule,
         orient="none",
         absent_is_zero=True,
         scheme_options=(*BAND_FLAGS, "no_savanna"),

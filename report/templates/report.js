@@ -113,8 +113,8 @@ function paint(canvas, tile, mode, side) {
 class Viewer {
   constructor(element) {
     this.find = (selector) => element.querySelector(selector);
-    this.tiles = data.parts[Number(element.dataset.part)];
-    this.pseudo = data.pseudo[Number(element.dataset.part)];
+    this.tiles = data.sections[Number(element.dataset.section)];
+    this.pseudo = data.pseudo[Number(element.dataset.section)];
     this.stage = this.find(".stage");
     this.divider = this.find(".divider");
     this.split = 50;

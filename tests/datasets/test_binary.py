@@ -72,10 +72,10 @@ def test_lists_divide_an_undivided_folder(tmp_path):
         (root / "list").mkdir(exist_ok=True)
         (root / f"list/{part}.txt").write_text(lines)
     assert build(root, "train").names == ["003", "001"]
-    assert build(root, "val", split="official").names == ["000"]
+    assert build(root, "val", split_rule="official").names == ["000"]
     assert build(root, "test").names == ["000"]
     assert check(root) == {"train": 2, "val": 1}
-    assert build(root, "val", split="leave_out:003").names == ["003"]
+    assert build(root, "val", split_rule="leave_out:003").names == ["003"]
     (root / "label/002.png").unlink()  # of no part
     assert check(root) == {"train": 2, "val": 1}
     (root / "list/train.txt").write_text("003\n007.png\n")
@@ -85,17 +85,17 @@ def test_lists_divide_an_undivided_folder(tmp_path):
 
 def test_splits(tmp_path):
     root = make_binary(tmp_path, {"train": 12, "val": 2})
-    assert build(root, "val", split="every10th").names == ["000", "010"]
-    assert len(build(root, "train", split="every10th").names) == 10
-    assert build(root, "val", split="official").path == root / "val"
-    assert build(root, "train", split="official").names == [f"{i:03d}" for i in range(12)]
-    assert len(build(root, "val", split="area:0.25", tile_px=16, whole_px=0)) == 12 * 4
+    assert build(root, "val", split_rule="every10th").names == ["000", "010"]
+    assert len(build(root, "train", split_rule="every10th").names) == 10
+    assert build(root, "val", split_rule="official").path == root / "val"
+    assert build(root, "train", split_rule="official").names == [f"{i:03d}" for i in range(12)]
+    assert len(build(root, "val", split_rule="area:0.25", tile_px=16, whole_px=0)) == 12 * 4
     (tmp_path / "ids.txt").write_text("005\n")
-    assert build(root, "val", split=str(tmp_path / "ids.txt")).names == ["005"]
+    assert build(root, "val", split_rule=str(tmp_path / "ids.txt")).names == ["005"]
     with pytest.raises(FileNotFoundError, match="--split official: there is no part 'val'"):
-        build(undivided(tmp_path / "b"), "val", split="official")
+        build(undivided(tmp_path / "b"), "val", split_rule="official")
     with pytest.raises(FileNotFoundError, match="--split nothing is neither a rule"):
-        build(root, "val", split="nothing")
+        build(root, "val", split_rule="nothing")
 
 
 def test_training_needs_labels_and_testing_does_not(tmp_path):
@@ -105,7 +105,7 @@ def test_training_needs_labels_and_testing_does_not(tmp_path):
     assert not dataset.labelled and (dataset[0].change == IGNORE_INDEX).all()
     assert check(root) == {"train": 2}
     with pytest.raises(ValueError, match="has no labels"):
-        build(root, split="every10th")
+        build(root, split_rule="every10th")
 
 
 def test_folders_can_be_called_otherwise(tmp_path):
@@ -377,9 +377,9 @@ def test_real_samples(name):
     assert scheme == RGB
     count = len(list((root / "A").iterdir()))
     assert check(root) == {"train": count}
-    val = build(root, "val", split="every10th", scheme=scheme)
+    val = build(root, "val", split_rule="every10th", scheme=scheme)
     assert len(val.names) == -(-count // 10)
-    dataset = build(root, augment=Augment(crop_size=128), positive_crops=1.0, split="hash10")
+    dataset = build(root, augment=Augment(crop_size=128), positive_crops=1.0, split_rule="hash10")
     shares = [(sample.change == 1).float().mean() for sample in dataset]
     assert dataset[0].images.shape == (2, 3, 128, 128)
     assert 0.02 < np.mean(shares) < 0.7 and {0, 1} == set(dataset[0].change.unique().tolist()) | {0}

@@ -50,7 +50,7 @@ def test_scenes_of_the_list_are_held_out(tmp_path):
     ]
     for part in ("holdout", "val", "test"):
         assert quiet(build_sen12ms, root, part).names == ["ROIs1868_summer_s2_146_p1"]
-    assert quiet(build_sen12ms, root, "val", split="official").part == "val"
+    assert quiet(build_sen12ms, root, "val", split_rule="official").part == "val"
     assert quiet(check_sen12ms, root) == {"train": 4, "holdout": 1}
     assert quiet(check_sen12ms, root, ["holdout"]) == {"holdout": 1}
     with pytest.raises(ValueError, match=r"no part 'dev', only train and holdout"):
@@ -134,10 +134,12 @@ def test_no_patches_at_all(tmp_path):
 
 def test_other_splits_cut_the_training_scenes(tmp_path):
     root = sen12ms(tmp_path, held_out=())
-    train, val = (quiet(build_sen12ms, root, part, split="every10th") for part in ("train", "val"))
+    train, val = (
+        quiet(build_sen12ms, root, part, split_rule="every10th") for part in ("train", "val")
+    )
     assert val.names == ["ROIs1158_spring_s2_1_p1"] and len(train.names) == 4
     (tmp_path / "ids.txt").write_text("ROIs2017_winter_s2_3_p2\n")
-    val = quiet(build_sen12ms, root, "val", split=str(tmp_path / "ids.txt"))
+    val = quiet(build_sen12ms, root, "val", split_rule=str(tmp_path / "ids.txt"))
     assert val.names == ["ROIs2017_winter_s2_3_p2"]
 
 
@@ -150,7 +152,7 @@ def test_parts_of_dfc2020(tmp_path):
         "dfc_0",
         "ROIs0000_test_dfc_0_p1.tif",
     )
-    train = quiet(build_dfc2020, root, "train", split="every10th")
+    train = quiet(build_dfc2020, root, "train", split_rule="every10th")
     assert len(train) == 2 and train[0].images.shape == (1, 15, 32, 32)
     with pytest.raises(ValueError, match=r"no part 'train', only val and test.*--split"):
         quiet(build_dfc2020, root, "train")
@@ -167,7 +169,7 @@ def test_labels_that_are_not_there_at_all_make_an_unlabelled_part(tmp_path):
     for path in (root / "ROIs0000_validation/dfc_validation").iterdir():
         path.unlink()
     with pytest.raises(ValueError, match="has no labels; training needs them"):
-        quiet(build_dfc2020, root, "val", split="official")
+        quiet(build_dfc2020, root, "val", split_rule="official")
 
 
 def test_a_folder_of_tiffs_has_no_labels_and_any_size(tmp_path):

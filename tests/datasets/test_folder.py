@@ -68,15 +68,15 @@ def test_undivided(tmp_path):
     root = make_folder(tmp_path, {"": 12})
     assert check(root) == {"train": 12}
     assert len(build(root, "test")) == 12 and check(root, "test") == {"test": 12}
-    assert build(root, "val", split="every10th").names == ["0", "8"]  # 0 1 10 11 2 ... by name
-    assert len(build(root, "train", split="every10th")) == 10
+    assert build(root, "val", split_rule="every10th").names == ["0", "8"]  # 0 1 10 11 2 ... by name
+    assert len(build(root, "train", split_rule="every10th")) == 10
     with pytest.raises(FileNotFoundError, match=r"no part 'val' in .* has train.*--split"):
-        build(root, "val", split="official")
+        build(root, "val", split_rule="official")
 
 
 def test_official_validation_and_other_parts(tmp_path):
     root = make_folder(tmp_path, {"train": 2, "val": 1, "town": 3})
-    assert build(root, "val", split="official").path == root / "val"
+    assert build(root, "val", split_rule="official").path == root / "val"
     assert build(root, "test").path == root / "val"
     assert len(build(root, "town")) == 3
     with pytest.raises(FileNotFoundError, match="no part 'city'"):
@@ -89,7 +89,7 @@ def test_training_needs_labels_and_testing_does_not(tmp_path):
     dataset = build(root, "test")
     assert not dataset.labelled and (dataset[0].semantic == IGNORE_INDEX).all()
     with pytest.raises(ValueError, match="has no labels; training needs the folder labels"):
-        build(root, "train", split="every10th")
+        build(root, "train", split_rule="every10th")
 
 
 def test_folders_can_be_called_otherwise(tmp_path):

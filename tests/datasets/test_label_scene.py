@@ -128,7 +128,7 @@ def test_real_landsat_scenes(tmp_path, city, dates):
     check_binary(tmp_path, scheme=scheme, progress=False)
     dataset = build_binary(
         tmp_path, "train", scheme=scheme, augment=Augment(crop_size=96), positive_crops=1.0,
-        split="every10th",
+        split_rule="every10th",
     )  # fmt: skip
     sample = dataset[0]
     assert sample.images.shape == (2, 6, 96, 96) and sample.images.abs().mean() < 5

@@ -89,10 +89,10 @@ def test_parts_are_lists(tmp_path):
     whole = build_naic2020(root, "train", folders={"train": "train.json"})
     assert whole.names == ["1", "2", "3", "4", "5"]
     folders = {"train": "train.json"}
-    assert build_naic2020(root, "val", split="every10th", folders=folders).names == ["1"]
+    assert build_naic2020(root, "val", split_rule="every10th", folders=folders).names == ["1"]
     assert build_naic2020(root, "image_A").names == ["1", "2"]
     with pytest.raises(ValueError, match="has no labels; training needs them; make the list with"):
-        build_naic2020(root, "train", folders={"train": "image_A.json"}, split="official")
+        build_naic2020(root, "train", folders={"train": "image_A.json"}, split_rule="official")
     with pytest.raises(FileNotFoundError, match=r"no .*image_B\.json"):
         build_naic2020(root, "test", folders={"test": "image_B.json"})
 

@@ -98,18 +98,18 @@ def test_explicit_places(root, tmp_path):
 
 
 def test_splits(root):
-    assert build(root, "val", split=f"leave_out:{NAMES[1]}").names == [NAMES[1]]
-    val = build(root, "val", split="area")  # a fifth of 80, 88 and 96 rows, below
+    assert build(root, "val", split_rule=f"leave_out:{NAMES[1]}").names == [NAMES[1]]
+    val = build(root, "val", split_rule="area")  # a fifth of 80, 88 and 96 rows, below
     assert [window for _, window in val.windows] == [
         Window(64, 0, 32, 96), Window(70, 0, 32, 96), Window(77, 0, 32, 96),
     ]  # fmt: skip
     train = build(
-        root, "train", split="area", augment=Augment(crop_size=32), positive_crops=0.7,
+        root, "train", split_rule="area", augment=Augment(crop_size=32), positive_crops=0.7,
         samples_per_image=100,
     )  # fmt: skip
     assert len(train) == 300 and train[7].images.shape == (2, 3, 32, 32)
     with pytest.raises(FileNotFoundError, match="--split official: Rucode has no part"):
-        build(root, "val", split="official")
+        build(root, "val", split_rule="official")
     with pytest.raises(FileNotFoundError, match=r"no part 'val', only train and test.*--split"):
         build(root, "val")
 

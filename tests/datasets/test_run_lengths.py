@@ -10,7 +10,7 @@ from datasets.rucode.run_lengths import (
     read_sample_ids,
     read_submission,
     to_run_lengths,
-    write_submission,
+    write_run_lengths,
 )
 
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 3), (5, 8), (8, 5), (13, 17), (3, 600), (40, 33)]
@@ -140,7 +140,7 @@ def test_submission_has_the_order_of_the_sample_and_reads_back(tmp_path):
     order = read_sample_ids(sample)
     assert order == ["b", "a", "c"]
     masks = {"a": "1 2 7 1", "b": "", "c": "4 4"}
-    write_submission(tmp_path / "new" / "out.csv", iter(masks.items()), order)
+    write_run_lengths(tmp_path / "new" / "out.csv", iter(masks.items()), order)
     assert (tmp_path / "new" / "out.csv").read_text() == "Id,mask\nb,\na,1 2 7 1\nc,4 4\n"
     back = read_submission(tmp_path / "new" / "out.csv")
     assert back == masks and list(back) == order
@@ -149,7 +149,7 @@ def test_submission_has_the_order_of_the_sample_and_reads_back(tmp_path):
 def test_a_mask_longer_than_the_csv_module_allows_reads_back(tmp_path):
     text = to_run_lengths(np.indices((300, 300)).sum(0) % 2)
     assert len(text) > 131072
-    write_submission(tmp_path / "out.csv", [("a", text)], ["a"])
+    write_run_lengths(tmp_path / "out.csv", [("a", text)], ["a"])
     assert read_submission(tmp_path / "out.csv") == {"a": text}
 
 
@@ -169,13 +169,13 @@ def test_files_of_other_programs_are_read(tmp_path):
 )
 def test_wrong_ids_are_errors_and_leave_no_file(tmp_path, masks, message):
     with pytest.raises(ValueError, match=message):
-        write_submission(tmp_path / "out.csv", masks, ["a", "b", "c"])
+        write_run_lengths(tmp_path / "out.csv", masks, ["a", "b", "c"])
     assert not list(tmp_path.iterdir())
 
 
 def test_many_wrong_ids_are_counted_not_listed(tmp_path):
     with pytest.raises(ValueError, match="0, 1, 2, 3, 4 and 35 more"):
-        write_submission(tmp_path / "out.csv", [], [str(i) for i in range(40)])
+        write_run_lengths(tmp_path / "out.csv", [], [str(i) for i in range(40)])
 
 
 @pytest.mark.parametrize(

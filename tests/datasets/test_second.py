@@ -214,7 +214,7 @@ def test_the_test_set_is_test_or_else_val(second_root):
 def test_train_and_val_are_disjoint_parts_of_the_training_folder(second_root):
     root = second_root(train=20, val=2, test=2)
     train, val = (
-        build_dataset("second", part, root, split="every10th") for part in ("train", "val")
+        build_dataset("second", part, root, split_rule="every10th") for part in ("train", "val")
     )
     assert val.names == ["00000", "00010"] and len(train) == 18
     assert val.path == train.path == root / "train"
@@ -224,7 +224,7 @@ def test_train_and_val_are_disjoint_parts_of_the_training_folder(second_root):
 def test_official_split_validates_on_a_labelled_val(second_root):
     root = second_root(train=3, test=2)
     (root / "test").rename(root / "val")
-    train, val = (second(root, part, split="official") for part in ("train", "val"))
+    train, val = (second(root, part, split_rule="official") for part in ("train", "val"))
     assert (len(train), train.path) == (3, root / "train")
     assert (val.names, val.path) == (["00000", "00001"], root / "val")
 
@@ -232,17 +232,17 @@ def test_official_split_validates_on_a_labelled_val(second_root):
 def test_official_split_without_labels_is_an_error(second_root):
     root = second_root(train=2)
     with pytest.raises(FileNotFoundError, match=r"official: .*no part 'val' .*every10th, hash10"):
-        second(root, "val", split="official")
+        second(root, "val", split_rule="official")
     root = second_root(train=2, val=2)
     with pytest.raises(ValueError, match=r"val has no labels; training needs the folders label1"):
-        second(root, "val", split="official")
+        second(root, "val", split_rule="official")
 
 
 def test_training_without_labels_is_an_error(second_root):
     root = second_root(train=0, val=2)
     (root / "val").rename(root / "train")
     with pytest.raises(ValueError, match="train has no labels; training needs"):
-        build_dataset("second", "train", root, split="every10th")
+        build_dataset("second", "train", root, split_rule="every10th")
 
 
 def test_an_unknown_data_set_names_the_choices():
@@ -269,7 +269,7 @@ def test_real_tiles_are_read():
     if not REAL.is_dir():
         pytest.skip(f"{REAL} absent")
     train, val = (
-        build_dataset("second", part, REAL, split="every10th") for part in ("train", "val")
+        build_dataset("second", part, REAL, split_rule="every10th") for part in ("train", "val")
     )
     test = build_dataset("second", "test", REAL)
     assert (len(train), len(val), len(test)) == (540, 60, 120)

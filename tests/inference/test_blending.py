@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inference.blending import Blender, join_rows, ramp
-from utils.rasters.windows import grid
+from utils.rasters.windows import windows_of
 
 SHAPES = [(100, 90, 32, 8), (64, 64, 64, 16), (7, 200, 32, 16), (33, 65, 32, 0), (50, 31, 20, 5)]
 
@@ -40,7 +40,7 @@ def weighted_mean(height: int, width: int, overlap_px: int, windows) -> torch.Te
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_pixel_is_the_weighted_mean_of_its_windows(shape):
     torch.manual_seed(0)
-    windows = [(w, torch.rand(2, w.height, w.width)) for w in grid(*shape)]
+    windows = [(w, torch.rand(2, w.height, w.width)) for w in windows_of(*shape)]
     blender = Blender(*shape)
     found = joined(*shape[:2], [blender.add(*pair) for pair in windows])
     expected = weighted_mean(*shape[:2], shape[3], windows)
@@ -52,7 +52,7 @@ def test_pieces_make_up_whole_rows(shape):
     torch.manual_seed(0)
     height, width = shape[:2]
     pieces, strips = Blender(*shape), Blender(*shape)
-    windows = [(w, torch.rand(2, w.height, w.width)) for w in grid(*shape)]
+    windows = [(w, torch.rand(2, w.height, w.width)) for w in windows_of(*shape)]
     found = joined(height, width, [pieces.add(*pair) for pair in windows])
     rows = list(join_rows((strips.add(*pair) for pair in windows), width))
     assert [strip.top for strip in rows] == pieces.tops
@@ -62,7 +62,7 @@ def test_pieces_make_up_whole_rows(shape):
 @pytest.mark.parametrize("shape", SHAPES[:1] + SHAPES[4:])
 def test_rows_do_not_depend_on_where_one_began_but_for_the_row_above(shape):
     torch.manual_seed(0)
-    windows = [(w, torch.rand(2, w.height, w.width)) for w in grid(*shape)]
+    windows = [(w, torch.rand(2, w.height, w.width)) for w in windows_of(*shape)]
     every = Blender(*shape)
     expected = {(p.top, p.left): p.values for p in (every.add(*pair) for pair in windows)}
     for row in range(1, len(every.tops)):
@@ -76,12 +76,12 @@ def test_rows_do_not_depend_on_where_one_began_but_for_the_row_above(shape):
 
 def test_equal_windows_give_what_they_hold():
     blender = Blender(100, 90, 32, 12)
-    pieces = [blender.add(w, torch.full((2, 32, 32), 0.25)) for w in grid(100, 90, 32, 12)]
+    pieces = [blender.add(w, torch.full((2, 32, 32), 0.25)) for w in windows_of(100, 90, 32, 12)]
     torch.testing.assert_close(joined(100, 90, pieces), torch.full((2, 100, 90), 0.25))
 
 
 def test_memory_is_that_of_the_overlap():
     blender = Blender(400, 3000, 64, 16)
-    for window in grid(400, 3000, 64, 16)[:130]:
+    for window in windows_of(400, 3000, 64, 16)[:130]:
         blender.add(window, torch.rand(1, 64, 64))
     assert blender._above.shape == (1, 16, blender.reach)

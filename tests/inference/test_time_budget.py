@@ -8,7 +8,7 @@ from inference.time_budget import TimeBudget, process_start_s
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """A clock that only `play` moves."""
 
     def __init__(self):
         self.now_s = 0.0

@@ -1,4 +1,4 @@
-"""Windows cover a scene, and what is predicted in them is joined without a trace."""
+"""Windows cover a scene, and what is predicted in them is blended without seams."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from inference.blending import Blender, join_rows, ramp
 from inference.prediction import finished_rows
 from inference.predictor import Member, Predictor
 from models.normalise import Normalise
-from utils.rasters.windows import Window, grid, starts
+from utils.rasters.windows import Window, starts, windows_of
 from utils.structures import Logits, Sample
 
 SIZES = [(1, 1), (31, 64), (64, 64), (65, 64), (100, 237), (256, 40)]
@@ -20,7 +20,7 @@ SIZES = [(1, 1), (31, 64), (64, 64), (65, 64), (100, 237), (256, 40)]
 def blend(height, width, tile_px, overlap_px, value_of, full=False) -> torch.Tensor:
     """A whole scene out of windows whose values `value_of(window)` gives."""
     blender = Blender(height, width, tile_px, overlap_px, full)
-    windows = grid(height, width, tile_px, overlap_px, full)
+    windows = windows_of(height, width, tile_px, overlap_px, full)
     strips = list(join_rows((blender.add(w, value_of(w)) for w in windows), width))
     tops = [s.top for s in strips]
     assert tops == sorted(tops) and tops[0] == 0
@@ -32,7 +32,7 @@ def blend(height, width, tile_px, overlap_px, value_of, full=False) -> torch.Ten
 @pytest.mark.parametrize(("tile_px", "overlap_px"), [(64, 0), (64, 16), (64, 32), (33, 7)])
 def test_windows_cover_every_pixel_and_begin_inside(height, width, tile_px, overlap_px):
     seen = torch.zeros(height, width)
-    for w in grid(height, width, tile_px, overlap_px):
+    for w in windows_of(height, width, tile_px, overlap_px):
         assert 0 <= w.top < height and 0 <= w.left < width
         seen[w.top : w.top + w.height, w.left : w.left + w.width] += 1
     assert seen.min() >= 1
@@ -40,13 +40,13 @@ def test_windows_cover_every_pixel_and_begin_inside(height, width, tile_px, over
 
 
 def test_a_short_side_makes_windows_shorter_in_steps_of_32():
-    assert grid(20, 200, 64, 16)[0] == Window(0, 0, 32, 64)
-    assert grid(20, 20, 512, 0) == [Window(0, 0, 32, 32)]
-    assert grid(40, 40, 50, 0) == [Window(0, 0, 50, 50)]  # never above the tile
+    assert windows_of(20, 200, 64, 16)[0] == Window(0, 0, 32, 64)
+    assert windows_of(20, 20, 512, 0) == [Window(0, 0, 32, 32)]
+    assert windows_of(40, 40, 50, 0) == [Window(0, 0, 50, 50)]  # never above the tile
 
 
 def test_full_windows_never_shrink():
-    assert grid(20, 200, 64, 16, full=True)[0] == Window(0, 0, 64, 64)
+    assert windows_of(20, 200, 64, 16, full=True)[0] == Window(0, 0, 64, 64)
     scene = blend(20, 100, 64, 0, lambda w: torch.full((1, w.height, w.width), 0.5), full=True)
     assert scene.shape == (1, 20, 100) and (scene == 0.5).all()
 
@@ -72,7 +72,7 @@ def test_neighbours_weights_add_up_to_one_where_they_overlap(overlap_px):
 @pytest.mark.parametrize("overlap_px", [-1, 33, 64])
 def test_an_overlap_beyond_half_a_window_is_refused(overlap_px):
     with pytest.raises(ValueError, match=r"--overlap-px .* must lie in 0\.\.32"):
-        grid(100, 100, 64, overlap_px)
+        windows_of(100, 100, 64, overlap_px)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -87,7 +87,7 @@ def test_without_overlap_every_pixel_is_exactly_its_windows_value(height, width)
     generator = torch.Generator().manual_seed(0)
     scene = torch.zeros(1, height + 64, width + 64)
     parts = {}
-    for w in grid(height, width, 64):
+    for w in windows_of(height, width, 64):
         parts[w] = torch.rand((1, w.height, w.width), generator=generator)
         scene[:, w.top : w.top + w.height, w.left : w.left + w.width] = parts[w]
     assert torch.equal(blend(height, width, 64, 0, parts.get), scene[:, :height, :width])
@@ -131,7 +131,7 @@ class Scenes:
         self.windows = [
             (i, w)
             for i, image in enumerate(images)
-            for w in grid(*image.shape, tile_px, overlap_px)
+            for w in windows_of(*image.shape, tile_px, overlap_px)
         ]
 
     def in_use(self, scene):

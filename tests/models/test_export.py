@@ -31,7 +31,7 @@ from models.checkpoints import (
     save_checkpoint,
     scheme_of,
     trained_scheme,
-    trained_split,
+    trained_split_rule,
 )
 from models.published import Published
 from utils.schemes import NAIC2020, SECOND, change_scheme
@@ -75,7 +75,7 @@ def make_checkpoint(path: Path, case: Case) -> Path:
         model=case.model,
         backbone=case.backbone,
         lightweight=case.model == "pspnet",
-        split="hash10",
+        split_rule="hash10",
     )
     network = random_norms(network_of(recipe))
     dates, bands = case.scheme.num_dates, len(case.scheme.bands)
@@ -205,7 +205,7 @@ def test_an_exported_teacher_votes_beside_checkpoints(tmp_path, files):
 def test_the_recipe_travels_in_the_file(files):
     checkpoint, exported = files(SMALL)
     assert trained_scheme(exported) == trained_scheme(checkpoint) == NAIC2020
-    assert trained_split(exported) == "hash10"
+    assert trained_split_rule(exported) == "hash10"
     recipe = onnx_network.read_recipe(exported)
     assert recipe == as_json(load_network(checkpoint)[1]) and scheme_of(recipe) == NAIC2020
 

@@ -205,7 +205,7 @@ def test_every_missing_entry_is_named_as_published(model):
     layout, published = PUBLISHED_FORMATS[model], layout_of(model)
     network = on_meta(model)
     state = {k: torch.empty(shape, device="meta") for k, (shape, _) in published.items()}
-    state, shown = to_ours(state, layout), partial(their_key, layout=layout)
+    state, shown = to_ours(state, layout), partial(their_key, state_format=layout)
     assert {shown(key) for key in state} == set(published)
     trunk = [key for key in state if key.startswith("backbone.body.layer")]
     for key in state.keys() - set(trunk) | set(trunk[::11]):  # all else, and some of the trunk's
@@ -229,7 +229,7 @@ def test_every_missing_entry_is_named_as_published(model):
 def test_an_extra_entry_is_named(model, key):
     published = {**layout_of(model), key: ((1,), torch.float32)}
     state = {k: torch.empty(shape, device="meta") for k, (shape, _) in published.items()}
-    shown = partial(their_key, layout=PUBLISHED_FORMATS[model])
+    shown = partial(their_key, state_format=PUBLISHED_FORMATS[model])
     with pytest.raises(ValueError, match="unknown") as error:
         load_strictly(on_meta(model), to_ours(state, PUBLISHED_FORMATS[model]), "a.pth", shown)
     assert f"unknown (1): {key}." in str(error.value)

@@ -98,7 +98,7 @@ def test_published_weights_sure_of_change_predict_it(tmp_path, states, what, cla
 def test_every_missing_entry_is_named_as_published(states, what):
     layout = PUBLISHED_FORMATS[what.model]
     network, state = network_on_meta(what), to_ours(states[what.model], layout)
-    shown = partial(their_key, layout=layout)
+    shown = partial(their_key, state_format=layout)
     for key in state:
         rest = {k: v for k, v in state.items() if k != key}
         with pytest.raises(ValueError, match="missing") as error:
@@ -119,7 +119,7 @@ def test_every_missing_entry_is_named_as_published(states, what):
 def test_an_extra_entry_is_named(states, what, key):
     layout = PUBLISHED_FORMATS[what.model]
     state = to_ours({**states[what.model], key: torch.zeros(1)}, layout)
-    shown = partial(their_key, layout=layout)
+    shown = partial(their_key, state_format=layout)
     with pytest.raises(ValueError, match="unknown") as error:
         load_strictly(network_on_meta(what), state, "a.pth", shown)
     assert f"unknown (1): {key}." in str(error.value)

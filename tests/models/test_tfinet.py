@@ -161,7 +161,7 @@ def test_published_weights_sure_of_no_change_predict_none(tmp_path, published):
 
 def test_every_missing_entry_is_named_as_published(published):
     network, state = on_meta(), to_ours(published, LAYOUT)
-    shown = partial(their_key, layout=LAYOUT)
+    shown = partial(their_key, state_format=LAYOUT)
     for key in state:
         rest = {k: v for k, v in state.items() if k != key}
         with pytest.raises(ValueError, match="missing") as error:

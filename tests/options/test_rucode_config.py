@@ -234,7 +234,7 @@ def test_what_has_no_counterpart_is_told_and_what_fits_is_not(folder):
 
 
 def test_what_became_of_it_is_told_once_however_often_it_is_read(folder, capsys):
-    path = str(write(UNETPP, "told.json"))
+    path = str(write(UNETPP, "network.json"))
     assert vars(parse_args([path])) == vars(parse_args([path]))
     assert capsys.readouterr().out.count("in options of this program") == 1
 

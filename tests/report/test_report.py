@@ -24,8 +24,8 @@ from report import write_report
 from report.amounts import amounts_of
 from report.data import collect
 from report.files import bounded, files_by_id, read_bounded, read_classes
-from report.parts import Amounts, Report, Section
 from report.pictures import CHANGED, NO_DATA, NO_VALUE, class_map
+from report.structures import Amounts, Report, Section
 from report.tiles import Picture, Tiles, choose, tile_score, with_coding
 from report.words import GAP, area, lead, percent
 from utils.files import write_json
@@ -169,9 +169,9 @@ def lead_of(transitions, classes=("tree", "water"), total=100.0, maps=1) -> str:
     """The headline of maps of a change, in hectares."""
     scheme = Scheme("semantic_change", classes, ((0, 0, 0),) * 3)
     amounts = Amounts(np.array(transitions, float), None, total, "ha")
-    parts = [Section("a", "a", 1, [], [], amounts, None)] * maps
+    sections = [Section("a", "a", 1, [], [], amounts, None)] * maps
     sums = amounts if maps > 1 else None
-    text = lead(Report(Path("x"), scheme, parts, [], None, [], [], {}, None, True, sums))
+    text = lead(Report(Path("x"), scheme, sections, [], None, [], [], {}, None, True, sums))
     return text.replace(GAP, " ")
 
 
@@ -218,8 +218,8 @@ def test_headline_of_land_cover_has_a_subject(classes, text):
     names = ("tree", "water", "ground")[: len(classes)]
     scheme = Scheme("land_cover", names, ((0, 0, 0),) * (len(names) + 1))
     amounts = Amounts(None, np.array(classes, float), 100.0, "ha")
-    parts = [Section("a", "a", 1, [], [], amounts, None)]
-    report = Report(Path("x"), scheme, parts, [], None, [], [], {}, None, True)
+    sections = [Section("a", "a", 1, [], [], amounts, None)]
+    report = Report(Path("x"), scheme, sections, [], None, [], [], {}, None, True)
     assert lead(report).replace(GAP, " ") == text
 
 
@@ -241,14 +241,14 @@ def test_page_of_an_outdir_shows_all_there_is(outdir, tmp_path):
     ):  # fmt: skip
         assert words in page.text, words
     assert page.tags.count("svg") == 7  # grip, matrix, flow, 2 confusions, loss, score
-    tiles = embedded(path)["parts"][0]
+    tiles = embedded(path)["sections"][0]
     assert [tile["verdict"] for tile in tiles] == ["best", "best", "worst", "worst"]
     assert {tiles[2]["name"], tiles[3]["name"]} == {"00000", "00001"}
     assert tiles[0]["score"] == 1 and tiles[2]["score"] < 0.9
 
 
 def test_sums_are_those_of_the_masks(outdir):
-    amounts = collect(outdir, 2, 99).parts[0].amounts
+    amounts = collect(outdir, 2, 99).sections[0].amounts
     masks = np.stack(
         [
             [read(outdir / "masks/test" / f"im{d}" / f"{i:05d}.png") for d in (1, 2)]
@@ -274,11 +274,11 @@ def test_page_of_one_run_has_its_curves_and_no_masks(outdir, tmp_path):
 
 def test_page_of_one_run_leaves_out_scores_of_another(outdir, tmp_path):
     report = collect(outdir / "runs" / "one", 1, 99)
-    assert [part.name for part in report.parts] == ["val"]  # its last line of the log
+    assert [section.name for section in report.sections] == ["val"]  # its last line of the log
     log = outdir / "runs" / "one" / "log.jsonl"
     text = log.read_text(encoding="utf-8")
     log.write_text(text.replace(str(LOG[-1]["score"]), "0.99"), encoding="utf-8")
-    assert collect(outdir / "runs" / "one", 1, 99).parts == []
+    assert collect(outdir / "runs" / "one", 1, 99).sections == []
     log.write_text(text, encoding="utf-8")
 
 
@@ -301,9 +301,9 @@ def test_without_images_figures_are_shown_and_the_remedy_said(tmp_path):
     path = write_report(outdir)
     page = page_of(path)
     assert "--data-root" in page.text and page.tags.count("img") == 3  # two of the viewer
-    assert embedded(path)["parts"][0][0]["before"] is None
+    assert embedded(path)["sections"][0][0]["before"] is None
     moved = write_report(outdir, data_root=tmp_path / "moved")
-    assert embedded(moved)["parts"][0][0]["before"].startswith("data:image/jpeg;base64,")
+    assert embedded(moved)["sections"][0][0]["before"].startswith("data:image/jpeg;base64,")
 
 
 def test_pseudo_labels_are_shown_with_their_numbers(tmp_path):
@@ -376,7 +376,7 @@ def test_command_line(outdir, tmp_path, capsys):
     page = tmp_path / "page.html"
     report.main([str(outdir), "--out", str(page), "--images", "1"])
     assert str(page) in capsys.readouterr().out
-    assert len(embedded(page)["parts"][0]) == 1
+    assert len(embedded(page)["sections"][0]) == 1
 
 
 def test_sizes_of_files_are_never_0():

@@ -37,14 +37,14 @@ def test_numbers_in_heat_maps_can_be_read_at_every_shade():
     [SECOND, NAIC2020, BINARY, dfc_scheme(True, True, True, True)],
     ids=["second", "naic2020", "binary", "dfc"],
 )
-def test_safe_palettes_are_told_apart_with_every_colour_vision(scheme):
+def test_safe_palettes_differ_in_every_colour_vision(scheme):
     palette = safe_palette(scheme)
     assert len(palette) == len(scheme.palette) and palette[0] == scheme.palette[0]
     assert len(set(palette)) == len(palette)
     assert smallest_difference(np.array(palette[1:])) >= 15
 
 
-def test_all_safe_colours_together_are_told_apart():
+def test_all_safe_colours_together_differ():
     assert smallest_difference(np.array(list(SAFE.values()))) >= 15
 
 
@@ -80,7 +80,7 @@ def test_text_and_lines_reach_wcag_aa(theme):
     assert contrast((31, 99, 176), (255, 255, 255)) >= 3  # focus of the divider
 
 
-def test_right_and_wrong_are_told_apart_with_every_colour_vision():
+def test_right_and_wrong_differ_in_every_colour_vision():
     colours = [LIGHT[name] for name in ("--hit", "--missed", "--alarm", "--confused")]
     assert smallest_difference(np.array(colours)) >= 15
 

@@ -40,7 +40,7 @@ def test_page_of_a_map_has_hectares_and_its_images(tmp_path):
     page = page_of(path)
     # 600 of 39 * 60 pixels
     assert "25.6 % of 23.4 ha changed, 6.00 ha; all of it from water to building." in page.text
-    tile = embedded(path)["parts"][0][0]
+    tile = embedded(path)["sections"][0][0]
     assert tile["third"] == "probability" and tile["after"].startswith("data:image/jpeg")
     assert "All maps" not in page.text and "QGIS styles have the colours" in page.text
 
@@ -101,11 +101,11 @@ def test_large_maps_are_shown_small_and_counted_whole(tmp_path):
     make_maps(tmp_path / "town", tmp_path / "in")
     picture = picture_of(tmp_path / "town", 30)
     assert picture.pred.shape == (2, 20, 30) and picture.step == 2
-    part = collect(tmp_path / "town", 1, 30).parts[0]
-    assert (part.pictures[0]["height"], part.pictures[0]["width"]) == (20, 30)
-    assert part.amounts.transitions[0, 4] == pytest.approx(6.0)
-    assert part.amounts.total == pytest.approx(39 * 60 / 100)
-    assert part.amounts.no_data == pytest.approx(60 / 100)
+    section = collect(tmp_path / "town", 1, 30).sections[0]
+    assert (section.pictures[0]["height"], section.pictures[0]["width"]) == (20, 30)
+    assert section.amounts.transitions[0, 4] == pytest.approx(6.0)
+    assert section.amounts.total == pytest.approx(39 * 60 / 100)
+    assert section.amounts.no_data == pytest.approx(60 / 100)
 
 
 def test_amounts_are_those_of_the_summary_and_counted_without_one(tmp_path):
@@ -156,7 +156,7 @@ def test_no_data_has_a_colour_a_legend_entry_and_a_number(tmp_path):
     )
     grey = picture_of(out).images[0].copy()
     grey[39] = 224
-    assert embedded(path)["parts"][0][0]["before"] == jpeg_uri(grey)
+    assert embedded(path)["sections"][0][0]["before"] == jpeg_uri(grey)
     whole = write_report(make_land_cover_map(tmp_path / "whole", tmp_path / "in"))
     assert "no data" not in page_of(whole).text.lower()
 
@@ -191,16 +191,16 @@ def test_page_of_several_maps_sums_them_and_links_to_each(tmp_path):
     assert "a 23.4 ha 6.00 ha 25.6 % b 23.4 ha 5.40 ha 23.1 %" in page.text
     text = path.read_text(encoding="utf-8")
     for number, name in enumerate("abcd"):
-        assert f'<a href="#part-{number}">{name}</a>' in text
-        assert text.count(f'id="part-{number}"') == 1
-    assert [part.title for part in collect(tmp_path / "out", 1, 99).parts] == list("abcd")
+        assert f'<a href="#section-{number}">{name}</a>' in text
+        assert text.count(f'id="section-{number}"') == 1
+    assert [section.title for section in collect(tmp_path / "out", 1, 99).sections] == list("abcd")
 
 
 def test_number_of_pictures_of_maps_is_bounded_and_the_rest_keep_their_numbers(tmp_path):
     out = make_several(tmp_path)
     shutil.move(out / "a", out / "z")  # the one with the most change comes last
     path = write_report(out, images=2)
-    assert [len(pictures) for pictures in embedded(path)["parts"]] == [1, 0, 0, 1]
+    assert [len(pictures) for pictures in embedded(path)["sections"]] == [1, 0, 0, 1]
     page = page_of(path)
     assert "4 maps; pictures of 2, those with the most change" in page.text
     assert "c 23.4 ha 4.80 ha 20.5 %" in page.text and "4 maps, 93.6 ha" in page.text
@@ -212,14 +212,14 @@ def test_only_the_maps_that_are_named_are_reported_on(tmp_path):
     page = page_of(write_report(out, maps=[out / "b", out / "d"]))
     assert "2 maps, 46.8 ha" in page.text
     one = collect(out, 1, 99, maps=[out / "b"])
-    assert one.total is None and [part.title for part in one.parts] == ["b"]
+    assert one.total is None and [section.title for section in one.sections] == ["b"]
 
 
 def test_maps_with_and_without_areas_are_summed_in_pixels(tmp_path):
     for name, crs in (("a", "EPSG:32637"), ("b", None)):
         make_land_cover_map(tmp_path / "out" / name, tmp_path / name, crs)
     path = write_report(tmp_path / "out", images=1)
-    assert [len(pictures) for pictures in embedded(path)["parts"]] == [1, 0]  # equal: the first
+    assert [len(pictures) for pictures in embedded(path)["sections"]] == [1, 0]  # equal: the first
     page = page_of(path)
     assert "part of 1,600 pixels in 2 maps is water: 50.0 %." in page.text
     assert "Some of the maps have no CRS: the sums are of pixels." in page.text
@@ -269,4 +269,4 @@ def test_page_of_a_land_cover_map_counts_classes(tmp_path):
     assert "400 pixels" in page.text and "From what to what" not in page.text
     assert "The largest part of 800 pixels is water: 50.0 %." in page.text
     assert "Looked at 800 pixels with data" in page.text and "what changed" not in page.text
-    assert embedded(path)["parts"][0][0]["after"] is None
+    assert embedded(path)["sections"][0][0]["after"] is None

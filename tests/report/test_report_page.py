@@ -247,7 +247,7 @@ def test_rows_of_the_overview_lead_to_their_maps(opened, tmp_path):
         make_maps(tmp_path / "out" / name, tmp_path / name)
     with opened(write_report(tmp_path / "out")) as page:
         page.get_by_role("link", name="west").click()
-        assert page.evaluate("location.hash") == "#part-1"
+        assert page.evaluate("location.hash") == "#section-1"
         heading = page.get_by_role("heading", name="west")
         wait_until(page, "scrollY > 500")
         assert heading.is_visible()

@@ -171,7 +171,7 @@ def test_the_threshold_is_chosen_on_validation_scenes(rucode):
     run_test(root, outdir, *words, "--val-split", "leave_out:KVI_2018_SCN1__KV1_2019_SCN1")
     chosen = json.loads((outdir / "metrics" / "threshold.json").read_text())
     scene = build_dataset(
-        "rucode", "val", root, split="leave_out:KVI_2018_SCN1__KV1_2019_SCN1", tile_px=512
+        "rucode", "val", root, split_rule="leave_out:KVI_2018_SCN1__KV1_2019_SCN1", tile_px=512
     )
     assert scene.names == ["KVI_2018_SCN1__KV1_2019_SCN1"]
     network, _ = load_network(path)

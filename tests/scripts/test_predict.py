@@ -283,7 +283,7 @@ def test_killed_and_run_again_gives_the_same_bytes(tmp_path, networks):
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    parts = out / NAME / "parts" / "change_probability"
+    parts = out / NAME / "rows" / "change_probability"
     deadline = time.monotonic() + 60
     while len(list(parts.glob("[!.]*"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.002)

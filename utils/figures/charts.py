@@ -69,7 +69,7 @@ def flows(
     names: Sequence[str],
     amounts: Sequence[Sequence[float]],
     title: str,
-    describe: Callable[[float], str],
+    format_amount: Callable[[float], str],
     ends: tuple[str, str] = ("Date 1", "Date 2"),
 ) -> str:
     """A Sankey picture: classes of date 1 on the left flow into those of date 2.
@@ -78,7 +78,7 @@ def flows(
         names: of the K classes.
         amounts: K rows (from) of K (to), any unit, at least 0.
         title: description for screen readers.
-        describe: formats an amount as text.
+        format_amount: formats an amount as text.
         ends: headings of the two sides.
     """
     out = [sum(row) for row in amounts]
@@ -99,14 +99,14 @@ def flows(
         y1, y2 = used[0][i], used[1][j]
         used[0][i], used[1][j] = y1 + thick, y2 + thick
         pair = f"within {names[i]}" if i == j else f"{names[i]} → {names[j]}"
-        hint = f"{pair}: {describe(amounts[i][j])}"
+        hint = f"{pair}: {format_amount(amounts[i][j])}"
         parts.append(_ribbon(left + bar, right, y1, y2, thick, i, hint))
     for side, (amount, x) in enumerate(((out, left), (into, right))):
         shown = [k for k in range(len(names)) if amount[k] > 0]
         middles = [starts[side][k] + amount[k] * scale / 2 for k in shown]
         for k, y in zip(shown, _apart(middles, height + 24), strict=True):
             high = max(amount[k] * scale, 1)
-            hint = f"{names[k]}: {describe(amount[k])}"
+            hint = f"{names[k]}: {format_amount(amount[k])}"
             parts.append(
                 f'<rect class="node" x="{x}" y="{starts[side][k]:.1f}" width="{bar}" '
                 f'height="{high:.1f}" style="fill:var(--c{k + 1})"><title>{escape(hint)}</title>'

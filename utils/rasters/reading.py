@@ -41,9 +41,9 @@ class FileRaster(Raster):
         super().__init__(path, (file.count, *file.shape), np.result_type(*file.dtypes))
         self.crs = file.crs
         self.transform = None if file.transform.is_identity else file.transform
-        self._describe_gaps()
+        self._find_nodata()
 
-    def _describe_gaps(self) -> None:
+    def _find_nodata(self) -> None:
         """Sets `nodata` and `alpha`, and whether the file has a mask."""
         file = self._file
         some = any(value is not None for value in file.nodatavals)

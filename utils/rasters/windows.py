@@ -12,7 +12,7 @@ class Window(NamedTuple):
     width: int
 
 
-def grid(
+def windows_of(
     height: int, width: int, tile_px: int, overlap_px: int = 0, full: bool = False
 ) -> list[Window]:
     """Windows of equal size that cover a scene, row by row.

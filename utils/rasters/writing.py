@@ -6,17 +6,26 @@
 The file appears only if the block ends without error.
 """
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utils.files import atomic_path
 from utils.rasters.gdal import rasterio
 from utils.rasters.masks import Palette, write_mask, write_probs
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from rasterio.crs import CRS
+    from rasterio.io import DatasetWriter
+    from rasterio.windows import Window
 
 BLOCK_PX = 256  # side of a GeoTIFF's tiles; strips with a multiple of it are fastest
 
@@ -48,8 +57,8 @@ class StripWriter:
         width: int,
         dtype: np.dtype | type | str,
         *,
-        crs: object = None,
-        transform: object = None,
+        crs: CRS | None = None,
+        transform: Affine | None = None,
         palette: Palette | None = None,
         nodata: float | None = None,
         bands: int = 1,
@@ -91,14 +100,14 @@ class StripWriter:
         self._put(top, strip.astype(self.dtype, copy=False))
         self._arrived[top : top + strip.shape[1]] = True
 
-    def __enter__(self) -> "StripWriter":
+    def __enter__(self) -> StripWriter:
         with ExitStack() as stack:
             self._open(stack)
             stack.push(self._end)  # runs before the contexts of _open: an error removes the file
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> bool | None:
+    def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
     def _open(self, stack: ExitStack) -> None:
@@ -112,7 +121,7 @@ class StripWriter:
         self._file.write(strip, window=self._window(top, strip.shape[1]))
         self._checksums[:, top : top + strip.shape[1]] = _checksums(strip)
 
-    def _window(self, top: int, height: int) -> object:
+    def _window(self, top: int, height: int) -> Window:
         """The rasterio window of full rows."""
         return rasterio().windows.Window(0, top, self.width, height)
 
@@ -198,8 +207,8 @@ def write_with_georeference_of(
         image: a file of the same size that GDAL can read.
     """
     with rasterio().open(image) as file:
-        place = {"crs": file.crs, "transform": file.transform}
-    with StripWriter(path, *values.shape, "uint8", palette=palette, **place) as out:
+        georeference = {"crs": file.crs, "transform": file.transform}
+    with StripWriter(path, *values.shape, "uint8", palette=palette, **georeference) as out:
         out.write(0, values)
 
 
@@ -207,7 +216,7 @@ STRIP_WRITERS = (StripWriter, PngStripWriter, NpzStripWriter)
 
 
 def open_strips(
-    path: Path | str, height: int, width: int, dtype: np.dtype | type | str, **options: object
+    path: Path | str, height: int, width: int, dtype: np.dtype | type | str, **options: Any
 ) -> StripWriter:
     """The writer for the suffix of `path`: .tif, .png or .npz. `options`: as for StripWriter.
 
@@ -225,7 +234,7 @@ def open_strips(
 
 
 @contextmanager
-def _created(path: Path, raster: StripWriter) -> Iterator[object]:
+def _created(path: Path, raster: StripWriter) -> Iterator[DatasetWriter]:
     """An empty GeoTIFF, open for writing."""
     file = rasterio().open(
         path,

@@ -53,7 +53,7 @@ class Report(NamedTuple):
 
     folder: Path
     scheme: Scheme
-    parts: list[Section]
+    sections: list[Section]
     runs: list[TrainingRun]
     pseudo: dict[str, Any] | None  # metrics/pseudo_labels.json
     teachers: list[str]
