@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import time
 import warnings
 from xml.etree import ElementTree
@@ -493,3 +495,36 @@ def test_nodes_are_grouped_by_the_edges_that_join_them(seed):
             group[a] = group[b] = min(group[a], group[b])
     np.testing.assert_array_equal(components(50, first, second), group)
     assert len(components(0, first[:0], second[:0])) == 0
+
+
+MEASURE = """
+import resource, sys
+from maps import polygons
+from utils.schemes import SECOND
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def write(folder):
+    polygons.write_vectors(folder, f"{folder}/transition.tif", None, SECOND)
+
+write(sys.argv[1] + "/small")  # imports everything
+before = peak()
+write(sys.argv[1] + "/large")
+print(peak() - before)
+"""
+
+
+def test_memory_is_a_few_bytes_per_pixel(tmp_path):
+    side = 3000
+    (tmp_path / "small").mkdir()
+    (tmp_path / "large").mkdir()
+    maps(tmp_path / "small", random_codes())
+    codes = np.zeros((side, side), np.uint8)
+    codes[100:-100, 100:-100] = 3
+    codes[1000:2000, 1000:2000] = 9
+    maps(tmp_path / "large", codes)
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # 4 GiB for 20,000 x 20,000 pixels are 10.7 bytes each
+    assert int(done.stdout.split()[-1]) < 10 * side**2
