@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets.build import Source
+from datasets.build import Source, window_options
 from datasets.samples import SceneSamples
 from inference.decide import most_probable
 from inference.ensemble import Chosen, load_ensemble
@@ -60,7 +60,7 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     data.check(["train"], scheme)
     members = load_ensemble(chosen.paths, device, scheme, chosen.published, args.compile)
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-    tiles = data.build("train", scheme, split_rule=split_rule)
+    tiles = data.build("train", scheme, split_rule=split_rule, **window_options(data.entry))
     folder = Path(args.outdir, "masks", "train")
     if distributed.is_main():  # after all checks have passed
         start_or_continue(

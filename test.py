@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets.build import SCHEME_FLAGS, Source, may_have_trained, open_part
+from datasets.build import SCHEME_FLAGS, Source, may_have_trained, open_part, window_options
 from datasets.rucode.run_lengths import write_run_lengths
-from datasets.samples import TILE_PX, WHOLE_PX, SceneSamples
+from datasets.samples import SceneSamples
 from inference.decide import to_masks, true_masks
 from inference.destinations import Destinations, names_to_draw, record_test
 from inference.ensemble import Chosen, load_predictors, refuse_several
@@ -159,13 +159,8 @@ def part_of(args: argparse.Namespace) -> str:
 
 def windows(args: argparse.Namespace, data: Source) -> dict:
     """Which scenes are divided, and size, overlap and padding of their windows."""
-    tile_px = args.tile_px or TILE_PX
-    overlap_px = tile_px // 4 if args.overlap_px is None else args.overlap_px
-    whole_px = data.entry.whole_px if args.whole_px is None else args.whole_px
-    if args.whole_px is None and args.tile_px is not None:
-        whole_px = min(args.tile_px, WHOLE_PX if whole_px is None else whole_px)
-    cut = {"tile_px": tile_px, "overlap_px": overlap_px, "padding": args.padding}
-    return {**cut, "whole_px": whole_px}
+    given = (args.tile_px, args.overlap_px, args.padding, args.whole_px)
+    return window_options(data.entry, *given)
 
 
 def destinations(args: argparse.Namespace) -> Destinations:

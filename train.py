@@ -21,10 +21,12 @@ from datasets.build import (
     common_scheme,
     scheme_as_trained,
     training_options,
+    window_options,
 )
-from datasets.loader import eval_loader, example_images, refuse_other_sizes, train_loader
+from datasets.loader import example_images, refuse_other_sizes, train_loader
 from datasets.transforms import Augment
 from inference.ensemble import load_ensemble
+from inference.prediction import scene_loader
 from inference.predictor import Member, Predictor
 from models.build import OPTIONS, check_batch
 from models.checkpoints import make_recipe, network_of, trained_scheme
@@ -41,7 +43,7 @@ from training.optim import WeightAverage, build_optimizer, set_lr
 from training.progress import Progress
 from training.run import Run
 from training.run_folders import resume_hint
-from training.schedule import learning_rate
+from training.schedule import Extension, learning_rate, lengthened
 from training.steps import Calendar, endless, micro_batches
 from training.validation import BEST_BY, validate
 from utils import distributed
@@ -117,9 +119,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             with ema.applied(network) if ema else nullcontext():
                 member = Member(for_prediction(network), normalise)
                 predictor = Predictor([member], device, amp, args.tta)
-                metrics = validate(
-                    predictor, val_batches, scheme, saved.log, step, **validation_options(args)
-                )
+                metrics = validate(predictor, val_batches, saved.log, step, **val_options(args))
                 saved.keep_best(network, metrics[BEST_BY[scheme.task]])
         done = due.done or saved.is_stale(args.early_stop)
         if due.saves or due.validates or done:
@@ -186,28 +186,27 @@ def training_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
             f"note: {small} of {len(tiles.names)} images are smaller than --crop-size "
             f"{args.crop_size}; they are padded with pixels that are not labelled"
         )
-    return train_loader(tiles, args.batch_size, seed=args.seed, **readers(args))
+    shares = {"rank": distributed.rank(), "world": distributed.world()}
+    return train_loader(
+        tiles, args.batch_size, seed=args.seed, num_workers=args.num_workers, **shares
+    )
 
 
 def validation_batches(args: argparse.Namespace, scheme: Scheme) -> DataLoader:
     """Validation batches, without augmentation."""
     data, validation = sources(args)
-    tiles = (validation or data).build(
+    source = validation or data
+    tiles = source.build(
         "val",
         scheme,
         split_rule=split_rule(args) if validation is None else None,
         cache=args.cache,
         cache_dir=args.cache_dir,
+        **window_options(source.entry),
     )
     if not tiles.labelled:
         raise ValueError(f"--val-dataset {args.val_dataset}: {tiles.path} has no labels")
-    return eval_loader(tiles, args.val_batch_size, **readers(args))
-
-
-def readers(args: argparse.Namespace) -> dict[str, int]:
-    """Arguments of the data loaders: rank, number of processes and workers."""
-    shares = {"rank": distributed.rank(), "world": distributed.world()}
-    return {**shares, "num_workers": args.num_workers}
+    return scene_loader(tiles, args.val_batch_size, args.num_workers)
 
 
 def build_loss(args: argparse.Namespace, scheme: Scheme, device: torch.device) -> Loss:
@@ -284,23 +283,22 @@ def build_schedule(
         args.save_every,
         args.keep_every,
     )
-    rate = partial(
-        learning_rate,
-        args.lr_policy,
-        args.lr,
-        total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch,
-        gamma=args.lr_gamma,
-        lr_min=args.lr_min,
-    )
-    return calendar, rate
+    rate = partial(learning_rate, steps_per_epoch=steps_per_epoch)
+    first = {"policy": args.lr_policy, "lr": args.lr}
+    first |= {"gamma": args.lr_gamma, "lr_min": args.lr_min}
+    unit = 1 if args.max_steps else steps_per_epoch
+    added = [Extension(unit * start, *rest) for start, *rest in args.extensions]
+    if added and distributed.is_main():
+        print(f"lengthened to {total_steps} steps; {added[-1].about()}")
+    return calendar, lengthened(rate, first, added, total_steps)
 
 
-def validation_options(args: argparse.Namespace) -> dict:
+def val_options(args: argparse.Namespace) -> dict:
     """Arguments of `validate`: outputs, and the IoU of absent classes."""
     data, validation = sources(args)
-    absent_is_zero = (validation or data).entry.absent_is_zero
-    return {"outdir": args.outdir, "save_mask": args.save_mask, "absent_is_zero": absent_is_zero}
+    entry = (validation or data).entry
+    masks = {"outdir": args.outdir, "save_mask": args.save_mask, "labels": entry.labels}
+    return {**masks, "absent_is_zero": entry.absent_is_zero}
 
 
 def validate_once(args: argparse.Namespace, device: torch.device) -> None:
@@ -314,7 +312,7 @@ def validate_once(args: argparse.Namespace, device: torch.device) -> None:
     hint = Published(**{field: getattr(args, field) for field in given})
     members = load_ensemble([args.load_from], device, scheme, [hint])
     predictor = Predictor(members, device, pick_amp(args.amp, device), args.tta)
-    validate(predictor, val_batches, scheme, RunLog(None), 0, **validation_options(args))
+    validate(predictor, val_batches, RunLog(None), 0, **val_options(args))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from datasets.folders import FolderLayout
 from datasets.labels import WithPseudoLabels
 from datasets.layout import find_files
 from datasets.reader import Reading
-from datasets.samples import SceneSamples
+from datasets.samples import TILE_PX, WHOLE_PX, SceneSamples
 from datasets.scene import Layout, find_part, source_part
 from datasets.second import CLASSES as SECOND_CLASSES
 from utils import distributed
@@ -313,6 +313,31 @@ def check_training_data(data: Source, validation: Source | None, rule: str, sche
             raise FileNotFoundError(f"--val-dataset, --val-root: {error}") from error
 
 
+def window_options(
+    entry: DatasetEntry,
+    tile_px: int | None = None,
+    overlap_px: int | None = None,
+    padding: str = "reflect",
+    whole_px: int | None = None,
+) -> dict[str, Any]:
+    """Options of `Source.build` for prediction: which scenes are divided, and into which windows.
+
+    Args:
+        entry: of the data set.
+        tile_px: side of a window; None: TILE_PX.
+        overlap_px: of neighbours; None: a quarter of the side.
+        padding: see SceneSamples.
+        whole_px: longest side of scenes that are not divided; None: that of the data set, but at
+            most a given `tile_px`.
+    """
+    side = tile_px or TILE_PX
+    if whole_px is None:
+        whole_px = WHOLE_PX if entry.whole_px is None else entry.whole_px
+        whole_px = whole_px if tile_px is None else min(whole_px, tile_px)
+    overlap_px = side // 4 if overlap_px is None else overlap_px
+    return {"tile_px": side, "overlap_px": overlap_px, "padding": padding, "whole_px": whole_px}
+
+
 def open_part(
     source: Source, part: str, scheme: Scheme, scored: bool = False, **windows: Any
 ) -> SceneSamples:
@@ -323,7 +348,7 @@ def open_part(
         part: part of the data set.
         scheme: bands and classes to read.
         scored: whether labels are required.
-        **windows: tile_px, overlap_px, padding and whole_px.
+        **windows: see `window_options`.
 
     Raises:
         DataError, FileNotFoundError, ValueError: a bad or missing file, or `scored` without labels.

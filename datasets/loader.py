@@ -112,6 +112,7 @@ def eval_loader(
     world: int = 1,
     num_workers: int = 0,
     pin_memory: bool | None = None,
+    threads: bool = False,
 ) -> DataLoader:
     """Batches of every tile once, in order; rank r reads the tiles [r::world], without padding.
 
@@ -128,6 +129,7 @@ def eval_loader(
         num_workers: worker processes or threads, see `train_loader`; at most one per batch. With 0
             workers or a single batch, the calling process reads.
         pin_memory: use page-locked memory; None = if there is a CUDA device.
+        threads: workers are threads.
 
     Raises:
         ValueError: batch_size below 1.
@@ -142,7 +144,7 @@ def eval_loader(
     batches = [list(batch) for size, run in runs for batch in _batched(run, _largest(share, size))]
     # with a single batch, nothing can be read in parallel
     processes = min(num_workers, len(batches)) if len(batches) > 1 else 0
-    return _loader(dataset, batches, processes, pin_memory)
+    return _loader(dataset, batches, processes, pin_memory, threads)
 
 
 class ThreadedLoader(DataLoader):
@@ -202,8 +204,13 @@ def collate(samples: Sequence[Sample], pin_memory: bool = False) -> Sample:
             "turn exchanges the sides of an oblong tile). Pass --crop-size to train on equal "
             "squares, or a batch size of 1."
         )
-    names, *fields = zip(*samples, strict=True)
-    return Sample(list(names), *(_stack(arrays, pin_memory) for arrays in fields))
+    names, *fields, valid = zip(*samples, strict=True)
+    arrays = [_stack(each, pin_memory) for each in fields]
+    if all(one is None for one in valid):
+        return Sample(list(names), *arrays)
+    everywhere = np.ones(arrays[0].shape[-2:], bool)
+    valid = [everywhere if one is None else one for one in valid]
+    return Sample(list(names), *arrays, _stack(valid, pin_memory))
 
 
 def _stack(arrays: Sequence[np.ndarray | torch.Tensor], pin_memory: bool) -> torch.Tensor:
@@ -250,9 +257,15 @@ def _batched(items: Iterable, size: int) -> Iterator[tuple]:
         yield batch
 
 
-def _loader(dataset, batches, num_workers: int, pin_memory: bool | None) -> DataLoader:
+def _loader(
+    dataset: Dataset,
+    batches: Iterable,
+    num_workers: int,
+    pin_memory: bool | None,
+    threads: bool = False,
+) -> DataLoader:
     pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
-    if num_workers and getattr(dataset, "cache", None) is not None:
+    if num_workers and (threads or getattr(dataset, "cache", None) is not None):
         return ThreadedLoader(dataset, batches, num_workers, pin_memory)
     return DataLoader(
         dataset,

@@ -44,12 +44,16 @@ class Preparation:
                 "(--checkpoints)."
             )
 
-    def moments(self, raster: Raster, bands: Sequence[int]) -> Moments | None:
-        """Mean and deviation of the pixels of a whole image that have data; None: not needed."""
+    def moments(self, dates: Sequence[tuple[Raster, Sequence[int]]]) -> list[Moments | None]:
+        """Mean and deviation of the pixels of each date; None: not needed.
+
+        Args:
+            dates: rasters of a scene and the bands to read; see `mean_and_std`.
+        """
         if not self.standardised:
-            return None
-        joint = self.scheme.standardise == "joint"
-        return mean_and_std(raster, bands, joint=joint, grey=self._is_grey(len(bands)))
+            return [None] * len(dates)
+        grey = self._is_grey(len(dates[0][1]))
+        return mean_and_std(dates, joint=self.scheme.standardise == "joint", grey=grey)
 
     def __call__(
         self, pixels: np.ndarray, valid: np.ndarray | None, moments: Moments | None

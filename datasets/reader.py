@@ -40,8 +40,8 @@ class SceneReader:
     """Reads windows of scenes; every thread opens its own files, on demand.
 
     Images are prepared for the networks, see `datasets.preparation`, with the statistics of the
-    whole image, which are computed once per process. Where one date has no data, all dates have the
-    mean, so that no change is seen, and labels are IGNORE_INDEX.
+    whole images where all dates have data, computed once per process. Where one date has no data,
+    all dates have the mean, so that no change is seen, and labels are IGNORE_INDEX.
 
     Args:
         scenes: scenes in order.
@@ -65,7 +65,7 @@ class SceneReader:
         self._image_files = _OpenFiles(reading.open_image)
         self._label_files = _OpenFiles(reading.open_label)
         self._sizes: dict[int, Size] = {}
-        self._moments: dict[tuple[ImageFile, ...], Moments | None] = {}
+        self._moments: dict[tuple[tuple[ImageFile, ...], ...], list[Moments | None]] = {}
         self.cache = make_cache(
             cache,
             self._layout,
@@ -105,7 +105,9 @@ class SceneReader:
         """The rows in use of a scene."""
         return Window(self.rows(index)[0], 0, *self.shape(index))
 
-    def read(self, index: int, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, index: int, window: Window | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Images and labels of a window, reflected beyond the edges. May be read-only views.
 
         Args:
@@ -114,7 +116,8 @@ class SceneReader:
 
         Returns:
             (T, C, h, w), uint8 for 8-bit files if the scheme does not standardise, else float32;
-            and (T + 1, h, w) uint8, see `datasets.labels.Labels.read`.
+            (T + 1, h, w) uint8, see `datasets.labels.Labels.read`; and (h, w) bool, where all dates
+            have data, None: everywhere, or not known (from a cache, and for resized images).
 
         Raises:
             LabelError: values without a meaning.
@@ -124,25 +127,24 @@ class SceneReader:
         if not self._as_a_whole:
             window = self.in_use(index) if window is None else window
             images, valid = self._read_images(index, window)
-            return images, self._read_labels(index, window, valid)
+            return images, self._read_labels(index, window, valid), valid
         images, labels = self._arrays(index)
         if window is None and self.scenes[index].rows is None:
-            return images, labels
+            return images, labels, None
         window = self.in_use(index) if window is None else window
         rows = self.rows(index)
         cut = [
             read_padded(_in_memory(array), window, range(len(array)), rows=rows)
             for array in (images.reshape(-1, *images.shape[2:]), labels)
         ]
-        return cut[0].reshape(*images.shape[:2], *cut[0].shape[1:]), cut[1]
+        return cut[0].reshape(*images.shape[:2], *cut[0].shape[1:]), cut[1], None
 
     def labels(self, index: int, window: Window) -> np.ndarray:
         """The labels of a window as `read` returns them; images are read only for their gaps."""
         if self._as_a_whole:
             return self.read(index, window)[1]
         valid = None
-        for date in range(len(self.scenes[index].dates)):
-            raster, bands = self._raster(index, date)
+        for raster, bands in self._rasters(index):
             if raster.may_have_gaps:
                 _, known = read_valid(raster, window, bands, self.rows(index))
                 valid = _both(valid, known)
@@ -165,7 +167,7 @@ class SceneReader:
         images, labels, rows = [], [], step * max(1, PREVIEW_ROWS // step)
         for top in range(start, stop, rows):
             strip = Window(top, 0, min(rows, stop - top), width)
-            pixels, found = self.read(index, strip)
+            pixels, found, _ = self.read(index, strip)
             images.append(pixels[..., ::step, ::step].copy())  # so that the strip can be freed
             labels.append(found[:, ::step, ::step].copy())
         return np.concatenate(images, axis=2), np.concatenate(labels, axis=1)
@@ -174,8 +176,18 @@ class SceneReader:
         """Computes statistics of scenes now, so that processes started later inherit them."""
         if self.prepare.standardised and not self._as_a_whole:
             for index in indices:
-                for date in range(len(self.scenes[index].dates)):
-                    self._measured(index, date)
+                self.moments(index)
+
+    def moments(self, index: int) -> list[Moments | None]:
+        """The statistics of each date of a scene, computed once; None if they are not needed."""
+        dates = self.scenes[index].dates
+        if dates not in self._moments:
+            self._moments[dates] = self.prepare.moments(self._rasters(index))
+        return self._moments[dates]
+
+    def keep_moments(self, index: int, moments: Sequence[Moments]) -> None:
+        """Takes the statistics of a scene from elsewhere, such as another process."""
+        self._moments[self.scenes[index].dates] = list(moments)
 
     @property
     def _as_a_whole(self) -> bool:
@@ -191,12 +203,11 @@ class SceneReader:
     def _read_images(self, index: int, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
         """Prepared images of a window, and (h, w) bool, where all dates have data; None: all."""
         stored, valid, rows = [], None, self.scenes[index].rows
-        for date in range(len(self.scenes[index].dates)):
-            raster, bands = self._raster(index, date)
+        for raster, bands in self._rasters(index):
             pixels, known = read_valid(raster, window, bands, rows)
             stored.append(pixels)
             valid = _both(valid, known)
-        moments = [self._measured(index, date) for date in range(len(stored))]
+        moments = self.moments(index) if self.prepare.standardised else [None] * len(stored)
         prepared = [self.prepare(p, valid, m) for p, m in zip(stored, moments, strict=True)]
         return prepared[0][None] if len(prepared) == 1 else np.stack(prepared), valid
 
@@ -241,13 +252,9 @@ class SceneReader:
             dtypes.append((np.dtype(np.uint8 if whole else np.float32), np.dtype(np.uint8)))
         return BlockLayout(shapes, dtypes)
 
-    def _measured(self, index: int, date: int) -> Moments | None:
-        if not self.prepare.standardised:
-            return None
-        key = self.scenes[index].dates[date]
-        if key not in self._moments:
-            self._moments[key] = self.prepare.moments(*self._raster(index, date))
-        return self._moments[key]
+    def _rasters(self, index: int) -> list[tuple[Raster, Sequence[int]]]:
+        """For each date the raster, and the band indices to read."""
+        return [self._raster(index, date) for date in range(len(self.scenes[index].dates))]
 
     def _raster(self, index: int, date: int) -> tuple[Raster, Sequence[int]]:
         """The raster of a date, and the band indices to read."""

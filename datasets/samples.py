@@ -45,7 +45,7 @@ class SceneSamples(Dataset):
         seed: at least 0.
         positive_crops: share in 0..1 of crops that must hold a changed pixel, if the scene has one.
         samples_per_image: crops per scene and epoch; those of one scene are consecutive.
-        tile_px: side of the windows of large scenes, see `utils.rasters.windows.grid`.
+        tile_px: side of the windows of large scenes, see `utils.rasters.windows.windows_of`.
         overlap_px: overlap of neighbouring windows.
         padding: values of windows beyond the scene: "reflect", or "constant": all bands of all
             dates take the top left value of the first band of date 1 (as published for Rucode).
@@ -169,6 +169,7 @@ class SceneSamples(Dataset):
             images=torch.from_numpy(np.require(sample.images, requirements=["C", "W"])),
             semantic=torch.from_numpy(sample.semantic.astype(np.int64, order="C")),
             change=torch.from_numpy(sample.change.astype(np.int64, order="C")),
+            valid=None if sample.valid is None else torch.from_numpy(sample.valid),
         )
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
@@ -186,17 +187,18 @@ class SceneSamples(Dataset):
         scene = index // self.samples_per_image
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self._cut(scene, self._choose(scene, rng))
-        return self.augment(sample, rng)
+        return self.augment(sample._replace(valid=None), rng)
 
     def _cut(self, index: int, window: Window | None) -> Sample:
         """Reads the Sample of a window, or of the whole scene, as numpy arrays."""
-        images, labels = self.reader.read(index, window)
+        images, labels, valid = self.reader.read(index, window)
         if window is not None:
             rows, width = self.reader.rows(index), self.reader.size(index)[1]
             inside = rows[0] <= window.top and window.top + window.height <= rows[1]
             if not (inside and window.left >= 0 and window.left + window.width <= width):
                 images, labels = self._fill(index, beyond(window, rows, width), images, labels)
-        return Sample(self.names[index], images, labels[:-1], labels[-1])
+        valid = None if valid is None or valid.all() else valid
+        return Sample(self.names[index], images, labels[:-1], labels[-1], valid)
 
     def _fill(
         self, index: int, outside: np.ndarray, images: np.ndarray, labels: np.ndarray

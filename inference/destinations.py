@@ -71,6 +71,11 @@ class Destinations(NamedTuple):
             scores=outdir / "metrics" / f"{part}.json",
         )
 
+    @classmethod
+    def masks_only(cls, outdir: Path, part: str) -> "Destinations":
+        """Nothing but masks."""
+        return cls(outdir, part, *[None] * 6)
+
     @property
     def masks(self) -> Path:
         """Folder of the masks."""

@@ -202,19 +202,6 @@ def mask_name(tiles: SceneSamples, name: str, date: int) -> str:
     return f"im{date}/{name}{'.tif' if tiles.has_georeference(name) else '.png'}"
 
 
-def submit_masks(
-    writer: BackgroundWriter,
-    folder: Path,
-    names: Sequence[str],
-    masks: np.ndarray,
-    scheme: Scheme,
-) -> None:
-    """Passes masks (B, T, H, W) to the writer; the files are `folder/im1|im2/<id>.png`."""
-    for name, dates in zip(names, masks, strict=True):
-        for date, mask in enumerate(dates, start=1):
-            writer.submit(write_mask, folder / f"im{date}" / f"{name}.png", mask, scheme.palette)
-
-
 class SceneOutput:
     """Writes one scene row by row: masks, probabilities, run lengths, and a small preview.
 

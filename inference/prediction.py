@@ -1,6 +1,7 @@
 """The engine of prediction: whole scenes, and windows of large ones blended into rows.
 
-test.py, label.py and validation use it. Memory does not depend on the height of a scene.
+test.py, label.py, predict.py and validation use it. Memory does not depend on the height of a
+scene.
 """
 
 from collections import Counter
@@ -13,11 +14,24 @@ from torch.utils.data import DataLoader
 
 from datasets.loader import eval_loader
 from datasets.samples import SceneSamples
-from inference.blending import Blender, Piece
+from inference.blending import Blender
+from inference.predictor import Predictor
 from utils import distributed
 from utils.probabilities import stack_probs
 from utils.rasters.windows import Window
-from utils.structures import Probs, Sample
+from utils.structures import Probs, Sample, Scheme, items, label_size
+
+Predicted = Iterable[tuple[Sample, Probs]]  # batches and their probabilities
+
+
+class Area(NamedTuple):
+    """A finished rectangle of one scene."""
+
+    scene: int  # index
+    top: int  # first row, counted from the first row in use
+    left: int
+    values: Tensor  # (C, h, w) probabilities in the order of `stack_probs`
+    valid: Tensor | None  # (h, w) bool: all dates have data; None: everywhere
 
 
 class Rows(NamedTuple):
@@ -51,7 +65,55 @@ def scene_loader(
     return eval_loader(data, share, indices=indices, num_workers=num_workers)
 
 
-def finished_rows(predicted: Iterable[tuple[Sample, Probs]], batches: DataLoader) -> Iterator[Rows]:
+def predict_batches(predictor: Predictor, batches: DataLoader) -> Iterator[tuple[Sample, Probs]]:
+    """Yields each batch with its probabilities on the device; 0 in windows without any data.
+
+    Args:
+        predictor: called with the images of the windows that have data.
+        batches: made by `scene_loader`.
+    """
+    for batch in batches:
+        with_data = None if batch.valid is None else batch.valid.flatten(1).any(1)
+        if with_data is None or with_data.all():
+            yield batch, predictor(batch.images, size=label_size(batch))
+            continue
+        probs = _zeros(batches.dataset.scheme, len(with_data), label_size(batch), predictor.device)
+        if with_data.any():
+            found = predictor(batch.images[with_data], size=label_size(batch))
+            for out, values in zip(probs, found, strict=True):
+                if out is not None:
+                    out[with_data.to(out.device)] = values
+        yield batch, probs
+
+
+def _zeros(scheme: Scheme, count: int, size: tuple[int, int], device: torch.device) -> Probs:
+    """Probabilities 0 of `count` windows; without a gate."""
+    semantic, change = (count, scheme.num_dates, scheme.num_classes, *size), (count, *size)
+    return Probs(
+        torch.zeros(semantic, device=device) if scheme.classes else None,
+        None if scheme.task == "land_cover" else torch.zeros(change, device=device),
+    )
+
+
+def finished_areas(predicted: Predicted, batches: DataLoader) -> Iterator[Area]:
+    """Yields one rectangle for each window, as soon as no later window touches it.
+
+    Args:
+        predicted: each of `batches`, and its probabilities on the device.
+        batches: made by `scene_loader`.
+    """
+    data: SceneSamples = batches.dataset
+    blended: _BlendedScene | None = None
+    for (batch, probs), keys in zip(predicted, iter(batches.batch_sampler), strict=True):
+        for i, (_, index) in enumerate(keys):
+            scene, window = data.windows[index]
+            if blended is None or blended.scene != scene:
+                blended = _BlendedScene(data, scene)
+            valid = None if batch.valid is None else batch.valid[i]
+            yield blended.add(window, _probs_of(probs, slice(i, i + 1)), valid)
+
+
+def finished_rows(predicted: Predicted, batches: DataLoader) -> Iterator[Rows]:
     """Yields predictions as soon as they are finished, scene by scene, from top to bottom.
 
     Args:
@@ -61,10 +123,9 @@ def finished_rows(predicted: Iterable[tuple[Sample, Probs]], batches: DataLoader
     data: SceneSamples = batches.dataset
     in_use = data.reader.in_use
     divided = {s for s, window in data.windows if window is not None and window != in_use(s)}
-    keys = (keys for keys in batches.batch_sampler)
     blended: _BlendedScene | None = None
-    for (batch, probs), items in zip(predicted, keys, strict=True):
-        windows = [data.windows[index] for _, index in items]
+    for (batch, probs), keys in zip(predicted, iter(batches.batch_sampler), strict=True):
+        windows = [data.windows[index] for _, index in keys]
         start = 0
         while start < len(windows):
             scene = windows[start][0]
@@ -72,12 +133,12 @@ def finished_rows(predicted: Iterable[tuple[Sample, Probs]], batches: DataLoader
             if scene not in divided:
                 while stop < len(windows) and windows[stop][0] not in divided:
                     stop += 1
-                scenes = [scene for scene, _ in windows[start:stop]]
-                yield Rows(scenes, 0, *_part(probs, batch, start, stop), True, True)
+                some, scenes = slice(start, stop), [scene for scene, _ in windows[start:stop]]
+                yield Rows(scenes, 0, _probs_of(probs, some), items(batch, some), True, True)
             else:
                 if blended is None or blended.scene != scene:
                     blended = _BlendedScene(data, scene)
-                yield from blended.add(windows[start][1], _part(probs, batch, start, stop)[0])
+                yield from blended.rows(windows[start][1], _probs_of(probs, slice(start, stop)))
             start = stop
 
 
@@ -102,15 +163,9 @@ def _mean(values: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
     return total / sum(weights)
 
 
-def _part(probs: Probs, batch: Sample, start: int, stop: int) -> tuple[Probs, Sample]:
-    """Some items of a batch."""
-    if stop - start == len(batch.name):
-        return probs, batch
-    some = slice(start, stop)
-    return (
-        Probs(*(None if p is None else p[some] for p in probs)),
-        Sample(*(field[some] for field in batch)),
-    )
+def _probs_of(probs: Probs, some: slice) -> Probs:
+    """Probabilities of some items of a batch."""
+    return Probs(*(None if p is None else p[some] for p in probs))
 
 
 class _BlendedScene:
@@ -123,16 +178,22 @@ class _BlendedScene:
         self.blender = Blender(
             self.area.height, self.area.width, data.tile_px, data.overlap_px, full
         )
-        self._row: list[Piece] = []
+        self._row: list[Area] = []
 
-    def add(self, window: Window, probs: Probs) -> Iterator[Rows]:
-        """Adds the next window; yields the rows that are finished with it."""
+    def add(self, window: Window, probs: Probs, valid: Tensor | None = None) -> Area:
+        """Adds the next window, probabilities (1, ..., h, w) and its (h, w) bool."""
         placed = window._replace(top=window.top - self.area.top)
-        self._row.append(self.blender.add(placed, stack_probs(probs)[0]))
+        top, left, values = self.blender.add(placed, stack_probs(probs)[0])
+        valid = None if valid is None else valid[: values.shape[-2], : values.shape[-1]]
+        return Area(self.scene, top, left, values, valid)
+
+    def rows(self, window: Window, probs: Probs) -> Iterator[Rows]:
+        """Adds the next window; yields the rows that are finished with it."""
+        self._row.append(self.add(window, probs))
         last = self._row[-1]
         if last.left + last.values.shape[-1] < self.area.width:
             return
-        values = torch.cat([piece.values for piece in self._row], dim=-1)[None]
+        values = torch.cat([area.values for area in self._row], dim=-1)[None]
         self._row = []
         height = values.shape[-2]
         strip = Window(self.area.top + last.top, 0, height, self.area.width)

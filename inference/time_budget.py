@@ -8,6 +8,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from inference.prediction import predict_batches
 from inference.predictor import Predictor
 from utils import distributed
 from utils.structures import Probs, Sample, label_size
@@ -105,7 +106,7 @@ def predict_in_time(
         limit_s: seconds from the start of the process to its end; None for no limit.
     """
     if limit_s is None:
-        yield from ((batch, predictor(batch.images, size=label_size(batch))) for batch in batches)
+        yield from predict_batches(predictor, batches)
         return
     spare_s = min(SPARE_S, limit_s / 20)
     budget = TimeBudget(limit_s - spare_s, len(batches), process_start_s())

@@ -13,7 +13,7 @@ from torch import Tensor
 from inference.decide import most_probable, other_classes
 from maps import transitions
 from maps.qgis_style import ramp_style, raster_style
-from utils.rasters.gdal import rasterio
+from utils.rasters.gdal import GDAL_TYPES, rasterio
 from utils.rasters.writing import open_strips
 from utils.schemes import CHANGE_PALETTE
 from utils.structures import Scheme
@@ -30,7 +30,6 @@ ALL_LAYERS = (
     "classes",
     "confidence",
 )
-GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
 
 
 class Layer(NamedTuple):
@@ -91,7 +90,7 @@ def _transitions(scheme: Scheme) -> Layer:
 
 def map_values(
     probs: Tensor,
-    valid: np.ndarray,
+    valid: Tensor | None,
     scheme: Scheme,
     layers: Sequence[Layer],
     threshold: float = 0.5,
@@ -101,7 +100,7 @@ def map_values(
 
     Args:
         probs: (C, h, w) in the order of `utils.probabilities.stack_probs`.
-        valid: (h, w) bool; where False, layers get their nodata value.
+        valid: (h, w) bool; where False, layers get their nodata value; None: True everywhere.
         scheme: task and classes.
         layers: of the scheme.
         threshold: a pixel is changed if P(changed), rounded by `stored`, is above it.
@@ -126,7 +125,9 @@ def map_values(
     values = {}
     for layer in layers:
         array = found[layer.name].cpu().numpy().astype(layer.dtype)
-        values[layer.name] = np.where(valid, array, np.array(layer.nodata, layer.dtype))
+        if valid is not None:
+            array[~valid.numpy()] = layer.nodata
+        values[layer.name] = array
     return values
 
 

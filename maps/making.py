@@ -1,7 +1,7 @@
 """Makes one map, from its images to its files, which are published when all are complete."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from inference.blending import Blender
+from datasets.loader import eval_loader
+from datasets.samples import SceneSamples
+from inference.prediction import Area, finished_areas, predict_batches
 from inference.predictor import Predictor
 from maps.areas import PixelAreas
 from maps.checks import OLDER, MapOptions, file_names, refuse_own_inputs
@@ -17,13 +19,15 @@ from maps.layers import Georeference, MapRows, layers_of, map_values
 from maps.pairs import MapInput
 from maps.polygons import check_crs, write_vectors
 from maps.progress import FinishedMaps, WorkFolder
-from maps.reader import MapReader
-from maps.strips import MapPredictor
+from maps.reader import MapImages
 from maps.summary import write_class_summary, write_summary
 from utils import distributed
 from utils.background import BackgroundWriter
 from utils.files import explain_full_disks, write_json
-from utils.structures import Scheme
+from utils.rasters.windows import starts
+from utils.structures import Probs, Scheme
+
+READERS = 2  # threads that read windows
 
 
 class MapJob(NamedTuple):
@@ -38,9 +42,9 @@ class MapJob(NamedTuple):
         """Folder of its files."""
         return self.options.out / self.images.name
 
-    def open(self, scheme: Scheme) -> MapReader:
-        """A reader of its images."""
-        return MapReader(self.images.images, scheme, self.options.bands, self.options.strict_grid)
+    def open(self, scheme: Scheme) -> MapImages:
+        """Its images."""
+        return MapImages(self.images.images, scheme, self.options.bands, self.options.strict_grid)
 
 
 def print_once(*words: object, **how: Any) -> None:
@@ -83,18 +87,18 @@ def check_jobs(jobs: Sequence[MapJob], checkpoints: Sequence[Path], scheme: Sche
     return finished
 
 
-def check_images(job: MapJob, reader: MapReader) -> None:
+def check_images(job: MapJob, opened: MapImages) -> None:
     """Prints notes on the images; raises ValueError if an option needs a CRS they do not have."""
     image, options = job.images.images[0], job.options
-    for note in reader.notes:
+    for note in opened.notes:
         print_once(note)
-    placed = None if reader.transform is None else reader.crs
-    if reader.scheme.task != "land_cover":
+    placed = None if opened.transform is None else opened.crs
+    if opened.scheme.task != "land_cover":
         check_crs(placed, options.vector, options.min_area, options.simplify, image)
     if placed is None:
         print_once(f"{image} does not say where on earth it lies: areas are in pixels only")
     else:
-        PixelAreas(reader.crs, reader.transform, reader.height, reader.width)  # or raises
+        PixelAreas(opened.crs, opened.transform, opened.height, opened.width)  # or raises
 
 
 def make_map(
@@ -114,35 +118,37 @@ def make_map(
         about: description of networks and options, copied to predict.json.
     """
     start_s = time.monotonic()
-    reader, work = job.open(scheme), WorkFolder(job.folder)
+    images, work = job.open(scheme), WorkFolder(job.folder)
+    scenes = images.samples(job.options.tile_px, job.options.overlap_px)
     if distributed.is_main():
         if message := work.start(job.settings["rows"]):
             print(message)
         if scheme.standardise != "none":
-            work.keep("moments", lambda: [[x.tolist() for x in pair] for pair in reader.measure()])
+            moments = scenes.reader.moments
+            work.keep("moments", lambda: [[x.tolist() for x in pair] for pair in moments(0)])
     distributed.barrier()
     if scheme.standardise != "none":
-        reader.moments = [tuple(map(np.array, pair)) for pair in work.kept("moments")]
-    windows = (job.options.tile_px, job.options.overlap_px)
-    blender = Blender(reader.height, reader.width, *windows)
-    georeference = Georeference(reader.height, reader.width, reader.crs, reader.transform)
-    map_rows = MapRows(work.rows, layers_of(scheme), georeference, blender.tops)
+        pairs = [tuple(map(np.array, pair)) for pair in work.kept("moments")]
+        scenes.reader.keep_moments(0, pairs)
+    georeference = Georeference(images.height, images.width, images.crs, images.transform)
+    tops = starts(images.height, job.options.tile_px, job.options.overlap_px)
+    map_rows = MapRows(work.rows, layers_of(scheme), georeference, tops)
     missing = map_rows.missing_rows()
     distributed.barrier()  # all ranks must list the missing rows before any rank writes one
-    map_predictor = MapPredictor(predictor, reader, blender, job.options.test_batch_size)
-    predict_rows(job.options, map_predictor, map_rows, rows_of_rank(missing), scheme)
-    network_s = max(distributed.gather(map_predictor.network_s), default=0.0)
+    timed = TimedPredictor(predictor)
+    predict_rows(job.options, timed, scenes, map_rows, rows_of_rank(missing))
+    network_s = max(distributed.gather(timed.seconds), default=0.0)
     distributed.barrier()
     if distributed.is_main():
         maps_s = time.monotonic() - start_s
         with explain_full_disks(work.out):
             write_results(job.options, work, map_rows, scheme)
             seconds = {"maps": maps_s, "network": network_s, "total": time.monotonic() - start_s}
-            found = map_record(job, reader, scheme, about, seconds)
+            found = map_record(job, images, scheme, about, seconds)
             write_json(work.ready / "predict.json", found)
             older = OLDER if job.options.overwrite else ()
             done = work.publish(older, job.settings, partial(finished.add, job.images.name))
-        size = f"{reader.width} x {reader.height} px"
+        size = f"{images.width} x {images.height} px"
         print(f"{size} in {seconds['total']:.0f} s:", *done, sep="\n  ")
     distributed.barrier()
 
@@ -153,42 +159,71 @@ def rows_of_rank(rows: list[int]) -> list[int]:
     return rows[len(rows) * rank // world : len(rows) * (rank + 1) // world]
 
 
+class TimedPredictor:
+    """A Predictor that measures the time spent in the networks.
+
+    Attributes:
+        seconds: so far.
+    """
+
+    def __init__(self, predictor: Predictor):
+        self.predictor, self.device, self.seconds = predictor, predictor.device, 0.0
+
+    def __call__(self, *args: Any, **options: Any) -> Probs:
+        """See Predictor; waits for the result."""
+        start_s = time.monotonic()
+        probs = self.predictor(*args, **options)
+        self.predictor.wait()
+        self.seconds += time.monotonic() - start_s
+        return probs
+
+
 def predict_rows(
     options: MapOptions,
-    map_predictor: MapPredictor,
+    predictor: TimedPredictor,
+    scenes: SceneSamples,
     map_rows: MapRows,
-    rows: list[int],
-    scheme: Scheme,
+    rows: Sequence[int],
 ) -> None:
-    """Predicts rows of windows; a background thread writes each finished row."""
-    bar = tqdm(
-        total=map_predictor.count(rows),
-        unit="window",
-        disable=not distributed.is_main() or not rows,
+    """Predicts rows of windows; a background thread writes each finished row.
+
+    The row above each of them is also predicted, because their overlap is blended.
+    """
+    needed = {map_rows.tops[number] for row in rows for number in (max(row - 1, 0), row)}
+    indices = [i for i, (_, window) in enumerate(scenes.windows) if window.top in needed]
+    batches = eval_loader(
+        scenes, options.test_batch_size, indices=indices, num_workers=READERS, threads=True
     )
+    silent = not distributed.is_main() or not rows
+    bar = tqdm(total=len(indices), unit="window", disable=silent)
     with bar, BackgroundWriter(threads=1, max_waiting=1) as writer:
-        for row, values in finished_rows(options, map_predictor, map_rows, rows, bar, scheme):
+        areas = finished_areas(predict_batches(predictor, batches), batches)
+        for row, values in rows_of_values(areas, options, scenes.scheme, map_rows, rows, bar):
             writer.submit(map_rows.write, map_rows.folder, row, values)
 
 
-def finished_rows(
+def rows_of_values(
+    areas: Iterable[Area],
     options: MapOptions,
-    map_predictor: MapPredictor,
+    scheme: Scheme,
     map_rows: MapRows,
     rows: Sequence[int],
     bar: tqdm,
-    scheme: Scheme,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yields each row of windows: its number, and its values (h, W) by layer name."""
-    row, values = None, {}
-    for area in map_predictor.predict(rows, bar):
-        if area.row != row:
+    """Yields each of some rows of windows: its number, and its values (h, W) by layer name."""
+    row, values, wanted = None, {}, {map_rows.tops[row]: row for row in rows}
+    for area in areas:
+        bar.update()
+        if area.top not in wanted:
+            continue
+        if wanted[area.top] != row:
             if row is not None:
                 yield row, values
-            row, values = area.row, map_rows.empty(area.row)
+            row = wanted[area.top]
+            values = map_rows.empty(row)
         decision = options.threshold, options.full_semantics
-        found = map_values(area.piece.values, area.valid, scheme, map_rows.layers, *decision)
-        columns = slice(area.piece.left, area.piece.left + area.piece.values.shape[2])
+        found = map_values(area.values, area.valid, scheme, map_rows.layers, *decision)
+        columns = slice(area.left, area.left + area.values.shape[2])
         for name, rectangle in found.items():
             values[name][:, columns] = rectangle
     if row is not None:
@@ -220,7 +255,7 @@ def write_results(options: MapOptions, work: WorkFolder, map_rows: MapRows, sche
 
 def map_record(
     job: MapJob,
-    reader: MapReader,
+    images: MapImages,
     scheme: Scheme,
     about: Mapping[str, Any],
     seconds: Mapping[str, float],
@@ -232,10 +267,10 @@ def map_record(
         "task": scheme.task,
         "classes": list(scheme.classes),
         "palette": [list(colour) for colour in scheme.palette],
-        "height": reader.height,
-        "width": reader.width,
+        "height": images.height,
+        "width": images.width,
         "bands": list(scheme.bands),
-        "band_numbers": reader.numbers,
-        "warped": reader.note,
+        "band_numbers": images.numbers,
+        "warped": images.note,
         "seconds": {key: round(value, 3) for key, value in seconds.items()},
     }

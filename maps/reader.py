@@ -1,17 +1,21 @@
-"""Reads the images of a map as rows of pixels on the grid of date 1, with masks of valid data."""
+"""The images of a map as a scene, on the grid of date 1."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from xml.sax.saxutils import escape
 
 import numpy as np
 
-from datasets.preparation import Moments, Preparation
+from datasets.preparation import Preparation
+from datasets.reader import Reading
+from datasets.samples import SceneSamples
 from maps.image_checks import bands_to_read, compare_grids, refuse_cut, refuse_other_counts
+from utils.rasters.gdal import GDAL_TYPES, rasterio
 from utils.rasters.raster import Raster
-from utils.rasters.reading import FileRaster, decoding, read_valid
-from utils.rasters.windows import Window
-from utils.structures import Scheme
+from utils.rasters.reading import FileRaster, decoding
+from utils.structures import ImageFile, Scene, Scheme
 
 TOLERANCE_PX = 0.01  # error of a warped pixel's position, in pixels of the source image
 
@@ -48,7 +52,7 @@ class GridImage(FileRaster):
 
         with decoding(self.path):
             self._file = WarpedVRT(
-                self._file,
+                self._with_one_nodata(),
                 crs=grid.crs,
                 transform=grid.transform,
                 height=grid.height,
@@ -70,16 +74,47 @@ class GridImage(FileRaster):
         if self.dtype == np.uint8 or flags != {"nodata"}:
             add_alpha = all(c.name != "alpha" for c in self._file.colorinterp)
             return {"add_alpha": add_alpha, "UNIFIED_SRC_NODATA": "YES"}
-        return {"nodata": self.nodata[0], "UNIFIED_SRC_NODATA": "NO"}
+        nodata = self.nodata[0] if self._alike() else common_nodata(self.dtype)
+        return {"nodata": nodata, "UNIFIED_SRC_NODATA": "NO"}
+
+    def _alike(self) -> bool:
+        return len({str(value) for value in self.nodata}) == 1
+
+    def _with_one_nodata(self) -> Any:
+        """The file; if nodata differs from band to band, through a VRT in which it does not."""
+        if not self.nodata or None in self.nodata or self._alike():
+            return self._file
+        bands, nodata = [], common_nodata(self.dtype)
+        for number, (dtype, value) in enumerate(zip(self._file.dtypes, self.nodata, strict=True)):
+            bands.append(
+                f'<VRTRasterBand dataType="{GDAL_TYPES[dtype]}" band="{number + 1}">'
+                f"<NoDataValue>{nodata}</NoDataValue><ComplexSource>"
+                f"<SourceFilename>{escape(self._file.name)}</SourceFilename>"
+                f"<SourceBand>{number + 1}</SourceBand><NODATA>{value}</NODATA>"
+                "</ComplexSource></VRTRasterBand>"
+            )
+        transform = ", ".join(map(repr, self.transform.to_gdal()))
+        return rasterio().open(
+            f'<VRTDataset rasterXSize="{self.width}" rasterYSize="{self.height}">'
+            f"<SRS>{escape(self.crs.to_wkt())}</SRS><GeoTransform>{transform}</GeoTransform>"
+            f"{''.join(bands)}</VRTDataset>"
+        )
 
 
-class MapReader:
-    """Reads rows of a map's images, date 2 on the grid of date 1, prepared for the networks.
+def common_nodata(dtype: np.dtype) -> float:
+    """A value that images hardly hold, for pixels without data."""
+    if dtype.kind == "f":
+        return math.nan
+    return float(np.iinfo(dtype).max if dtype.kind == "u" else np.iinfo(dtype).min)
+
+
+class MapImages:
+    """The images of a map as a scene, date 2 on the grid of date 1.
 
     Args:
-        images: T paths.
+        paths: of T images.
         scheme: of the networks: bands and standardisation. Images are standardised by statistics
-            over all valid pixels of the whole image (`measure`).
+            over all valid pixels of the whole image.
         bands: file bands to read, in the order of the scheme; None = by the scheme's names.
         strict_grid: refuse a date 2 on another grid.
 
@@ -97,31 +132,27 @@ class MapReader:
 
     def __init__(
         self,
-        images: Sequence[Path],
+        paths: Sequence[Path],
         scheme: Scheme,
         bands: Sequence[str] | None = None,
         strict_grid: bool = False,
     ):
-        self.scheme, self.prepare = scheme, Preparation(scheme)
-        self.images = [GridImage(path) for path in images]
-        first, self.note = self.images[0], None
+        self.scheme, images = scheme, [GridImage(path) for path in paths]
+        self._paths, self._first, self.note = paths, images[0], None
         if bands is None:
-            refuse_other_counts(self.images)
-        for image in self.images:
-            self.prepare.check_type(image.path, image.dtype)
-        self.bands = [
-            [image.colours[i] for i in bands_to_read(image, scheme, bands)] for image in self.images
+            refuse_other_counts(images)
+        for image in images:
+            Preparation(scheme).check_type(image.path, image.dtype)
+        self._bands = [
+            tuple(image.colours[i] for i in bands_to_read(image, scheme, bands)) for image in images
         ]
-        if len(self.images) == 2:
-            self.note = compare_grids(*self.images, strict_grid)
-            if self.note is not None:
-                self.images[1] = GridImage(images[1], first)
-        self.height, self.width = first.height, first.width
-        self.crs, self.transform = first.crs, first.transform
-        self.moments: list[Moments | None] = [None] * len(self.images)
-        self.numbers = [[band + 1 for band in bands] for bands in self.bands]
-        self.notes = [] if self.note is None else [f"{images[1]}: {self.note}"]
-        for image in self.images:
+        if len(images) == 2:
+            self.note = compare_grids(*images, strict_grid)
+        self.height, self.width = self._first.height, self._first.width
+        self.crs, self.transform = self._first.crs, self._first.transform
+        self.numbers = [[band + 1 for band in bands] for bands in self._bands]
+        self.notes = [] if self.note is None else [f"{paths[1]}: {self.note}"]
+        for image in images:
             if len(image.colours) < image.count:
                 alpha = min({*range(image.count)} - {*image.colours})
                 self.notes.append(
@@ -129,24 +160,21 @@ class MapReader:
                     "are data"
                 )
 
-    def measure(self) -> list[Moments | None]:
-        """Mean and standard deviation of the valid pixels of each date, (C, 1, 1) float64."""
-        pairs = zip(self.images, self.bands, strict=True)
-        return [self.prepare.moments(image, bands) for image, bands in pairs]
+    def samples(self, tile_px: int, overlap_px: int) -> SceneSamples:
+        """The windows of the map, row by row; see SceneSamples."""
+        files = zip(self._paths, self._bands, strict=True)
+        scene = Scene("map", tuple((ImageFile(path, bands),) for path, bands in files))
+        reading = Reading(NoLabels(), self._open)
+        windows = {"tile_px": tile_px, "overlap_px": overlap_px, "whole_px": 0}
+        return SceneSamples([scene], self.scheme, reading, path=self._paths[0], **windows)
 
-    def rows(self, top: int, height: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-        """`height` rows from `top` on, `reach` columns; reflected beyond the image's edge.
+    def _open(self, path: Path) -> GridImage:
+        warped = self.note is not None and path == self._paths[1]
+        return GridImage(path, self._first if warped else None)
 
-        Where one date has no data, all dates are set to the mean, so that no change is seen.
 
-        Returns:
-            (T, C, h, w), uint8 for 8-bit files if the scheme does not standardise, else float32;
-            and (h, w) bool, True where all dates have data.
-        """
-        window, pixels, valid = Window(top, 0, height, reach), [], np.ones((height, reach), bool)
-        for image, bands in zip(self.images, self.bands, strict=True):
-            found, known = read_valid(image, window, bands)
-            pixels.append(found)
-            valid = valid if known is None else valid & known
-        pairs = zip(pixels, self.moments, strict=True)
-        return np.stack([self.prepare(p, valid, moments) for p, moments in pairs]), valid
+class NoLabels(NamedTuple):
+    """The labels of images that have none."""
+
+    num_dates: int = 0
+    about: str = "none"

@@ -1,7 +1,8 @@
 """The command line of train.py."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from datasets import DATASETS
 from datasets.sentinel.data_sets import add_band_flags
@@ -45,6 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     args.backbone, given = backbone_of(args.model, args.backbone), parser.given(argv)
+    args.extensions = []
     check_flags(args.optimizer, args.momentum, args.lr_policy, args.lr, args.lr_min, args.lr_gamma)
     if DATASETS[args.dataset].task == "land_cover":
         for name in shared.without_disabled(args, given & CHANGE_ONLY):
@@ -54,7 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             )
     if args.resume is not None:
         take_over_options(parser, args, given)
-    check_data_flags(args.dataset, args.val_dataset, args.val_root, args.split, args.save_mask)
+    check_data_flags(args.dataset, args.val_dataset, args.val_root, args.split)
     if args.load_from:  # our own files describe themselves; given flags must not contradict them
         args.network_flags = sorted(given & {"model", "backbone", "lightweight", "output_stride"})
     if "cache_dir" in given and args.cache != "disk":
@@ -72,7 +74,6 @@ def check_data_flags(
     val_dataset: str | None,
     val_root: str | None,
     split_rule: str | None,
-    save_mask: bool,
 ) -> None:
     """Raises ValueError for contradictory data flags; arguments are the values of the flags."""
     if val_dataset is not None and split_rule not in (None, "official"):
@@ -82,23 +83,20 @@ def check_data_flags(
         )
     if val_dataset is None and val_root is not None:
         raise ValueError("--val-root belongs to --val-dataset; pass both, or neither")
-    entry = DATASETS[val_dataset or dataset]
-    if save_mask and (entry.task == "binary_change" or entry.labels is not None):
-        why = "validates windows of scenes" if entry.labels is None else "has GeoTIFFs for labels"
-        raise ValueError(
-            f"--save-mask writes palette PNGs of whole tiles, --dataset {dataset} {why}; leave it "
-            "out, and let test.py --split write predictions"
-        )
 
 
 def take_over_options(parser: Parser, args: argparse.Namespace, given: set[str]) -> None:
-    """Sets the options of the interrupted run (--resume), except given ones of FREE_ON_RESUME."""
+    """Sets the options of the interrupted run (--resume), except given ones of FREE_ON_RESUME.
+
+    More --epochs or --max-steps than the run's lengthen it.
+    """
     last = find_run(args.resume, args.outdir, args.name)
     options = read_options(last.parent)
+    free = lengthen(parser, args, options, given)
     # use the values of the run that was found
     args.resume, args.outdir, args.name = str(last), str(outdir_of(last)), options["name"]
     for key, value in options.items():
-        if key in ("resume", "config", "outdir", "name") or (
+        if key in ("resume", "config", "outdir", "name", "extensions", *free) or (
             key in given and key in FREE_ON_RESUME
         ):
             continue
@@ -109,6 +107,29 @@ def take_over_options(parser: Parser, args: argparse.Namespace, given: set[str])
                 "without --resume"
             )
         setattr(args, key, value)
+
+
+def lengthen(
+    parser: Parser, args: argparse.Namespace, options: Mapping[str, Any], given: set[str]
+) -> set[str]:
+    """Sets `args.extensions`; returns the options that are not those of the interrupted run."""
+    args.extensions = options.get("extensions", [])
+    length = "max_steps" if options["max_steps"] else "epochs"
+    if length not in given or getattr(args, length) <= options[length]:
+        return set()
+    rates = ("lr_policy", "lr", "lr_gamma", "lr_min")
+    if "lr_policy" not in given and given & set(rates):
+        parser.error(
+            f"--{min(given & set(rates)).replace('_', '-')}: without --lr-policy the added steps "
+            "keep the last learning rate of the run; pass --lr-policy too for a schedule of theirs"
+        )
+    policy = args.lr_policy if "lr_policy" in given else None
+    lr = args.lr if "lr" in given else options["lr"]
+    extension = [options[length], policy, lr, args.lr_gamma, args.lr_min]
+    args.extensions = [*args.extensions, extension]
+    for name in rates:
+        setattr(args, name, options[name])
+    return {length, *rates}
 
 
 def add_training_data_options(group: argparse._ArgumentGroup, datasets: Iterable[str]) -> None:
@@ -377,5 +398,7 @@ def add_run_options(group: argparse._ArgumentGroup) -> None:
         nargs="?",
         const="",
         metavar="FILE",
-        help="go on with an interrupted run's last.pth (bare: the newest run under OUTDIR/runs)",
+        help="go on with an interrupted run's last.pth (bare: the newest run under OUTDIR/runs); "
+        "with more --epochs or --max-steps lengthen it, at its last learning rate or with a new "
+        "--lr-policy for the added steps",
     )

@@ -86,7 +86,7 @@ class Run:
         """Creates the folder and the log; a resumed log loses its lines after `step`."""
         if distributed.is_main():
             self.log = RunLog(self.folder, step)
-            if not self.resume:
+            if not self.resume or self.options["extensions"]:
                 write_options(self.folder, self.options)
             print(f"run folder {self.folder}" + (f", from step {step}" if step else ""))
 
@@ -94,8 +94,9 @@ class Run:
         """Raises ValueError if a resumed run has nothing left to do."""
         if step >= total_steps or self.is_stale(patience):
             raise ValueError(
-                f"--resume: {self.folder} is complete after {step} steps; to train on, start a new "
-                f"run with --pretrain-from {self.folder / 'last.pth'}"
+                f"--resume: {self.folder} is complete after {step} steps; to train on, lengthen it "
+                "(--epochs or --max-steps, more than before; not after --early-stop), or start a "
+                f"new run with --pretrain-from {self.folder / 'last.pth'}"
             )
 
     def keep_best(self, network: nn.Module, score: float) -> None:

@@ -1,5 +1,8 @@
 """Learning-rate schedules, and checks of the optimiser's flags."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
 # default --momentum of each --optimizer; None: it takes no momentum
 MOMENTA = {"adam": None, "sgd": 0.9, "rmsprop": 0.0}
 
@@ -10,6 +13,22 @@ LR_POLICIES = {
     "exponential": "times --lr-gamma (0.97) after every epoch",
     "constant": "stays --lr",
 }
+
+
+class Extension(NamedTuple):
+    """Steps added to a run (--resume with more --epochs), and their learning rate."""
+
+    start: int  # the first of them
+    policy: str | None  # a new schedule over these steps; None: the last rate before them
+    lr: float
+    gamma: float | None = None
+    lr_min: float = 0.0
+
+    def about(self) -> str:
+        """The learning rate of these steps, in words."""
+        if self.policy is None:
+            return f"from step {self.start} on the learning rate stays what it was before"
+        return f"from step {self.start} on the learning rate is {self.policy} from {self.lr:g}"
 
 
 def check_flags(
@@ -73,3 +92,32 @@ def learning_rate(
     if policy == "step":
         return lr * (0.1 if gamma is None else gamma) ** (epoch // max(epochs // 3, 1))
     return lr * (0.97 if gamma is None else gamma) ** epoch
+
+
+def lengthened(
+    rate: Callable[..., float],
+    first: Mapping[str, Any],
+    extensions: Sequence[Extension],
+    total_steps: int,
+) -> Callable[[int], float]:
+    """The learning rate by step of a run that was lengthened.
+
+    Args:
+        rate: `learning_rate` with its `steps_per_epoch`.
+        first: policy, lr, gamma and lr_min of the first steps.
+        extensions: in order; empty if the run was not lengthened.
+        total_steps: of the whole run.
+    """
+    ends = [*(extension.start for extension in extensions), total_steps]
+
+    def rate_of(step: int) -> float:
+        number = sum(extension.start <= step for extension in extensions)
+        if number == 0:
+            return rate(**first, step=step, total_steps=ends[0])
+        start, policy, lr, gamma, lr_min = extensions[number - 1]
+        if policy is None:
+            return rate_of(start - 1)
+        steps = {"step": step - start, "total_steps": ends[number] - start}
+        return rate(policy, lr, gamma=gamma, lr_min=lr_min, **steps)
+
+    return rate_of

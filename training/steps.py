@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch.utils.data import DataLoader
 
-from utils.structures import Sample
+from utils.structures import Sample, items
 
 
 def endless(batches: DataLoader, start_step: int) -> Iterator[Sample]:
@@ -27,8 +27,7 @@ def micro_batches(batch: Sample, count: int) -> Iterator[tuple[Sample, bool]]:
     tiles = len(batch.images)
     for i in range(count):
         rows = slice(i * tiles // count, (i + 1) * tiles // count)
-        micro_batch = batch._replace(**{k: getattr(batch, k)[rows] for k in batch._fields})
-        yield micro_batch, i == count - 1
+        yield items(batch, rows), i == count - 1
 
 
 class Due(NamedTuple):

@@ -1,14 +1,20 @@
 """Validation: predicts a data set and scores it against its labels."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from datasets.entry import LabelFiles
+from datasets.samples import SceneSamples
 from inference.decide import to_masks, true_masks
-from inference.outputs import submit_masks
+from inference.destinations import Destinations
+from inference.outputs import Outputs
 from inference.overlap import HostCopy, overlap_transfers
+from inference.prediction import Rows, finished_rows, predict_batches
 from inference.predictor import Predictor
 from training.log import RunLog
 from utils import distributed
@@ -17,37 +23,39 @@ from utils.figures.panels import for_tensorboard
 from utils.figures.tiles import tile_images
 from utils.files import write_json
 from utils.metrics import ConfusionMatrix, confusion_for, in_per_cent, metrics_for, to_json
-from utils.structures import Sample, Scheme, label_size, to_device
+from utils.rasters.windows import Window
+from utils.structures import Scheme
 
 NUM_PICTURES = 4  # validation tiles drawn for TensorBoard
 BEST_BY = {"semantic_change": "score", "binary_change": "iou_change", "land_cover": "miou"}
 
-OnBatch = Callable[[Sample, HostCopy], None]  # the batch and its `masks` (B, T, H, W)
+PICTURE_PX = 512  # width of a picture of a scene that was divided
+
+OnRows = Callable[[Rows, HostCopy], None]  # finished rows and their `masks` (B, T, h, W)
 
 
 def evaluate(
     predictor: Predictor,
-    batches: Iterable[Sample],
-    scheme: Scheme,
-    on_batch: OnBatch,
+    batches: DataLoader,
+    on_rows: OnRows,
     absent_is_zero: bool = False,
 ) -> dict:
-    """Predicts this rank's batches and scores the predictions of all ranks together.
+    """Predicts this rank's scenes and scores the predictions of all ranks together.
 
     Args:
-        predictor: called with each batch's images.
-        batches: labelled; each rank has its own share.
-        scheme: of the data set.
-        on_batch: called with each batch and its masks, for example to write them.
+        predictor: of the network.
+        batches: of labelled scenes, made by `inference.prediction.scene_loader`.
+        on_rows: called with finished rows and their masks, for example to write them.
         absent_is_zero: see `utils.metrics.land_cover_metrics`.
 
     Returns:
         The task's metrics (see utils.metrics), the same on every rank.
     """
+    scheme: Scheme = batches.dataset.scheme
     confusion = confusion_for(scheme.task, scheme.num_classes, predictor.device)
     predicted = _predict(predictor, batches, confusion, scheme.same_class_change)
-    for batch, copy in overlap_transfers(predicted):
-        on_batch(batch, copy)
+    for rows, copy in overlap_transfers(predicted):
+        on_rows(rows, copy)
     counts = distributed.sum_over_ranks(confusion.counts)
     if not counts.any():
         raise ValueError(
@@ -58,69 +66,76 @@ def evaluate(
 
 
 def _predict(
-    predictor: Predictor,
-    batches: Iterable[Sample],
-    confusion: ConfusionMatrix,
-    same_class_change: bool,
-) -> Iterator[tuple[Sample, HostCopy]]:
-    """Yields each batch with its predicted masks, after updating `confusion`."""
-    for batch in batches:
-        batch = to_device(batch, predictor.device)
-        probs = predictor(batch.images, size=label_size(batch))
-        masks = to_masks(probs, same_class_change=same_class_change)
-        confusion.update(masks, true_masks(batch))
-        yield batch, HostCopy(masks=masks)
+    predictor: Predictor, batches: DataLoader, confusion: ConfusionMatrix, same_class_change: bool
+) -> Iterator[tuple[Rows, HostCopy]]:
+    """Yields finished rows with their predicted masks, after updating `confusion`."""
+    for rows in finished_rows(predict_batches(predictor, batches), batches):
+        masks = to_masks(rows.probs, same_class_change=same_class_change)
+        confusion.update(masks, true_masks(rows.batch).to(masks.device))
+        yield rows, HostCopy(masks=masks)
 
 
 def validate(
     predictor: Predictor,
-    batches: Iterable[Sample],
-    scheme: Scheme,
+    batches: DataLoader,
     log: RunLog,
     step: int,
     outdir: Path | str,
     save_mask: bool = False,
+    labels: LabelFiles | None = None,
     absent_is_zero: bool = False,
 ) -> dict:
-    """Scores the validation tiles; logs, draws some, writes metrics/val.json; returns the metrics.
+    """Scores the validation scenes; logs, draws some, writes metrics/val.json; returns the metrics.
 
     Args:
         predictor: of the network.
-        batches: labelled tiles; each rank has its own share.
-        scheme: of the data set.
+        batches: see `evaluate`.
         log: receives numbers and pictures.
         step: training steps so far.
         outdir: for `metrics/val.json`.
-        save_mask: also write masks to `masks/val`.
+        save_mask: also write masks to `masks/val`, as test.py does.
+        labels: see `inference.outputs.Outputs`.
         absent_is_zero: see `utils.metrics.land_cover_metrics`.
     """
     pictures = 0 if log.folder else NUM_PICTURES  # drawn so far
-    with BackgroundWriter() as writer:
+    data: SceneSamples = batches.dataset
+    masks_only = Destinations.masks_only(Path(outdir), "val")
+    with (
+        BackgroundWriter() as writer,
+        Outputs(writer, data, data.scheme, masks_only, labels) as outputs,
+    ):
 
-        def on_batch(batch: Sample, copy: HostCopy) -> None:
+        def on_rows(rows: Rows, copy: HostCopy) -> None:
             nonlocal pictures
-            if not save_mask and pictures == NUM_PICTURES:
-                return
-            masks = copy.arrays()["masks"]
             if save_mask:
-                submit_masks(writer, Path(outdir, "masks", "val"), batch.name, masks, scheme)
-            for i in range(min(len(masks), NUM_PICTURES - pictures)):
+                outputs.write(rows, copy)
+            for i in range(min(len(rows.scenes), NUM_PICTURES - pictures)):
                 pictures += 1
-                log.picture(batch.name[i], step, example_picture(batch, masks, i, scheme))
+                picture = example_picture(rows, copy.arrays()["masks"], i, data)
+                log.picture(rows.batch.name[i], step, picture)
 
-        metrics = evaluate(predictor, batches, scheme, on_batch, absent_is_zero)
+        metrics = evaluate(predictor, batches, on_rows, absent_is_zero)
     numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
     log.write("val", step, **to_json(numbers))
     if distributed.is_main():
         write_json(
-            Path(outdir, "metrics", "val.json"), to_json({**metrics, "classes": scheme.classes})
+            Path(outdir, "metrics", "val.json"),
+            to_json({**metrics, "classes": data.scheme.classes}),
         )
         tqdm.write(f"step {step}: {in_per_cent(numbers)}")
     return metrics
 
 
-def example_picture(batch: Sample, masks: np.ndarray, i: int, scheme: Scheme) -> np.ndarray:
-    """Images, prediction and truth of tile i as one picture (3, H, W) uint8."""
-    truth = true_masks(batch)[i].cpu().numpy()
-    images = tile_images(batch.images[i], scheme.bands, masks.shape[-2:])
-    return for_tensorboard(images, masks[i], truth, scheme, batch.name[i])
+def example_picture(rows: Rows, masks: np.ndarray, i: int, data: SceneSamples) -> np.ndarray:
+    """Images, prediction and truth of scene i, or of a piece of it, as one (3, H, W) uint8."""
+    truth, scheme = true_masks(rows.batch)[i].numpy(), data.scheme
+    if rows.is_whole:
+        images = rows.batch.images[i]
+    else:
+        width = min(masks.shape[-1], PICTURE_PX)
+        masks, truth = masks[..., :width], truth[..., :width]
+        top = data.reader.in_use(rows.scenes[i]).top + rows.top
+        window = Window(top, 0, masks.shape[-2], width)
+        images = torch.from_numpy(data.reader.read(rows.scenes[i], window)[0])
+    images = tile_images(images, scheme.bands, masks.shape[-2:])
+    return for_tensorboard(images, masks[i], truth, scheme, rows.batch.name[i])

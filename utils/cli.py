@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import gc
+import io
 import os
 import signal
 import sys
@@ -183,6 +184,9 @@ def run(main: Callable[[], Any], if_interrupted: str = "") -> None:
     _is_script = True
     _on_interrupt(signal.default_int_handler)
     _collect_garbage(True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
         # after main, Ctrl-C ends the process without a traceback

@@ -82,6 +82,12 @@ class Sample(NamedTuple):
     images: Tensor  # (T, C, H, W) uint8 or float as read; normalised on the device
     semantic: Tensor  # (T, H, W) int64 in 0..K-1, IGNORE_INDEX where unlabelled; K = 0: (0, H, W)
     change: Tensor  # (H, W) int64: 1 = changed, 0 = unchanged, IGNORE_INDEX where unknown
+    valid: Tensor | None = None  # (H, W) bool: all dates have data; None: everywhere; not augmented
+
+
+def items(batch: Sample, some: slice) -> Sample:
+    """Some items of a batch."""
+    return Sample(*(None if field is None else field[some] for field in batch))
 
 
 def label_size(batch: Sample) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import torch
 from benchmarks import equivalence, plain
 from helpers.data_sets import second
 from helpers.tiny_data import make_second
+from inference.prediction import scene_loader
 from inference.predictor import Member, Predictor
 from models.build import build_network
 from models.normalise import Normalise
@@ -49,7 +50,7 @@ def test_the_plain_score_is_that_of_validation(tmp_path):
     predictor = Predictor(
         [Member(for_prediction(network), Normalise.of(SECOND))], torch.device("cpu")
     )
-    batches = equivalence.eval_loader(tiles, 2)
-    expected = evaluate(predictor, batches, SECOND, on_batch=lambda *_: None)["score"]
+    batches = scene_loader(tiles, 2)
+    expected = evaluate(predictor, batches, on_rows=lambda *_: None)["score"]
     got = equivalence.plain_score(plain.PlainNetwork(network), tiles)
     assert got == pytest.approx(expected, abs=1e-3)

@@ -158,7 +158,7 @@ def test_a_data_set_gives_the_same_samples(tmp_path, kind):
     kept = second(root, cache=kind, cache_dir=tmp_path / "cache")
     for _ in range(2):
         for one, two in zip(plain, kept, strict=True):
-            assert all(np.array_equal(a, b) for a, b in zip(one[1:], two[1:], strict=True))
+            assert all(np.array_equal(a, b) for a, b in zip(one[1:4], two[1:4], strict=True))
     assert len(list(tmp_path.glob("cache/*"))) == (kind == "disk")
 
 

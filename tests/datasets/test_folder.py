@@ -29,7 +29,7 @@ def check(root, *parts, **options):
 
 def same(first, second):
     return all(
-        one.name == two.name and all(map(torch.equal, one[1:], two[1:]))
+        one.name == two.name and all(map(torch.equal, one[1:4], two[1:4]))
         for one, two in zip(first, second, strict=True)
     )
 

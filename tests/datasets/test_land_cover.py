@@ -76,11 +76,11 @@ def test_memory_gives_what_files_give(tmp_path, make):
     plain, cached = make(tmp_path / "a"), make(tmp_path / "a", cache="ram")
     for _ in range(2):
         for one, two in zip(plain, cached, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(one[1:], two[1:], strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(one[1:4], two[1:4], strict=True))
     assert cached.cache.num_filled == len(plain)
     kept = make(tmp_path / "a", cache="disk", cache_dir=tmp_path / "cache")
     for one, two in zip(plain, kept, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one[1:], two[1:], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(one[1:4], two[1:4], strict=True))
     with pytest.raises(ValueError, match="--cache 'tape' is not known"):
         make(tmp_path / "a", cache="tape")
 

@@ -164,7 +164,7 @@ def test_workers_ranks_and_cache_do_not_change_what_is_trained_on(second_root):
             for epoch in (0, 1):
                 loader.batch_sampler.set_epoch(epoch)
                 for batch in loader:
-                    for name, *values in zip(*batch, strict=True):
+                    for name, *values in zip(*batch[:4], strict=True):
                         tiles[epoch, name] = [value.tolist() for value in values]
         return tiles
 
@@ -188,12 +188,12 @@ def test_labels_travel_as_bytes_and_arrive_as_int64(second_root, tmp_path, cache
         keys = list(loader.batch_sampler)
         assert len(keys) == len(loader) == 3
         for batch, batch_keys in zip(loader, keys, strict=True):
-            assert all(tensor.dtype == torch.uint8 for tensor in batch[1:])
+            assert all(tensor.dtype == torch.uint8 for tensor in batch[1:4])
             batch = to_device(batch, torch.device("cpu"))
             assert batch.semantic.dtype == batch.change.dtype == torch.int64
             expected = collate([dataset[key] for key in batch_keys])
             assert batch.name == expected.name
-            for found, alone in zip(batch[1:], expected[1:], strict=True):
+            for found, alone in zip(batch[1:4], expected[1:4], strict=True):
                 assert found.dtype == alone.dtype and torch.equal(found, alone)
 
 

@@ -152,7 +152,7 @@ def test_padded_and_whole_tiles_go_into_one_batch_and_one_cache(tmp_path):
     for _ in range(2):
         for one, two in zip(plain, cached, strict=True):
             assert one.images.dtype == two.images.dtype
-            assert all(torch.equal(a, b) for a, b in zip(one[1:], two[1:], strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(one[1:4], two[1:4], strict=True))
     batch = collate([plain[0], plain[1]])
     assert batch.images.shape == (2, 1, 3, 64, 64) and batch.images.dtype == torch.float32
     assert torch.equal(batch.images[1], plain[1].images.float())

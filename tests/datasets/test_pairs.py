@@ -153,7 +153,7 @@ def test_without_a_class_file_they_are_those_of_second(tmp_path):
     for mine, theirs in zip(
         *(build_dataset(n, "train", root) for n in ("pairs", "second")), strict=True
     ):
-        assert all(torch.equal(a, b) for a, b in zip(mine[1:], theirs[1:], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(mine[1:4], theirs[1:4], strict=True))
 
 
 def test_classes_everywhere_are_refused_by_second_and_read_by_pairs(tmp_path):

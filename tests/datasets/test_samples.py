@@ -69,7 +69,7 @@ def test_items_have_int64_labels_and_batches_the_same_in_bytes(tmp_path, name):
         assert torch.equal(true_masks(found), true_masks(expected))
         found = to_device(found, torch.device("cpu"))
         assert found.name == expected.name
-        for one, two in zip(found[1:], expected[1:], strict=True):
+        for one, two in zip(found[1:4], expected[1:4], strict=True):
             assert one.dtype == two.dtype and torch.equal(one, two)
 
 
@@ -80,7 +80,7 @@ def test_workers_of_any_kind_make_the_same_batches(tmp_path, name):
 
     def batches(num_workers, cache):
         loader = train_loader(build(name, root, cache), 2, num_workers=num_workers)
-        return [(*batch.name, *map(np.asarray, batch[1:])) for batch in loader]
+        return [(*batch.name, *map(np.asarray, batch[1:4])) for batch in loader]
 
     here = batches(0, None)
     for num_workers, cache in ((2, None), (0, "ram"), (2, "ram"), (2, "disk")):
@@ -92,7 +92,7 @@ def test_workers_of_any_kind_make_the_same_batches(tmp_path, name):
 def test_workers_that_are_not_forked_get_the_same_data_set(tmp_path, name):
     dataset = build(name, MAKERS[name](tmp_path), "disk")
     again = pickle.loads(pickle.dumps(dataset))
-    for one, two in zip(dataset[1, 0][1:], again[1, 0][1:], strict=True):
+    for one, two in zip(dataset[1, 0][1:4], again[1, 0][1:4], strict=True):
         assert torch.equal(one, two)
 
 

@@ -35,7 +35,7 @@ def reader_of(root, patches, scheme, label=None) -> SceneReader:
 
 def first(reader) -> tuple[np.ndarray, np.ndarray]:
     """Image (C, H, W) and classes (H, W) of the first patch."""
-    images, labels = reader.read(0)
+    images, labels, _ = reader.read(0)
     return images[0], labels[0]
 
 

@@ -27,12 +27,12 @@ def painted(height=6, width=6, seed=0):
 
 
 def to_tensors(sample):
-    return Sample(sample.name, *(torch.from_numpy(np.array(x, order="C")) for x in sample[1:]))
+    return Sample(sample.name, *(torch.from_numpy(np.array(x, order="C")) for x in sample[1:4]))
 
 
 def same(a, b):
     return all(
-        np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(a[1:], b[1:], strict=True)
+        np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(a[1:4], b[1:4], strict=True)
     )
 
 

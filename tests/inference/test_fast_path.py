@@ -43,10 +43,10 @@ def trained() -> torch.nn.Module:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     for step in range(STEPS):
         samples = [tiles[(step * BATCH + i) % len(tiles)] for i in range(BATCH)]
-        names, *tensors = zip(*samples, strict=True)
+        names, *tensors, _ = zip(*samples, strict=True)
         batch = samples[0]._replace(
             name=list(names),
-            **dict(zip(samples[0]._fields[1:], map(torch.stack, tensors), strict=True)),
+            **dict(zip(samples[0]._fields[1:4], map(torch.stack, tensors), strict=True)),
         )
         forward_backward(network, Normalise.of(SECOND), batch, Loss(), 1, scaler, AMP)
         optimizer.step()

@@ -132,39 +132,39 @@ def test_values_of_semantic_change():
     probs = probs_of([1, 6, 3, 3, 2], [2, 1, 3, 4, 1], [0.9, 0.6, 0.8, 0.4, 0.9], 6)
     valid = np.array([[True, True, True, True, False]])
     layers = layers_of(SECOND)
-    values = map_values(probs, valid, SECOND, layers, 0.5)
+    values = map_values(probs, torch.from_numpy(valid), SECOND, layers, 0.5)
     assert values["change"].tolist() == [[1, 1, 1, 0, 255]]
     assert values["date1"].tolist() == [[1, 6, 3, 0, 255]]
     assert values["date2"].tolist() == [[2, 1, 3, 0, 255]]
     # 1 + (from - 1) * 6 + to - 1: 1 + 0 + 1, 1 + 30 + 0, 1 + 12 + 2
     assert values["transition"].tolist() == [[2, 31, 15, 0, 255]]
     assert np.isnan(values["change_probability"][0]).tolist() == [False] * 4 + [True]
-    full = map_values(probs, valid, SECOND, layers, 0.5, True)
+    full = map_values(probs, torch.from_numpy(valid), SECOND, layers, 0.5, True)
     assert full["date1"].tolist() == [[1, 6, 3, 3, 255]]
     assert full["date2"].tolist() == [[2, 1, 3, 4, 255]]
     assert full["transition"].tolist() == values["transition"].tolist()
-    lower = map_values(probs, valid, SECOND, layers, 0.3)
+    lower = map_values(probs, torch.from_numpy(valid), SECOND, layers, 0.3)
     assert lower["change"].tolist() == [[1, 1, 1, 1, 255]]
 
 
 def test_values_of_binary_change_and_of_land_cover():
     probs, valid = torch.tensor([[[0.2, 0.7, 0.9]]]), np.array([[True, True, False]])
-    values = map_values(probs, valid, COLOURS, layers_of(COLOURS), 0.5)
+    values = map_values(probs, torch.from_numpy(valid), COLOURS, layers_of(COLOURS), 0.5)
     assert values.keys() == {"change", "change_probability"}
     assert values["change"].tolist() == [[0, 1, 255]]
     probs = torch.tensor([0.25, 0.5, 0.125, 0.125, 0, 0, 0, 0])[:, None, None].expand(8, 1, 3)
-    values = map_values(probs, valid, NAIC2020, layers_of(NAIC2020))
+    values = map_values(probs, torch.from_numpy(valid), NAIC2020, layers_of(NAIC2020))
     assert values["classes"].tolist() == [[2, 2, 255]]
     assert values["confidence"][0, :2].tolist() == [0.5, 0.5]
 
 
 def test_the_mask_is_that_of_the_stored_probability():
     probs = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0))
-    values = map_values(probs, np.ones((64, 64), bool), COLOURS, layers_of(COLOURS), 0.37)
+    values = map_values(probs, None, COLOURS, layers_of(COLOURS), 0.37)
     assert ((values["change_probability"] > 0.37) == (values["change"] == 1)).all()
     assert (stored(probs) - probs).abs().max() < 2**-11
     just_above = torch.tensor([[[0.50001]]])  # stored as 0.5
-    values = map_values(just_above, np.ones((1, 1), bool), COLOURS, layers_of(COLOURS), 0.5)
+    values = map_values(just_above, None, COLOURS, layers_of(COLOURS), 0.5)
     assert values["change"].tolist() == [[0]]
 
 

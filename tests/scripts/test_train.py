@@ -334,6 +334,37 @@ def test_resume_of_a_complete_run_says_so(finished):
     assert len(log_of(finished / "runs" / "run", "train")) == STEPS_PER_EPOCH * EPOCHS
 
 
+def test_a_finished_run_is_lengthened_at_its_last_rate_and_then_by_a_new_schedule(
+    data, tmp_path, finished, capsys
+):
+    shutil.copytree(finished, tmp_path / "out")
+    folder = tmp_path / "out" / "runs" / "run"
+    total, words = STEPS_PER_EPOCH * EPOCHS, ["--outdir", str(tmp_path / "out"), "--resume"]
+    train.main([*words, "--epochs", str(EPOCHS + 1)])
+    assert "the learning rate stays what it was before" in capsys.readouterr().out
+    train.main([*words, "--epochs", str(EPOCHS + 3), "--lr-policy", "linear", "--lr", "0.01"])
+    lines = log_of(folder, "train")
+    assert [line["step"] for line in lines] == list(range(1, total + 3 * STEPS_PER_EPOCH + 1))
+    rates = [line["lr"] for line in lines]
+    assert rates[:total] == [line["lr"] for line in log_of(finished / "runs" / "run", "train")]
+    assert rates[total : total + STEPS_PER_EPOCH] == [rates[total - 1]] * STEPS_PER_EPOCH
+    new = [learning_rate("linear", 0.01, i, 2 * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
+           for i in range(2 * STEPS_PER_EPOCH)]  # fmt: skip
+    assert rates[total + STEPS_PER_EPOCH :] == pytest.approx(new)
+    assert read_file(folder / "last.pth")["step"] == len(lines)
+    options = json.loads((folder / "args.json").read_text())["options"]
+    assert options["epochs"] == EPOCHS + 3 and options["lr"] == 0.00015
+    with pytest.raises(ValueError, match=r"is complete after.*lengthen it"):
+        train.main(words)
+
+
+def test_a_rate_of_added_steps_needs_a_schedule(finished, capsys):
+    words = ["--outdir", str(finished), "--resume", "--epochs", str(EPOCHS + 1), "--lr", "0.1"]
+    with pytest.raises(SystemExit):
+        train.main(words)
+    assert "--lr: without --lr-policy the added steps keep" in capsys.readouterr().err
+
+
 def test_a_run_is_refused_before_its_network_is_accelerated(finished, data, monkeypatch):
     def too_late(*args, **kwargs):
         raise AssertionError("recording or compiling a network takes time")

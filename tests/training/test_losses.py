@@ -18,7 +18,7 @@ from training.losses import (
     semantic_loss,
 )
 from utils.schemes import NAIC2020, SECOND
-from utils.structures import IGNORE_INDEX, Logits, Sample
+from utils.structures import IGNORE_INDEX, Logits, Sample, items
 
 K = 6
 
@@ -266,7 +266,7 @@ def test_parts_add_up_to_the_whole(mean_over):
     pixels = Loss(weights, mean_over=mean_over).count_pixels(batch)
     parts = []
     for rows in (slice(0, 2), slice(2, 5)):
-        part = Sample(*(field[rows] for field in batch))
+        part = items(batch, rows)
         part_logits = Logits(logits.semantic[rows], logits.change[rows])
         parts.append(loss(part_logits, part, pixels))
         parts[-1].total.backward()
@@ -281,7 +281,7 @@ def test_pixels_of_parts_add_up(mean_over):
     _, batch = make_batch(batch=4)
     whole = Loss(None, mean_over=mean_over).count_pixels(batch)
     parts = [
-        Loss(mean_over=mean_over).count_pixels(Sample(*(f[i::2] for f in batch))) for i in range(2)
+        Loss(mean_over=mean_over).count_pixels(items(batch, slice(i, None, 2))) for i in range(2)
     ]
     assert whole.share == 1 and isinstance(whole, Pixels)
     for values, expected in zip(zip(*parts, strict=True), whole[:2], strict=False):
@@ -327,7 +327,7 @@ def test_parts_count_dice_in_their_share():
     parts = [
         loss(
             Logits(None, logits.change[i : i + 1]),
-            Sample(*(field[i : i + 1] for field in batch)),
+            items(batch, slice(i, i + 1)),
             pixels,
         ).total
         for i in range(4)

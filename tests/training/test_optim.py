@@ -164,7 +164,7 @@ def test_weight_decay_pulls_every_weight_towards_zero():
     ],
 )
 def test_flags_without_effect_are_errors(flags, error):
-    usual = {"kind": "adam", "momentum": None, "policy": "poly", "lr": 1e-3, "lr_min": 0.0}
+    usual = {"optimizer": "adam", "momentum": None, "policy": "poly", "lr": 1e-3, "lr_min": 0.0}
     check_flags(**usual, gamma=None)
     with pytest.raises(ValueError, match=error):
         check_flags(**{**usual, "gamma": None, **flags})

@@ -168,3 +168,11 @@ def test_errors_of_a_module_name_it_as_the_user_does(module, tmp_path):
 def test_our_own_mistakes_are_not_hidden():
     with pytest.raises(AssertionError):
         run(lambda: (_ for _ in ()).throw(AssertionError("ours")))
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped():
+    code = "from utils.cli import run; run(lambda: print('Z\\u00fcrich \\udcff'))"
+    env = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "Z\\xfcrich \\udcff\n"

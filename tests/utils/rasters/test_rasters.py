@@ -123,22 +123,22 @@ def test_streamed_moments_are_numpys(tmp_path):
     bands = RNG.integers(0, 60000, (3, 1100, 5)).astype(np.uint16)  # three strips
     bands[:, 600:] += 5000
     raster = open_raster(write_tiff(tmp_path / "a.tif", bands))
-    mean, std = mean_and_std(raster, (0, 2))
+    ((mean, std),) = mean_and_std([(raster, (0, 2))])
     assert np.allclose(mean.ravel(), bands[[0, 2]].mean((1, 2)), rtol=1e-12)
     assert np.allclose(std.ravel(), bands[[0, 2]].std((1, 2)), rtol=1e-12)
-    mean, std = mean_and_std(raster, (0, 1, 2), joint=True)
+    ((mean, std),) = mean_and_std([(raster, (0, 1, 2))], joint=True)
     assert np.allclose([mean.item(), std.item()], [bands.mean(), bands.std()], rtol=1e-12)
     grey = np.tensordot([0.299, 0.587, 0.114], bands, 1)
-    mean, std = mean_and_std(raster, (0, 1, 2), grey=True)
+    ((mean, std),) = mean_and_std([(raster, (0, 1, 2))], grey=True)
     assert np.allclose([mean.item(), std.item()], [grey.mean(), grey.std()], rtol=1e-12)
 
 
 def test_a_constant_image_divides_by_one_and_gaps_do_not_count(tmp_path):
     raster = open_raster(write_tiff(tmp_path / "a.tif", np.full((3, 700, 5), 777, np.uint16)))
-    assert mean_and_std(raster, (0, 1, 2), grey=True)[1].item() == 1
-    assert mean_and_std(raster, (0,))[1].item() == 1
+    assert mean_and_std([(raster, (0, 1, 2))], grey=True)[0][1].item() == 1
+    assert mean_and_std([(raster, (0,))])[0][1].item() == 1
     floats = np.array([[[1, 3, np.nan, np.inf]]], np.float32)
-    mean, std = mean_and_std(open_raster(write_tiff(tmp_path / "b.tif", floats)), (0,))
+    ((mean, std),) = mean_and_std([(open_raster(write_tiff(tmp_path / "b.tif", floats)), (0,))])
     assert (mean.item(), std.item()) == (2, 1)
 
 
