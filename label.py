@@ -78,8 +78,9 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
         for found, copy in overlap_transfers(labelled):
             arrays = copy.arrays()
             parts = arrays["masks"], arrays["counts"], found.is_last
-            for tile in record.gather(found.batch.name, *parts):
-                writer.submit(record.write_tile, *tile)
+            for path, masks, counts in record.gather(found.batch.name, *parts):
+                masks = tiles.whole_masks(path.name, masks)
+                writer.submit(record.write_tile, path, masks, counts)
                 bar.update()
     bar.close()
     distributed.barrier()

@@ -1,13 +1,15 @@
 """Binary change detection in the layout of LEVIR-CD: folders A, B and label.
 
 `ROOT/{train,val,test}/{A,B,label}`, or `ROOT/{A,B,label}`, see `datasets.folders`. Images are PNG,
-JPEG, BMP, TIFF or ENVI with any number of bands.
+JPEG, BMP, TIFF or ENVI with any number of bands. For grey or lossy masks, `ROOT/classes.yaml` says
+`threshold: LEVEL`, see `datasets.class_file`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.change_masks import find_coding
+from datasets.class_file import read_threshold
 from datasets.entry import DatasetEntry, Where
 from datasets.folders import FolderLayout, FolderSpec, bands_of
 from datasets.labels import ChangeLabels
@@ -38,6 +40,9 @@ def binary_layout(root: Path | str, scheme: Scheme | None, where: Where) -> Fold
     """See the top of this file."""
 
     def reading(layout: FolderLayout) -> Reading:
+        threshold = read_threshold(where.class_file(root))
+        if threshold is not None:
+            return Reading(ChangeLabels("01", threshold))
         return Reading(ChangeLabels(find_coding(layout.label_files("label"), where.label_coding)))
 
     return FolderLayout(root, SPEC, scheme, reading, where.folders, where.suffixes)
@@ -49,7 +54,7 @@ BINARY_ENTRY = DatasetEntry(
     about="folders A B label, images of any size and bands",
     layout=binary_layout,
     scheme=binary_scheme,
-    folder_keys=(*PARTS, *SPEC.images, *SPEC.labels),
+    folder_keys=(*PARTS, *SPEC.images, *SPEC.labels, "classes"),
     suffix_keys=(*SPEC.images, *SPEC.labels),
     chooses_bands=True,
     training_options={"positive_crops": 0.0, "samples_per_image": 1},

@@ -9,7 +9,8 @@
     unchanged: 0                    # two dates: index or colour where nothing changed
     labels: changed                 # two dates: changed, dense or auto (default), see PairLabels
     transitions: {1: [building, road]}  # two dates: from-to codes of one label
-    threshold: 128                  # change mask: grey levels from here on are "changed"
+    threshold: 128                  # change mask: grey levels from here on are "changed"; in
+                                    # the layout `binary` the only key
     same_class_change: false        # two dates: what changed has another class afterwards
 
 `classes` may also be a list of names, or a mapping without colours; then labels hold indices, and
@@ -19,7 +20,7 @@ has it. If all colours are greys, single-band labels may also hold those grey le
 """
 
 import colorsys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,22 +39,14 @@ from datasets.codecs import (
     refuse_floats,
 )
 from utils.rasters.windows import Window
-from utils.structures import IGNORE_INDEX
+from utils.structures import IGNORE_INDEX, Scheme
 
 Colour = tuple[int, int, int]
 
 STYLES = ("auto", "changed", "dense")  # of labels of two dates
 MOST_CLASSES = NO_MEANING  # the values from here on have other meanings once decoded
-OPTIONS = (
-    "first",
-    "values",
-    "ignore",
-    "unchanged",
-    "labels",
-    "transitions",
-    "threshold",
-    "same_class_change",
-)
+TWO_DATES = ("unchanged", "labels", "transitions", "threshold", "same_class_change")
+OPTIONS = ("first", "values", "ignore", *TWO_DATES)
 FORM = "name: [red, green, blue] a class, in the order of their indices, or a list of names"
 
 
@@ -130,8 +123,12 @@ def _table(classes: ClassFile) -> np.ndarray:
     return classes._make_table()
 
 
-def read_class_file(path: Path | str) -> ClassFile:
+def read_class_file(path: Path | str, num_dates: int = 2) -> ClassFile:
     """Reads and checks a class file.
+
+    Args:
+        path: of the file.
+        num_dates: of the data set; the keys of two dates are refused for one.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -142,15 +139,50 @@ def read_class_file(path: Path | str) -> ClassFile:
             f"there is no {path}, which names the classes. Write it ({FORM}), or pass "
             "--folders classes=FILE."
         )
+    return _parsed(path, lambda content: parse_classes(content, num_dates))
+
+
+def read_threshold(path: Path | str) -> int | None:
+    """The grey level from which a change mask is "changed"; None if there is no such file.
+
+    A data set of change masks has no classes; its class file may say `threshold` only.
+
+    Raises:
+        ValueError: it says anything else.
+    """
+    if not Path(path).is_file():
+        return None
+
+    def threshold(content: Any) -> int:
+        if not isinstance(content, Mapping) or {*content} != {"threshold"}:
+            raise ValueError(
+                "change masks have no classes, so only `threshold: LEVEL` goes there; for classes "
+                "of two dates take --dataset pairs"
+            )
+        return _checked_threshold(content["threshold"])
+
+    return _parsed(path, threshold)
+
+
+def _parsed(path: Path | str, parse: Callable[[Any], Any]) -> Any:
+    """What `parse` makes of a YAML file; errors name the file."""
     try:
-        content = yaml.load(Path(path).read_text("utf-8"), _UniqueKeys)  # a SafeLoader
-        return parse_classes(content)
+        return parse(yaml.load(Path(path).read_text("utf-8"), _UniqueKeys))  # a SafeLoader
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML ({error}). Write it so: {FORM}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}. Write it so: {FORM}") from error
+
+
+def refuse_other_classes(root: Path | str, classes: ClassFile, scheme: Scheme) -> None:
+    """Raises ValueError if a class file has other classes than the scheme of the networks."""
+    if classes.names != scheme.classes:
+        raise ValueError(
+            f"the network knows {', '.join(scheme.classes)}, {root} has {', '.join(classes.names)}"
+            "; pass --folders classes=FILE with the same classes"
+        )
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -164,8 +196,8 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def parse_classes(content: Any) -> ClassFile:
-    """Converts the parsed YAML of a class file to a ClassFile.
+def parse_classes(content: Any, num_dates: int = 2) -> ClassFile:
+    """Converts the parsed YAML of a class file to a ClassFile; see `read_class_file`.
 
     Raises:
         ValueError: the content does not have the form above.
@@ -181,6 +213,11 @@ def parse_classes(content: Any) -> ClassFile:
     if unknown:
         raise ValueError(
             f"{', '.join(map(str, unknown))}: beside classes, only {', '.join(OPTIONS)} go there"
+        )
+    if num_dates == 1 and (wrong := [key for key in options if key in TWO_DATES]):
+        raise ValueError(
+            f"{', '.join(wrong)}: of two dates, and these images have one; leave it out, or take "
+            "--dataset pairs"
         )
     names, colours = _classes(content)
     indices, ignored = _indices_and_colours("ignore", options.get("ignore"))
@@ -296,8 +333,14 @@ def _check(file: ClassFile) -> None:
         raise ValueError(f"labels: {file.style!r}; choose from {', '.join(STYLES)}")
     if not isinstance(file.same_class_change, bool):
         raise ValueError(f"same_class_change: {file.same_class_change!r}; write true or false")
-    if file.threshold is not None and not isinstance(file.threshold, int | float):
-        raise ValueError(f"threshold: {file.threshold!r}; write a grey level, such as 128")
+    if file.threshold is not None:
+        _checked_threshold(file.threshold)
+
+
+def _checked_threshold(threshold: Any) -> int | float:
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        raise ValueError(f"threshold: {threshold!r}; write a grey level, such as 128")
+    return threshold
 
 
 def _as_list(index: int | None) -> list[int]:

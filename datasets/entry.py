@@ -47,6 +47,10 @@ class Where(NamedTuple):
     label_coding: str = "auto"  # of change masks, one of datasets.codecs.CODINGS
     index_dir: Path | str | None = None  # folder that stores file names of large data sets
 
+    def class_file(self, root: Path | str) -> Path:
+        """The class file of a data set; it need not exist."""
+        return Path(root) / self.folders.get("classes", "classes.yaml")
+
 
 def refuse_bands(bands: object) -> None:
     """Raises ValueError if --bands is given to a data set that does not support it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.class_file import ClassFile, read_class_file
+from datasets.class_file import read_class_file, refuse_other_classes
 from datasets.entry import DatasetEntry, LabelFiles, Where
 from datasets.folders import FolderLayout, FolderSpec, bands_of, standardised
 from datasets.labels import LandCoverLabels
@@ -24,7 +24,6 @@ from utils.structures import Scene, Scheme
 
 TIFF = (".tif", ".tiff")
 SPEC = FolderSpec({"images": "images"}, {"labels": "labels"})
-CLASSES = "classes.yaml"
 
 
 def folder_scheme(root: Path | str, where: Where, bands: Sequence[str | int] | None) -> Scheme:
@@ -40,7 +39,7 @@ def folder_scheme(root: Path | str, where: Where, bands: Sequence[str | int] | N
     """
     layout = FolderLayout(root, SPEC, None, lambda _: None, where.folders, where.suffixes)
     names, plain = bands_of(layout.first_image(), bands)
-    classes = read_class_file(classes_path(root, where))
+    classes = read_class_file(where.class_file(root), num_dates=1)
     scheme = Scheme("land_cover", classes.names, (WHITE, *classes.colours), names)
     return scheme if plain else standardised(scheme)
 
@@ -51,24 +50,10 @@ def folder_layout(root: Path | str, scheme: Scheme, where: Where) -> FolderLayou
     Raises:
         ValueError: classes.yaml has other classes than the scheme.
     """
-    classes = read_class_file(classes_path(root, where))
+    classes = read_class_file(where.class_file(root), num_dates=1)
     refuse_other_classes(root, classes, scheme)
     reading = Reading(LandCoverLabels(classes))
     return FolderLayout(root, SPEC, scheme, lambda _: reading, where.folders, where.suffixes)
-
-
-def classes_path(root: Path | str, where: Where) -> Path:
-    """The class file of a data set."""
-    return Path(root) / where.folders.get("classes", CLASSES)
-
-
-def refuse_other_classes(root: Path | str, classes: ClassFile, scheme: Scheme) -> None:
-    """Raises ValueError if a class file has other classes than the scheme of the networks."""
-    if classes.names != scheme.classes:
-        raise ValueError(
-            f"the network knows {', '.join(scheme.classes)}, {root} has {', '.join(classes.names)}"
-            "; pass --folders classes=FILE with the same classes"
-        )
 
 
 def folder_mask_name(scene: Scene) -> str:

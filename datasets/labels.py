@@ -59,6 +59,8 @@ class ChangeLabels(NamedTuple):
     @property
     def about(self) -> str:
         """See Labels."""
+        if self.threshold is not None:
+            return f"change masks, changed from grey level {self.threshold} on"
         return "change masks, " + (
             "0, 1, 255 = not labelled" if self.coding == "01" else self.coding
         )

@@ -13,10 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from datasets.change_masks import find_coding
-from datasets.class_file import ClassFile, classes_of, read_class_file
+from datasets.class_file import (
+    ClassFile,
+    classes_of,
+    read_class_file,
+    refuse_other_classes,
+)
 from datasets.codecs import UNCHANGED, LabelError, open_label
 from datasets.entry import DatasetEntry, Where
-from datasets.folder import classes_path, refuse_other_classes
 from datasets.folders import FolderLayout, FolderSpec, bands_of, standardised
 from datasets.labels import PairLabels, TransitionLabels
 from datasets.layout import PARTS
@@ -37,7 +41,7 @@ def pairs_classes(root: Path | str, where: Where) -> ClassFile:
     Raises:
         FileNotFoundError, ValueError: see `read_class_file`.
     """
-    path = classes_path(root, where)
+    path = where.class_file(root)
     if not path.is_file() and "classes" not in where.folders:
         return CLASSES._replace(style="auto")
     classes = read_class_file(path)
@@ -87,7 +91,9 @@ def pairs_layout(root: Path | str, scheme: Scheme, where: Where) -> FolderLayout
         if classes.transitions:
             return Reading(TransitionLabels(classes))
         masks = layout.label_files("change")
-        coding = find_coding(masks, where.label_coding)
+        coding = "01"  # not used with a threshold
+        if classes.threshold is None:
+            coding = find_coding(masks, where.label_coding)
         labels = layout.label_files("label1"), layout.label_files("label2")
         return Reading(PairLabels(*find_style(classes, *labels, bool(masks)), coding))
 

@@ -142,6 +142,12 @@ class SceneSamples(Dataset):
         """Whether date 1 of a scene has a georeference."""
         return self.reader.georeference(self._index[name])["transform"] is not None
 
+    def whole_masks(self, name: str, masks: np.ndarray) -> np.ndarray:
+        """Masks (T, h, W) of the rows in use as masks (T, H, W) of the image; 0 elsewhere."""
+        index = self._index[name]
+        (start, stop), (height, _) = self.reader.rows(index), self.reader.size(index)
+        return np.pad(masks, ((0, 0), (start, height - stop), (0, 0)))
+
     def dense_labels(self, name: str) -> np.ndarray | None:
         """Class of every pixel, changed or not, from the folders dense1 and dense2.
 

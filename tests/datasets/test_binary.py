@@ -83,6 +83,21 @@ def test_lists_divide_an_undivided_folder(tmp_path):
         build(root, "train")
 
 
+def test_grey_and_lossy_masks_are_read_by_a_threshold(tmp_path):
+    root = make_binary(tmp_path, {"train": 2})
+    expected = [sample.change for sample in build(root)]
+    for path in (root / "train/label").iterdir():
+        grey = np.where(expected[int(path.stem)].numpy() == 1, 180, 30).astype(np.uint8)
+        path.unlink()
+        write(path.with_suffix(".jpg"), grey.repeat(4, 0).repeat(4, 1)[::4, ::4])
+    with pytest.raises(DataError, match=r"classes\.yaml with threshold"):
+        check(root)
+    (root / "classes.yaml").write_text("threshold: 105")
+    assert check(root) == {"train": 2}
+    for sample, change in zip(build(root), expected, strict=True):
+        assert (sample.change == change).float().mean() > 0.97  # JPEG blurs edges
+
+
 def test_splits(tmp_path):
     root = make_binary(tmp_path, {"train": 12, "val": 2})
     assert build(root, "val", split_rule="every10th").names == ["000", "010"]

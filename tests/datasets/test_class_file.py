@@ -3,7 +3,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from datasets.class_file import classes_of, made_up_colours, parse_classes, read_class_file
+from datasets.class_file import (
+    classes_of,
+    made_up_colours,
+    parse_classes,
+    read_class_file,
+    read_threshold,
+)
 from datasets.codecs import LabelError, open_label
 from helpers.tiny_data import write, write_tiff
 from utils.rasters.windows import Window
@@ -147,3 +153,29 @@ def test_other_values_and_colours_are_refused(tmp_path):
         read_classes(path, found)
     with pytest.raises(LabelError, match=r"not in the palette, most of them RGB \(0, 0, 0\)"):
         read_classes(path, parse(COLOURS))
+
+
+def test_keys_of_two_dates_are_refused_for_one(tmp_path):
+    path = tmp_path / "classes.yaml"
+    path.write_text("classes: [a, b]\nsame_class_change: false\nthreshold: 9\n")
+    assert read_class_file(path).threshold == 9
+    with pytest.raises(ValueError, match=r"same_class_change, threshold: of two dates.*pairs"):
+        read_class_file(path, num_dates=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[a, b]", "have no classes, so only `threshold: LEVEL`.*--dataset pairs"),
+        ("{classes: [a, b], threshold: 9}", "have no classes"),
+        ("threshold: high", "'high'; write a grey level"),
+    ],
+)
+def test_a_class_file_of_change_masks_has_a_threshold_only(tmp_path, text, message):
+    path = tmp_path / "classes.yaml"
+    assert read_threshold(path) is None
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_threshold(path)
+    path.write_text("threshold: 100")
+    assert read_threshold(path) == 100

@@ -317,6 +317,11 @@ def test_flags_for_change_are_refused_for_one_date(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_test(root, tmp_path / "out", "--dataset", "folder", "--threshold", "0.9")
     assert "--threshold is for change" in capsys.readouterr().err
-    sentinel = make_sen12ms(tmp_path / "sen12ms", SCENES, HELD_OUT)
-    with pytest.raises(ValueError, match=r"--save-mask .*sen12ms has GeoTIFFs.*test\.py --split"):
-        run_train(sentinel, tmp_path / "out", "--dataset", "sen12ms", "--use-s1", "--save-mask")
+
+
+def test_validation_writes_masks_as_test_py_does(tmp_path):
+    root, outdir = make_sen12ms(tmp_path / "sen12ms", SCENES, HELD_OUT), tmp_path / "out"
+    run_train(root, outdir, "--dataset", "sen12ms", "--use-s1", "--save-mask", "--max-steps", "1")
+    run_test(root, outdir, "--dataset", "sen12ms", "--split", "val", "--tta", "none")
+    masks = [p for p in (outdir / "masks/val").rglob("*") if p.is_file()]
+    assert masks and all(path.suffix == ".tif" for path in masks)

@@ -8,10 +8,13 @@ import rasterio
 import torch
 
 import label
+import predict
 import test as script
 import train
+from datasets import build
 from helpers.tiny_data import write, write_tiff
 from inference.decide import to_masks
+from models import export
 from utils.metrics import ChangeConfusion, metrics_for
 from utils.structures import Probs
 
@@ -111,6 +114,71 @@ def test_teachers_pseudo_labels_student_and_scores(tmp_path, make):
     found = json.loads((student / "metrics" / "test.json").read_text())
     assert found["classes"] == NAMES
     check_scores_and_places(root, student, found, dense)
+    (best,) = (student / "models").iterdir()
+    check_map(root, student, best, ".tif" if dense else ".png")
+    check_export(root, student, best)
+
+
+def check_map(root, outdir, best, end) -> None:
+    """predict.py has the classes of the data set, and the masks of test.py."""
+    images = [root / f"test/im{date}/0{end}" for date in (1, 2)]
+    options = ["--out", outdir / "map", "--vector", "none", "--report", *QUICK[2:]]
+    predict.main([str(word) for word in (*images, "--checkpoints", best, *options)])
+    assert json.loads((outdir / "map/predict.json").read_text())["classes"] == NAMES
+    assert "wood" in (outdir / "map/report.html").read_text()
+    for date in (1, 2):
+        with (
+            rasterio.open(outdir / f"map/date{date}.tif") as found,
+            rasterio.open(outdir / f"masks/test/im{date}/0{end}") as mask,
+        ):
+            classes, nodata = found.read(1), found.nodata
+            known = classes != nodata
+            # probabilities of maps are rounded, and this network's are close to the threshold
+            assert (classes[known] == mask.read(1)[known]).mean() > 0.95
+            assert known.sum() == (64 - 4 * (end == ".tif")) * 64
+
+
+def check_export(root, outdir, best) -> None:
+    """The exported network scores as the checkpoint does."""
+    export.main([str(best), "--out", str(outdir / "network.onnx"), "--format", "onnx"])
+    words = ["--checkpoints", outdir / "network.onnx", "--score", "--tta", "none"]
+    script.main(words_of(root, outdir / "onnx", *words))
+    scores = [json.loads((o / "metrics/test.json").read_text()) for o in (outdir, outdir / "onnx")]
+    assert scores[1]["score"] == pytest.approx(scores[0]["score"], abs=1e-3)
+
+
+def test_pseudo_labels_of_the_upper_part_of_scenes(tmp_path):
+    """--split area: teachers label the rows that train, and the student reads them."""
+    root, outdir = tmp_path / "data", tmp_path / "out"
+    make_changed(root, {"train": 4})
+    recipe = [*SMALL, "--split", "area:0.5", "--crop-size", "32", "--max-steps", "1"]
+    train.main(words_of(root, outdir, *recipe))
+    label.main(words_of(root, outdir, "--split", "area:0.5", "--tta", "none"))
+    with rasterio.open(outdir / "masks/train/im1/0.png") as file:
+        mask = file.read(1)
+    assert mask.shape == (64, 64) and mask[:32].any() and not mask[32:].any()
+    train.main(words_of(root, tmp_path / "student", *recipe, "--use-pseudo-label",
+                        outdir / "masks/train"))  # fmt: skip
+    assert len(list((tmp_path / "student/models").iterdir())) == 1
+
+
+def test_validation_of_large_scenes_is_what_test_py_finds(tmp_path, monkeypatch):
+    root, outdir = tmp_path / "data", tmp_path / "out"
+    make_dense(root, {"train": 3, "val": 3})
+    monkeypatch.setattr(build, "WHOLE_PX", 32)
+    monkeypatch.setattr(build, "TILE_PX", 32)
+    recipe = [*SMALL, "--split", "official", "--crop-size", "32", "--max-steps", "1"]
+    train.main(words_of(root, outdir, *recipe, "--save-mask", "--val-batch-size", "3"))
+    found = json.loads((outdir / "metrics/val.json").read_text())
+    script.main(words_of(root, tmp_path / "test", "--checkpoints", *(outdir / "models").iterdir(),
+                         "--split", "val", "--score", "--tta", "none"))  # fmt: skip
+    expected = json.loads((tmp_path / "test/metrics/val.json").read_text())
+    assert found["confusion"] == expected["confusion"]
+    for path in (tmp_path / "test/masks/val").rglob("*.tif"):
+        other = outdir / "masks/val" / path.relative_to(tmp_path / "test/masks/val")
+        with rasterio.open(path) as one, rasterio.open(other) as two:
+            np.testing.assert_array_equal(one.read(), two.read())
+            assert one.transform == two.transform
 
 
 def check_scores_and_places(root, outdir, found, dense) -> None:
