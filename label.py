@@ -21,7 +21,7 @@ from inference.decide import most_probable
 from inference.ensemble import Chosen, load_ensemble
 from inference.label_record import LabelRecord, done_tiles, record_labelling, start_or_continue
 from inference.overlap import HostCopy, overlap_transfers
-from inference.prediction import Rows, finished_rows, scene_loader
+from inference.prediction import Area, finished_areas, scene_loader
 from inference.predictor import Predictor
 from inference.pseudo_labels import VoteCounter, count_tiles, known_masks, mean_rule
 from options.label import parse_args
@@ -70,15 +70,14 @@ def label(args: argparse.Namespace, device: torch.device) -> None:
     batches, left = batches_to_label(tiles, folder, args.val_batch_size, args.num_workers)
     record = LabelRecord(folder, distributed.rank(), scheme.palette)
     bar = tqdm(total=left, unit="pair", disable=not distributed.is_main())  # tiles of this rank
-    rows = finished_rows(predict_each(predictor, batches), batches)
-    labelled = label_rows(
-        rows, len(members), scheme, tiles.dense_labels, args.rule, args.min_confidence
+    areas = finished_areas(predict_each(predictor, batches), batches)
+    labelled = label_areas(
+        areas, len(members), scheme, tiles.dense_labels, args.rule, args.min_confidence
     )
     with BackgroundWriter() as writer:
         for found, copy in overlap_transfers(labelled):
             arrays = copy.arrays()
-            parts = arrays["masks"], arrays["counts"], found.is_last
-            for path, masks, counts in record.gather(found.batch.name, *parts):
+            for path, masks, counts in record.gather(found, arrays["masks"], arrays["counts"]):
                 masks = tiles.whole_masks(path.name, masks)
                 writer.submit(record.write_tile, path, masks, counts)
                 bar.update()
@@ -99,25 +98,25 @@ def predict_each(predictor: Predictor, batches: Iterable[Sample]) -> Iterator[tu
         yield batch, Probs(torch.cat(each, dim=1))
 
 
-def label_rows(
-    rows: Iterable[Rows],
+def label_areas(
+    areas: Iterable[Area],
     num_teachers: int,
     scheme: Scheme,
     dense_labels: Callable[[str], np.ndarray | None],
     rule: str = "vote",
     min_confidence: float = 0.0,
-) -> Iterator[tuple[Rows, HostCopy]]:
-    """Yields the rows, and a HostCopy of their `masks` and `counts`.
+) -> Iterator[tuple[Area, HostCopy]]:
+    """Yields the areas, and a HostCopy of their `masks` and `counts`.
 
     Args:
-        rows: finished rows of `predict_each`, with labels of changed pixels.
+        areas: finished areas of `predict_each`, with labels of changed pixels.
         num_teachers: M.
         scheme: scheme of the data set.
         dense_labels: tile name -> true classes of all pixels (T, H, W), or None if unknown.
         rule: "vote" or "mean".
         min_confidence: minimum mean probability for the rule "mean", 0..1.
     """
-    for found in rows:
+    for found in areas:
         teachers = found.probs.semantic.chunk(num_teachers, dim=1)  # each (B, T, K, h, W)
         truth = known_masks(to_device(found.batch._replace(images=teachers[0]), teachers[0].device))
         votes = VoteCounter(scheme.num_classes)
@@ -128,7 +127,9 @@ def label_rows(
         else:
             mean = mean_probs([Probs(semantic) for semantic in teachers]).semantic
             masks = mean_rule(mean, truth, min_confidence)
-        dense = stacked([dense_labels(name) for name in found.batch.name], masks, found.top)
+        dense = stacked(
+            [dense_labels(name) for name in found.batch.name], masks, found.top, found.left
+        )
         counts = count_tiles(masks, truth, votes.unanimous(), scheme.num_classes, dense)
         yield found, HostCopy(masks=masks, counts=counts)
 
@@ -165,11 +166,14 @@ def label_settings(
     }
 
 
-def stacked(dense: list[np.ndarray | None], masks: Tensor, top: int = 0) -> Tensor | None:
-    """Rows of true classes from `top` on, (B, T, h, W) like `masks`; None if no tile has them."""
+def stacked(
+    dense: list[np.ndarray | None], masks: Tensor, top: int = 0, left: int = 0
+) -> Tensor | None:
+    """An area of true classes, (B, T, h, w) like `masks`; None if no tile has them."""
     if all(one is None for one in dense):
         return None
-    dense = [None if d is None else d[:, top : top + masks.shape[2]] for d in dense]
+    bottom, right = top + masks.shape[2], left + masks.shape[3]
+    dense = [None if d is None else d[:, top:bottom, left:right] for d in dense]
     unknown = np.zeros(masks.shape[1:], np.uint8)
     return torch.from_numpy(np.stack([unknown if d is None else d for d in dense])).to(masks)
 

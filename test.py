@@ -20,7 +20,7 @@ from inference.destinations import Destinations, names_to_draw, record_test
 from inference.ensemble import Chosen, load_predictors, refuse_several
 from inference.outputs import Outputs, write_archives
 from inference.overlap import HostCopy, overlap_transfers
-from inference.prediction import Rows, finished_rows, predict_together, scene_loader
+from inference.prediction import Area, finished_areas, predict_together, scene_loader
 from inference.predictor import Predictor
 from inference.threshold_choice import choose_threshold
 from inference.time_budget import predict_in_time
@@ -81,8 +81,8 @@ def test(
         with Outputs(writer, scenes[0], scheme, where, labels, drawn, rle) as outputs:
             predicted = predict(args, groups, loaders, threshold, confusion, outputs)
             # a time limit measures whole batches
-            for rows, copy in predicted if args.time_limit else overlap_transfers(predicted):
-                outputs.write(rows, copy)
+            for area, copy in predicted if args.time_limit else overlap_transfers(predicted):
+                outputs.write(area, copy)
     counts = distributed.sum_over_ranks(confusion.counts)
     texts = distributed.gather(outputs.texts)
     if distributed.is_main():
@@ -106,20 +106,20 @@ def predict(
     threshold: float,
     confusion: ConfusionMatrix,
     outputs: Outputs,
-) -> Iterator[tuple[Rows, HostCopy]]:
-    """Yields finished rows and their outputs on the host; with --score, updates `confusion`."""
+) -> Iterator[tuple[Area, HostCopy]]:
+    """Yields finished areas and their outputs on the host; with --score, updates `confusion`."""
     each = []
     for (_, predictor), loader in zip(groups, loaders, strict=True):
         # probabilities of each batch: the mean over all networks and views
         predicted = predict_in_time(predictor, loader, args.time_limit)
         bar = tqdm(predicted, total=len(loader), unit="batch", disable=not distributed.is_main())
-        each.append(finished_rows(bar, loader))
+        each.append(finished_areas(bar, loader))
     same_class_change = groups[0][0].same_class_change
-    for rows in predict_together(each, [len(predictor.members) for _, predictor in groups]):
-        masks = to_masks(rows.probs, threshold, same_class_change)
+    for area in predict_together(each, [len(predictor.members) for _, predictor in groups]):
+        masks = to_masks(area.probs, threshold, same_class_change)
         if args.score:
-            confusion.update(masks, true_masks(rows.batch).to(masks.device))
-        yield rows, outputs.fetch(rows, masks)
+            confusion.update(masks, true_masks(area.batch).to(masks.device))
+        yield area, outputs.fetch(area, masks)
 
 
 def refuse_groups(

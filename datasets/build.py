@@ -13,7 +13,7 @@ from datasets.folders import FolderLayout
 from datasets.labels import WithPseudoLabels
 from datasets.layout import find_files
 from datasets.reader import Reading
-from datasets.samples import TILE_PX, WHOLE_PX, SceneSamples
+from datasets.samples import OVERLAP_PX, TILE_PX, WHOLE_PX, SceneSamples
 from datasets.scene import Layout, find_part, source_part
 from datasets.second import CLASSES as SECOND_CLASSES
 from utils import distributed
@@ -325,17 +325,22 @@ def window_options(
     Args:
         entry: of the data set.
         tile_px: side of a window; None: TILE_PX.
-        overlap_px: of neighbours; None: a quarter of the side.
+        overlap_px: of neighbours; None: OVERLAP_PX, or a quarter of a given `tile_px`.
         padding: see SceneSamples.
         whole_px: longest side of scenes that are not divided; None: that of the data set, but at
             most a given `tile_px`.
     """
-    side = tile_px or TILE_PX
     if whole_px is None:
         whole_px = WHOLE_PX if entry.whole_px is None else entry.whole_px
         whole_px = whole_px if tile_px is None else min(whole_px, tile_px)
-    overlap_px = side // 4 if overlap_px is None else overlap_px
-    return {"tile_px": side, "overlap_px": overlap_px, "padding": padding, "whole_px": whole_px}
+    if overlap_px is None:
+        overlap_px = OVERLAP_PX if tile_px is None else tile_px // 4
+    return {
+        "tile_px": tile_px or TILE_PX,
+        "overlap_px": overlap_px,
+        "padding": padding,
+        "whole_px": whole_px,
+    }
 
 
 def open_part(

@@ -143,6 +143,8 @@ class SceneReader:
         """The labels of a window as `read` returns them; images are read only for their gaps."""
         if self._as_a_whole:
             return self.read(index, window)[1]
+        if not self.scenes[index].labels:
+            return self._read_labels(index, window, None)
         valid = None
         for raster, bands in self._rasters(index):
             if raster.may_have_gaps:

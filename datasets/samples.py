@@ -19,7 +19,8 @@ from utils.structures import IGNORE_INDEX, Sample, Scene, Scheme
 
 Key = int | tuple[int, int]  # index, or (epoch, index)
 
-TILE_PX = 512  # default side of windows
+TILE_PX = 1024  # default side of windows
+OVERLAP_PX = 48  # default overlap of windows of this side
 WHOLE_PX = 1024  # default of the largest side that is predicted as a whole
 PADDINGS = ("reflect", "constant")
 DRAWS = 50  # attempts to draw a crop with a changed pixel, before one is placed around such a pixel

@@ -1,12 +1,11 @@
 """Blends predictions of overlapping windows into one map, with only a few rows in memory."""
 
-from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from utils.rasters.windows import Window, starts, windows_of
+from utils.rasters.windows import Window, along
 
 EDGE_WEIGHT = 1e-5  # weight of a window's outer edge; negligible unless no other window covers it
 
@@ -17,13 +16,6 @@ class Piece(NamedTuple):
     top: int
     left: int
     values: Tensor  # (C, h, w) float32
-
-
-class Strip(NamedTuple):
-    """Finished rows of a map."""
-
-    top: int
-    values: Tensor  # (C, h, W) float32
 
 
 def ramp(side: int, overlap_px: int) -> Tensor:
@@ -64,11 +56,10 @@ class Blender:
     """
 
     def __init__(self, height: int, width: int, tile_px: int, overlap_px: int, full: bool = False):
-        window = windows_of(height, width, tile_px, overlap_px, full)[0]
         self.height, self.width = height, width
-        self.side = window.height, window.width
-        self.tops = starts(height, tile_px, overlap_px)
-        self.lefts = starts(width, tile_px, overlap_px)
+        high, self.tops = along(height, tile_px, overlap_px, full)
+        wide, self.lefts = along(width, tile_px, overlap_px, full)
+        self.side = high, wide
         self._overlap = [overlap_px if len(s) > 1 else 0 for s in (self.tops, self.lefts)]
         self._weights = [
             ramp(side, overlap) for side, overlap in zip(self.side, self._overlap, strict=True)
@@ -117,13 +108,3 @@ class Blender:
         if begin and overlap:
             total[:overlap] += self._weights[axis][-overlap:]
         return total
-
-
-def join_rows(pieces: Iterable[Piece], width: int) -> Iterator[Strip]:
-    """Joins pieces, in order from left to right, into full rows of a map of `width` pixels."""
-    row: list[Tensor] = []
-    for piece in pieces:
-        row.append(piece.values)
-        if piece.left + piece.values.shape[-1] == width:
-            yield Strip(piece.top, torch.cat(row, dim=-1))
-            row = []

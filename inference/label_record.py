@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from inference.prediction import Area
 from inference.pseudo_labels import statistics
 from utils.files import write_json
 from utils.metrics import to_json
@@ -33,25 +34,23 @@ class LabelRecord:
         self.folder, self.palette = folder, palette
         self.lines = folder / f"done_{rank}.jsonl"
         self._lock = threading.Lock()
-        self._rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self._areas: dict[str, list[tuple[int, int, np.ndarray, np.ndarray]]] = {}
 
     def gather(
-        self, names: Sequence[str], masks: np.ndarray, counts: np.ndarray, is_last: bool
+        self, area: Area, masks: np.ndarray, counts: np.ndarray
     ) -> Iterator[tuple[Path, np.ndarray, list]]:
-        """Adds rows of tiles; yields arguments of `write_tile` for those that are complete.
+        """Adds an area; yields arguments of `write_tile` for the tiles that are complete.
 
         Args:
-            names: B ids.
-            masks: (B, T, h, W) uint8, below the rows added before.
-            counts: (B, 4, K+1) `count_tiles` of these rows.
-            is_last: the tiles are complete with these rows.
+            area: of B tiles.
+            masks: (B, T, h, w) uint8.
+            counts: (B, 4, K+1) `count_tiles` of the area.
         """
-        for name, mask, count in zip(names, masks, counts, strict=True):
-            self._rows.setdefault(name, []).append((mask, count))
-            if is_last:
-                parts, sums = zip(*self._rows.pop(name), strict=True)
-                whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-                yield self.folder / name, whole, sum(sums).tolist()
+        for name, mask, count in zip(area.batch.name, masks, counts, strict=True):
+            self._areas.setdefault(name, []).append((area.top, area.left, mask, count))
+            if area.is_last:
+                found = self._areas.pop(name)
+                yield self.folder / name, _joined(found), sum(one[-1] for one in found).tolist()
 
     def write_tile(self, path: Path, masks: np.ndarray, counts: list) -> None:
         """Writes one tile; safe from several threads.
@@ -66,6 +65,17 @@ class LabelRecord:
         line = json.dumps({"name": path.name, "counts": counts})
         with self._lock, self.lines.open("a", encoding="utf-8") as file:
             file.write("\n" + line)  # begins on a new line, even after a truncated one
+
+
+def _joined(areas: Sequence[tuple[int, int, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The masks (T, H, W) of a tile, from its areas; the last is its lower right one."""
+    top, left, mask, _ = areas[-1]
+    if len(areas) == 1:
+        return mask
+    whole = np.zeros((len(mask), top + mask.shape[1], left + mask.shape[2]), np.uint8)
+    for top, left, mask, _ in areas:
+        whole[:, top : top + mask.shape[1], left : left + mask.shape[2]] = mask
+    return whole
 
 
 def mask_path(folder: Path, date: int, name: str) -> Path:

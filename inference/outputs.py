@@ -21,13 +21,18 @@ from datasets.samples import SceneSamples
 from inference.decide import true_masks
 from inference.destinations import Destinations
 from inference.overlap import HostCopy
-from inference.prediction import Rows
+from inference.prediction import Area
 from utils.background import BackgroundWriter
 from utils.figures.panels import heat_map
 from utils.figures.tiles import draw, tile_images
 from utils.files import save_image, zip_files
 from utils.rasters.masks import write_mask, write_probs
-from utils.rasters.writing import open_strips, write_with_georeference_of
+from utils.rasters.writing import (
+    BLOCK_PX,
+    RowJoiner,
+    open_strips,
+    write_with_georeference_of,
+)
 from utils.structures import Sample, Scheme
 
 if TYPE_CHECKING:
@@ -41,7 +46,7 @@ class Outputs:
     """Writes masks of scenes, and optionally probabilities, gates, figures and run lengths.
 
     Whole scenes with classes are written by a background thread, file by file. Scenes that were
-    divided, and changes without classes, are written row by row, see SceneOutput.
+    divided, and changes without classes, are written strip by strip, see SceneOutput.
 
     Args:
         writer: of the files of whole scenes.
@@ -73,27 +78,27 @@ class Outputs:
         self._open: SceneOutput | None = None
         self._stack = ExitStack()
 
-    def fetch(self, rows: Rows, masks: Tensor) -> HostCopy:
+    def fetch(self, area: Area, masks: Tensor) -> HostCopy:
         """Starts the copy of outputs to the host; masks as returned by `to_masks`."""
-        semantic, change = rows.probs[:2] if self.destinations.probs else (None, None)
-        if self._is_whole(rows):  # stored so
+        semantic, change = area.probs[:2] if self.destinations.probs else (None, None)
+        if self._is_whole(area):  # stored so
             semantic, change = (None if p is None else p.half() for p in (semantic, change))
-        gate = rows.probs.gate if self.destinations.gates else None
+        gate = area.probs.gate if self.destinations.gates else None
         return HostCopy(masks=masks, semantic=semantic, change=change, gate=gate)
 
-    def write(self, rows: Rows, copy: HostCopy) -> None:
-        """Writes rows and their copy, made by `fetch`."""
+    def write(self, area: Area, copy: HostCopy) -> None:
+        """Writes an area and its copy, made by `fetch`."""
         found = copy.arrays()
-        if self._is_whole(rows):
-            self._write_whole(rows.batch, found)
+        if self._is_whole(area):
+            self._write_whole(area.batch, found)
             return
-        for i, scene in enumerate(rows.scenes):
-            one = {name: None if array is None else array[i] for name, array in found.items()}
-            self._write_rows(scene, rows, one)
+        for i, scene in enumerate(area.scenes):
+            one = {name: array[i] for name, array in found.items() if array is not None}
+            self._write_area(scene, area, one)
 
-    def _is_whole(self, rows: Rows) -> bool:
-        """Whether rows are written by the background thread."""
-        return rows.is_whole and bool(self.scheme.classes)
+    def _is_whole(self, area: Area) -> bool:
+        """Whether scenes are written by the background thread."""
+        return area.is_whole and bool(self.scheme.classes)
 
     def __enter__(self) -> Outputs:
         return self
@@ -151,12 +156,12 @@ class Outputs:
         picture = (images, mask, truth, self.scheme, batch.name[i])
         self.writer.submit(draw, self.destinations.figures / f"{batch.name[i]}.png", *picture)
 
-    def _write_rows(self, scene: int, rows: Rows, one: dict[str, np.ndarray | None]) -> None:
-        """Writes rows of a scene; its files are open from the first to the last."""
-        if rows.top == 0:
+    def _write_area(self, scene: int, area: Area, one: dict[str, np.ndarray]) -> None:
+        """Writes an area of a scene; its files are open from the first to the last."""
+        if area.top == 0 and area.left == 0:
             self._open = self._stack.enter_context(self._output(scene))
-        self._open.write(rows.top, one)
-        if not rows.is_last:
+        self._open.add(area.top, area.left, one)
+        if not area.is_last:
             return
         self._stack.close()
         out, name = self._open, self.data.names[scene]
@@ -203,7 +208,7 @@ def mask_name(tiles: SceneSamples, name: str, date: int) -> str:
 
 
 class SceneOutput:
-    """Writes one scene row by row: masks, probabilities, run lengths, and a small preview.
+    """Writes one scene strip by strip: masks, probabilities, run lengths, and a small preview.
 
     A context manager. The files appear only if the block ends without error and they read back as
     written.
@@ -236,6 +241,7 @@ class SceneOutput:
         transform: Affine | None = None,
     ):
         self.step, self.older = preview_step, older
+        self._rows = RowJoiner(*shape, multiple=BLOCK_PX)
         self.encoder = StripEncoder(*shape) if rle else None
         georeference = {"crs": crs, "transform": transform}
         self._masks = [
@@ -258,26 +264,38 @@ class SceneOutput:
             self._stack = stack.pop_all()
         return self
 
-    def write(self, top: int, rows: dict[str, np.ndarray | None]) -> None:
-        """Adds rows.
+    def add(self, top: int, left: int, area: dict[str, np.ndarray]) -> None:
+        """Adds a rectangle; they come from left to right and from top to bottom.
 
         Args:
             top: first row.
-            rows: `masks` (D, h, W) uint8, and with probabilities `semantic` (T, K, h, W) and
-                `change` (h, W), None without such a head.
+            left: first column.
+            area: `masks` (D, h, w) uint8, and with probabilities `semantic` (T, K, h, w) and
+                `change` (h, w), as far as there are such heads.
         """
-        for file, mask in zip(self._masks, rows["masks"], strict=True):
+        for first, strip in self._rows.add(top, left, area):
+            self._write(first, **strip)
+
+    def _write(
+        self,
+        top: int,
+        masks: np.ndarray,
+        semantic: np.ndarray | None = None,
+        change: np.ndarray | None = None,
+        gate: np.ndarray | None = None,
+    ) -> None:
+        """Writes full rows."""
+        for file, mask in zip(self._masks, masks, strict=True):
             file.write(top, mask)
         if self._probs is not None:
-            semantic, change = rows["semantic"], rows["change"]
             bands = [] if semantic is None else [semantic.reshape(-1, *semantic.shape[2:])]
             bands += [] if change is None else [change[None]]
             values = np.concatenate(bands)
             self._probs.write(top, values if len(values) > 1 else values[0])
         if self.encoder is not None:
-            self.encoder.add(top, rows["masks"][0])
+            self.encoder.add(top, masks[0])
         if self.step:
-            self._preview.append(rows["masks"][:, -top % self.step :: self.step, :: self.step])
+            self._preview.append(masks[:, -top % self.step :: self.step, :: self.step])
 
     @property
     def preview(self) -> np.ndarray:

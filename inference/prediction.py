@@ -6,6 +6,7 @@ scene.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -25,24 +26,15 @@ Predicted = Iterable[tuple[Sample, Probs]]  # batches and their probabilities
 
 
 class Area(NamedTuple):
-    """A finished rectangle of one scene."""
-
-    scene: int  # index
-    top: int  # first row, counted from the first row in use
-    left: int
-    values: Tensor  # (C, h, w) probabilities in the order of `stack_probs`
-    valid: Tensor | None  # (h, w) bool: all dates have data; None: everywhere
-
-
-class Rows(NamedTuple):
-    """Finished predictions: whole scenes of one size, or rows of one scene that was divided."""
+    """Finished predictions: whole scenes of one size, or a rectangle of one that was divided."""
 
     scenes: list[int]  # B indices
     top: int  # first row, counted from the first row in use
-    probs: Probs  # (B, ..., h, W)
-    batch: Sample  # names and labels of these rows; images only of whole scenes, else None
+    left: int
+    probs: Probs  # (B, ..., h, w)
+    batch: Sample  # of this area; images only of whole scenes, else None
     is_whole: bool
-    is_last: bool  # the scenes are finished with these rows
+    is_last: bool  # the scenes are finished with this area
 
 
 def scene_loader(
@@ -96,25 +88,9 @@ def _zeros(scheme: Scheme, count: int, size: tuple[int, int], device: torch.devi
 
 
 def finished_areas(predicted: Predicted, batches: DataLoader) -> Iterator[Area]:
-    """Yields one rectangle for each window, as soon as no later window touches it.
+    """Yields predictions as soon as they are finished: whole scenes, and one rectangle a window.
 
-    Args:
-        predicted: each of `batches`, and its probabilities on the device.
-        batches: made by `scene_loader`.
-    """
-    data: SceneSamples = batches.dataset
-    blended: _BlendedScene | None = None
-    for (batch, probs), keys in zip(predicted, iter(batches.batch_sampler), strict=True):
-        for i, (_, index) in enumerate(keys):
-            scene, window = data.windows[index]
-            if blended is None or blended.scene != scene:
-                blended = _BlendedScene(data, scene)
-            valid = None if batch.valid is None else batch.valid[i]
-            yield blended.add(window, _probs_of(probs, slice(i, i + 1)), valid)
-
-
-def finished_rows(predicted: Predicted, batches: DataLoader) -> Iterator[Rows]:
-    """Yields predictions as soon as they are finished, scene by scene, from top to bottom.
+    Rectangles come from left to right and from top to bottom.
 
     Args:
         predicted: each of `batches`, and its probabilities on the device.
@@ -126,34 +102,34 @@ def finished_rows(predicted: Predicted, batches: DataLoader) -> Iterator[Rows]:
     blended: _BlendedScene | None = None
     for (batch, probs), keys in zip(predicted, iter(batches.batch_sampler), strict=True):
         windows = [data.windows[index] for _, index in keys]
-        start = 0
-        while start < len(windows):
-            scene = windows[start][0]
-            stop = start + 1
-            if scene not in divided:
-                while stop < len(windows) and windows[stop][0] not in divided:
-                    stop += 1
-                some, scenes = slice(start, stop), [scene for scene, _ in windows[start:stop]]
-                yield Rows(scenes, 0, _probs_of(probs, some), items(batch, some), True, True)
-            else:
+        groups = groupby(range(len(keys)), [scene in divided for scene, _ in windows].__getitem__)
+        for is_divided, numbers in groups:
+            numbers = list(numbers)
+            if not is_divided:
+                some = slice(numbers[0], numbers[-1] + 1)
+                scenes = [scene for scene, _ in windows[some]]
+                yield Area(scenes, 0, 0, _some(probs, some), items(batch, some), True, True)
+                continue
+            for i in numbers:
+                scene, window = windows[i]
                 if blended is None or blended.scene != scene:
                     blended = _BlendedScene(data, scene)
-                yield from blended.rows(windows[start][1], _probs_of(probs, slice(start, stop)))
-            start = stop
+                valid = None if batch.valid is None else batch.valid[i]
+                yield blended.add(window, _some(probs, slice(i, i + 1)), valid)
 
 
-def predict_together(groups: Sequence[Iterator[Rows]], weights: Sequence[int]) -> Iterator[Rows]:
+def predict_together(groups: Sequence[Iterator[Area]], weights: Sequence[int]) -> Iterator[Area]:
     """The means of several predictions of the same scenes, made by networks that read other bands.
 
     Args:
-        groups: finished rows of each group of networks.
+        groups: finished areas of each group of networks.
         weights: numbers of networks.
     """
     if len(groups) == 1:
         yield from groups[0]
         return
     for each in zip(*groups, strict=True):
-        fields = zip(*(rows.probs for rows in each), strict=True)
+        fields = zip(*(area.probs for area in each), strict=True)
         probs = (None if None in field else _mean(field, weights) for field in map(list, fields))
         yield each[0]._replace(probs=Probs(*probs))
 
@@ -163,7 +139,7 @@ def _mean(values: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
     return total / sum(weights)
 
 
-def _probs_of(probs: Probs, some: slice) -> Probs:
+def _some(probs: Probs, some: slice) -> Probs:
     """Probabilities of some items of a batch."""
     return Probs(*(None if p is None else p[some] for p in probs))
 
@@ -173,35 +149,27 @@ class _BlendedScene:
 
     def __init__(self, data: SceneSamples, scene: int):
         self.data, self.scene = data, scene
-        self.area = data.reader.in_use(scene)
+        self.in_use = data.reader.in_use(scene)
         full = data.padding == "constant"
-        self.blender = Blender(
-            self.area.height, self.area.width, data.tile_px, data.overlap_px, full
-        )
-        self._row: list[Area] = []
+        height, width = self.in_use.height, self.in_use.width
+        self.blender = Blender(height, width, data.tile_px, data.overlap_px, full)
 
-    def add(self, window: Window, probs: Probs, valid: Tensor | None = None) -> Area:
-        """Adds the next window, probabilities (1, ..., h, w) and its (h, w) bool."""
-        placed = window._replace(top=window.top - self.area.top)
+    def add(self, window: Window, probs: Probs, valid: Tensor | None) -> Area:
+        """Adds the next window, (1, ..., h, w), and where it has data, (h, w) bool."""
+        placed = window._replace(top=window.top - self.in_use.top)
         top, left, values = self.blender.add(placed, stack_probs(probs)[0])
-        valid = None if valid is None else valid[: values.shape[-2], : values.shape[-1]]
-        return Area(self.scene, top, left, values, valid)
-
-    def rows(self, window: Window, probs: Probs) -> Iterator[Rows]:
-        """Adds the next window; yields the rows that are finished with it."""
-        self._row.append(self.add(window, probs))
-        last = self._row[-1]
-        if last.left + last.values.shape[-1] < self.area.width:
-            return
-        values = torch.cat([area.values for area in self._row], dim=-1)[None]
-        self._row = []
-        height = values.shape[-2]
-        strip = Window(self.area.top + last.top, 0, height, self.area.width)
-        *dates, change = torch.from_numpy(self.data.reader.labels(self.scene, strip))
+        height, width = values.shape[-2:]
+        area = Window(self.in_use.top + top, left, height, width)
+        *dates, change = torch.from_numpy(self.data.reader.labels(self.scene, area))
         semantic = torch.stack(dates) if dates else change.new_zeros(0, *change.shape)
-        labels = Sample([self.data.names[self.scene]], None, semantic[None], change[None])
-        done = last.top + height == self.area.height
-        yield Rows([self.scene], last.top, _unstacked(values, probs), labels, False, done)
+        valid = None if valid is None else valid[None, :height, :width]
+        name = self.data.names[self.scene]
+        labels = Sample([name], None, semantic[None], change[None], valid)
+        end = self.in_use.height, self.in_use.width
+        is_last = (top + height, left + width) == end
+        return Area(
+            [self.scene], top, left, _unstacked(values[None], probs), labels, False, is_last
+        )
 
 
 def _unstacked(values: Tensor, like: Probs) -> Probs:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.samples import SceneSamples
-from inference.prediction import finished_rows, predict_batches, predict_together, scene_loader
+from inference.prediction import finished_areas, predict_batches, predict_together, scene_loader
 from inference.predictor import Predictor
 from utils import distributed
 from utils.figures.curves import precision_recall_picture
@@ -66,8 +66,8 @@ def sweep_thresholds(
     sweep, each = ThresholdSweep(predictor.device), []
     for member, scenes in groups:
         batches = scene_loader(scenes, batch_size, num_workers)
-        each.append(finished_rows(predict_batches(member, batches), batches))
-    for rows in predict_together(each, [len(member.members) for member, _ in groups]):
-        change = to_device(rows.batch._replace(images=rows.probs.change), predictor.device).change
-        sweep.update(rows.probs.change, change)
+        each.append(finished_areas(predict_batches(member, batches), batches))
+    for area in predict_together(each, [len(member.members) for member, _ in groups]):
+        change = to_device(area.batch._replace(images=area.probs.change), predictor.device).change
+        sweep.update(area.probs.change, change)
     return result(distributed.sum_over_ranks(sweep.counts))

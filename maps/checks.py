@@ -21,6 +21,7 @@ OLDER = (
     *(f"changes.{kind}" for kind in FORMATS),
     *("changes.qml", "summary.csv", "summary.json", "report.html"),
 )
+WINDOWS = 2  # version of the placement of windows; rows of another are not continued
 
 
 class MapOptions(NamedTuple):
@@ -109,6 +110,7 @@ def map_settings(
         **{f"--{name.replace('_', '-')}": value for name, value in flags.items()},
         "--device": device.type,
         "torch": torch.__version__,
+        "windows": WINDOWS,
     }
     results = [list(options.vector), options.min_area, options.simplify]
     return {"rows": rows, "results": results}

@@ -170,11 +170,6 @@ class MapRows:
         rows = range(len(self.tops))
         return [r for r in rows if not all(self.path(x, r).is_file() for x in self.layers)]
 
-    def empty(self, row: int) -> dict[str, np.ndarray]:
-        """Arrays for the values of one row of windows, (h, W), by layer."""
-        shape = self._height(row), self.georeference.width
-        return {layer.name: np.empty(shape, layer.dtype) for layer in self.layers}
-
     def _height(self, row: int) -> int:
         return [*self.tops[1:], self.georeference.height][row] - self.tops[row]
 

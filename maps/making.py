@@ -24,7 +24,8 @@ from maps.summary import write_class_summary, write_summary
 from utils import distributed
 from utils.background import BackgroundWriter
 from utils.files import explain_full_disks, write_json
-from utils.rasters.windows import starts
+from utils.probabilities import stack_probs
+from utils.rasters.writing import RowJoiner
 from utils.structures import Probs, Scheme
 
 READERS = 2  # threads that read windows
@@ -131,7 +132,7 @@ def make_map(
         pairs = [tuple(map(np.array, pair)) for pair in work.kept("moments")]
         scenes.reader.keep_moments(0, pairs)
     georeference = Georeference(images.height, images.width, images.crs, images.transform)
-    tops = starts(images.height, job.options.tile_px, job.options.overlap_px)
+    tops = sorted({window.top for _, window in scenes.windows})
     map_rows = MapRows(work.rows, layers_of(scheme), georeference, tops)
     missing = map_rows.missing_rows()
     distributed.barrier()  # all ranks must list the missing rows before any rank writes one
@@ -211,23 +212,17 @@ def rows_of_values(
     bar: tqdm,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yields each of some rows of windows: its number, and its values (h, W) by layer name."""
-    row, values, wanted = None, {}, {map_rows.tops[row]: row for row in rows}
+    joiner = RowJoiner(map_rows.georeference.height, map_rows.georeference.width)
+    wanted = {map_rows.tops[row]: row for row in rows}
+    decision = options.threshold, options.full_semantics
     for area in areas:
         bar.update()
-        if area.top not in wanted:
-            continue
-        if wanted[area.top] != row:
-            if row is not None:
-                yield row, values
-            row = wanted[area.top]
-            values = map_rows.empty(row)
-        decision = options.threshold, options.full_semantics
-        found = map_values(area.values, area.valid, scheme, map_rows.layers, *decision)
-        columns = slice(area.left, area.left + area.values.shape[2])
-        for name, rectangle in found.items():
-            values[name][:, columns] = rectangle
-    if row is not None:
-        yield row, values
+        if area.top in wanted:
+            probs, valid = stack_probs(area.probs)[0], area.batch.valid
+            valid = None if valid is None else valid[0]
+            values = map_values(probs, valid, scheme, map_rows.layers, *decision)
+            for top, strip in joiner.add(area.top, area.left, values):
+                yield wanted[top], strip
 
 
 def write_results(options: MapOptions, work: WorkFolder, map_rows: MapRows, scheme: Scheme) -> None:

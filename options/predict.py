@@ -90,7 +90,7 @@ def add_prediction_options(parser: Parser) -> None:
         **SWITCH,
         help="classes of both dates everywhere, not only where something changed",
     )
-    group.add_argument("--tile-px", type=positive_int, default=512, help="side of the windows")
+    group.add_argument("--tile-px", type=positive_int, default=512, help="largest side of windows")
     group.add_argument(
         "--overlap-px",
         type=int,

@@ -69,11 +69,14 @@ def add_scene_options(parser: Parser) -> None:
         help="longest side of images that are predicted as a whole; larger ones are predicted in "
         "windows (default: 1024, or --tile-px if that is given; rucode: 0)",
     )
-    group.add_argument("--tile-px", type=positive_int, help="side of the windows (default: 512)")
+    group.add_argument(
+        "--tile-px", type=positive_int, help="largest side of windows (default: 1024)"
+    )
     group.add_argument(
         "--overlap-px",
         type=int,
-        help="what neighbouring windows share and blend (default: a quarter of --tile-px)",
+        help="what neighbouring windows share and blend (default: 48, or a quarter of --tile-px if "
+        "that is given)",
     )
     group.add_argument(
         "--padding",

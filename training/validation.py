@@ -14,7 +14,7 @@ from inference.decide import to_masks, true_masks
 from inference.destinations import Destinations
 from inference.outputs import Outputs
 from inference.overlap import HostCopy, overlap_transfers
-from inference.prediction import Rows, finished_rows, predict_batches
+from inference.prediction import Area, finished_areas, predict_batches
 from inference.predictor import Predictor
 from training.log import RunLog
 from utils import distributed
@@ -29,15 +29,14 @@ from utils.structures import Scheme
 NUM_PICTURES = 4  # validation tiles drawn for TensorBoard
 BEST_BY = {"semantic_change": "score", "binary_change": "iou_change", "land_cover": "miou"}
 
-PICTURE_PX = 512  # width of a picture of a scene that was divided
 
-OnRows = Callable[[Rows, HostCopy], None]  # finished rows and their `masks` (B, T, h, W)
+OnArea = Callable[[Area, HostCopy], None]  # a finished area and its `masks` (B, T, h, w)
 
 
 def evaluate(
     predictor: Predictor,
     batches: DataLoader,
-    on_rows: OnRows,
+    on_area: OnArea,
     absent_is_zero: bool = False,
 ) -> dict:
     """Predicts this rank's scenes and scores the predictions of all ranks together.
@@ -45,7 +44,7 @@ def evaluate(
     Args:
         predictor: of the network.
         batches: of labelled scenes, made by `inference.prediction.scene_loader`.
-        on_rows: called with finished rows and their masks, for example to write them.
+        on_area: called with finished areas and their masks, for example to write them.
         absent_is_zero: see `utils.metrics.land_cover_metrics`.
 
     Returns:
@@ -54,8 +53,8 @@ def evaluate(
     scheme: Scheme = batches.dataset.scheme
     confusion = confusion_for(scheme.task, scheme.num_classes, predictor.device)
     predicted = _predict(predictor, batches, confusion, scheme.same_class_change)
-    for rows, copy in overlap_transfers(predicted):
-        on_rows(rows, copy)
+    for area, copy in overlap_transfers(predicted):
+        on_area(area, copy)
     counts = distributed.sum_over_ranks(confusion.counts)
     if not counts.any():
         raise ValueError(
@@ -67,12 +66,12 @@ def evaluate(
 
 def _predict(
     predictor: Predictor, batches: DataLoader, confusion: ConfusionMatrix, same_class_change: bool
-) -> Iterator[tuple[Rows, HostCopy]]:
-    """Yields finished rows with their predicted masks, after updating `confusion`."""
-    for rows in finished_rows(predict_batches(predictor, batches), batches):
-        masks = to_masks(rows.probs, same_class_change=same_class_change)
-        confusion.update(masks, true_masks(rows.batch).to(masks.device))
-        yield rows, HostCopy(masks=masks)
+) -> Iterator[tuple[Area, HostCopy]]:
+    """Yields finished areas with their predicted masks, after updating `confusion`."""
+    for area in finished_areas(predict_batches(predictor, batches), batches):
+        masks = to_masks(area.probs, same_class_change=same_class_change)
+        confusion.update(masks, true_masks(area.batch).to(masks.device))
+        yield area, HostCopy(masks=masks)
 
 
 def validate(
@@ -105,16 +104,16 @@ def validate(
         Outputs(writer, data, data.scheme, masks_only, labels) as outputs,
     ):
 
-        def on_rows(rows: Rows, copy: HostCopy) -> None:
+        def on_area(area: Area, copy: HostCopy) -> None:
             nonlocal pictures
             if save_mask:
-                outputs.write(rows, copy)
-            for i in range(min(len(rows.scenes), NUM_PICTURES - pictures)):
+                outputs.write(area, copy)
+            for i in range(min(len(area.scenes), NUM_PICTURES - pictures)):
                 pictures += 1
-                picture = example_picture(rows, copy.arrays()["masks"], i, data)
-                log.picture(rows.batch.name[i], step, picture)
+                picture = example_picture(area, copy.arrays()["masks"], i, data)
+                log.picture(area.batch.name[i], step, picture)
 
-        metrics = evaluate(predictor, batches, on_rows, absent_is_zero)
+        metrics = evaluate(predictor, batches, on_area, absent_is_zero)
     numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
     log.write("val", step, **to_json(numbers))
     if distributed.is_main():
@@ -126,16 +125,14 @@ def validate(
     return metrics
 
 
-def example_picture(rows: Rows, masks: np.ndarray, i: int, data: SceneSamples) -> np.ndarray:
-    """Images, prediction and truth of scene i, or of a piece of it, as one (3, H, W) uint8."""
-    truth, scheme = true_masks(rows.batch)[i].numpy(), data.scheme
-    if rows.is_whole:
-        images = rows.batch.images[i]
+def example_picture(area: Area, masks: np.ndarray, i: int, data: SceneSamples) -> np.ndarray:
+    """Images, prediction and truth of scene i, or of an area of it, as one (3, H, W) uint8."""
+    if area.is_whole:
+        images = area.batch.images[i]
     else:
-        width = min(masks.shape[-1], PICTURE_PX)
-        masks, truth = masks[..., :width], truth[..., :width]
-        top = data.reader.in_use(rows.scenes[i]).top + rows.top
-        window = Window(top, 0, masks.shape[-2], width)
-        images = torch.from_numpy(data.reader.read(rows.scenes[i], window)[0])
-    images = tile_images(images, scheme.bands, masks.shape[-2:])
-    return for_tensorboard(images, masks[i], truth, scheme, rows.batch.name[i])
+        scene, size = area.scenes[i], masks.shape[-2:]
+        window = Window(data.reader.in_use(scene).top + area.top, area.left, *size)
+        images = torch.from_numpy(data.reader.read(scene, window)[0])
+    truth = true_masks(area.batch)[i].numpy()
+    images = tile_images(images, data.scheme.bands, masks.shape[-2:])
+    return for_tensorboard(images, masks[i], truth, data.scheme, area.batch.name[i])

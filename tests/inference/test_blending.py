@@ -3,21 +3,11 @@
 import pytest
 import torch
 
-from inference.blending import Blender, join_rows, ramp
+from helpers.windows import joined
+from inference.blending import Blender, ramp
 from utils.rasters.windows import windows_of
 
 SHAPES = [(100, 90, 32, 8), (64, 64, 64, 16), (7, 200, 32, 16), (33, 65, 32, 0), (50, 31, 20, 5)]
-
-
-def joined(height: int, width: int, pieces) -> torch.Tensor:
-    """The whole, every pixel given exactly once."""
-    whole, count = torch.zeros(2, height, width), torch.zeros(height, width)
-    for top, left, values in pieces:
-        place = (..., slice(top, top + values.shape[1]), slice(left, left + values.shape[2]))
-        whole[place] = values
-        count[place[1:]] += 1
-    assert (count == 1).all()
-    return whole
 
 
 def weighted_mean(height: int, width: int, overlap_px: int, windows) -> torch.Tensor:
@@ -45,18 +35,6 @@ def test_a_pixel_is_the_weighted_mean_of_its_windows(shape):
     found = joined(*shape[:2], [blender.add(*pair) for pair in windows])
     expected = weighted_mean(*shape[:2], shape[3], windows)
     torch.testing.assert_close(found, expected.float(), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_pieces_make_up_whole_rows(shape):
-    torch.manual_seed(0)
-    height, width = shape[:2]
-    pieces, strips = Blender(*shape), Blender(*shape)
-    windows = [(w, torch.rand(2, w.height, w.width)) for w in windows_of(*shape)]
-    found = joined(height, width, [pieces.add(*pair) for pair in windows])
-    rows = list(join_rows((strips.add(*pair) for pair in windows), width))
-    assert [strip.top for strip in rows] == pieces.tops
-    assert torch.equal(torch.cat([strip.values for strip in rows], 1), found)
 
 
 @pytest.mark.parametrize("shape", SHAPES[:1] + SHAPES[4:])

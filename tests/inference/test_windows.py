@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from inference.blending import Blender, join_rows, ramp
-from inference.prediction import finished_rows
+from helpers.windows import joined
+from inference.blending import Blender, ramp
+from inference.prediction import finished_areas
 from inference.predictor import Member, Predictor
 from models.normalise import Normalise
-from utils.rasters.windows import Window, starts, windows_of
+from utils.rasters.windows import Window, along, windows_of
 from utils.structures import Logits, Sample
 
 SIZES = [(1, 1), (31, 64), (64, 64), (65, 64), (100, 237), (256, 40)]
@@ -21,11 +22,8 @@ def blend(height, width, tile_px, overlap_px, value_of, full=False) -> torch.Ten
     """A whole scene out of windows whose values `value_of(window)` gives."""
     blender = Blender(height, width, tile_px, overlap_px, full)
     windows = windows_of(height, width, tile_px, overlap_px, full)
-    strips = list(join_rows((blender.add(w, value_of(w)) for w in windows), width))
-    tops = [s.top for s in strips]
-    assert tops == sorted(tops) and tops[0] == 0
-    assert sum(s.values.shape[1] for s in strips) == height
-    return torch.cat([s.values for s in strips], dim=1)
+    pieces = [blender.add(w, value_of(w)) for w in windows]
+    return joined(height, width, pieces)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -53,9 +51,16 @@ def test_full_windows_never_shrink():
 
 def test_windows_begin_at_equal_steps_until_one_reaches_the_end():
     # 100 px, tiles of 64 that share 16: the second, from 48 to 112, reaches the end
-    assert starts(100, 64, 16) == [0, 48]
-    assert starts(113, 64, 16) == [0, 48, 96]
-    assert starts(64, 64, 16) == [0]
+    assert along(100, 64, 16) == (64, [0, 48])
+    assert along(113, 64, 16) == (64, [0, 48, 96])
+    assert along(64, 64, 16) == (64, [0])
+
+
+def test_windows_are_as_short_as_covers_the_scene():
+    # 10,000 px need 11 windows of 1,024 that share 48; 11 of 960 are enough
+    assert along(10_000, 1024, 48) == (960, [912 * i for i in range(11)])
+    assert along(10_000, 1024, 48, full=True) == (1024, [976 * i for i in range(11)])
+    assert along(1025, 1024, 48)[0] == 544
 
 
 @pytest.mark.parametrize("overlap_px", [1, 2, 7, 16])
@@ -149,7 +154,7 @@ class Scenes:
 
 
 def whole_scenes(images, tile_px, overlap_px, batch_size=3):
-    """Scenes (H, W) predicted by Smoothed through `finished_rows`, their edges repeated."""
+    """Scenes (H, W) predicted by Smoothed through `finished_areas`, their edges repeated."""
     network = Member(Smoothed(), Normalise(1.0, (0.0,), (1.0,)))
     data, predictor = Scenes(images, tile_px, overlap_px), Predictor([network], torch.device("cpu"))
     count = len(data.windows)
@@ -161,12 +166,13 @@ def whole_scenes(images, tile_px, overlap_px, batch_size=3):
         blank = torch.zeros(len(ks), 0)
         names = [data.names[data.windows[k][0]] for k in ks]
         predicted.append((Sample(names, tiles, blank, blank), predictor(tiles)))
-    found = {}
-    for rows in finished_rows(predicted, batches):
-        for scene, change in zip(rows.scenes, rows.probs.change, strict=True):
-            height, width = images[scene].shape
-            found.setdefault(scene, []).append(change[:height, :width])
-    return {scene: torch.cat(strips) for scene, strips in found.items()}
+    found = {scene: torch.full(image.shape, torch.nan) for scene, image in enumerate(images)}
+    for area in finished_areas(predicted, batches):
+        for scene, change in zip(area.scenes, area.probs.change, strict=True):
+            rows = slice(area.top, area.top + change.shape[0])
+            columns = slice(area.left, area.left + change.shape[1])
+            found[scene][rows, columns] = change[: len(found[scene]), : found[scene].shape[1]]
+    return found
 
 
 def test_a_smooth_scene_has_no_seam_at_the_borders_of_its_windows():

@@ -21,7 +21,7 @@ def random_rows(rows: MapRows, row: int, seed: int = 0) -> dict[str, np.ndarray]
     rng = np.random.default_rng((seed, row))
     values = {}
     for layer in rows.layers:
-        shape = rows.empty(row)[layer.name].shape
+        shape = rows._height(row), rows.georeference.width
         array = (
             rng.random(shape) if not layer.values else rng.integers(len(layer.values), size=shape)
         )

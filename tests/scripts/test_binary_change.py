@@ -228,7 +228,7 @@ def test_two_processes_predict_scenes_as_one_does(rucode, tmp_path):
     [
         (["--zip"], "--zip is for classes, not"),
         (["--time-limit", "5"], "--time-limit is for classes, not"),
-        (["--overlap-px", "300"], r"--overlap-px 300 must lie in 0\.\.256"),
+        (["--overlap-px", "600"], r"--overlap-px 600 must lie in 0\.\.512"),
         (["--threshold", "2"], r"must lie in 0\.\.1, got 2"),
         (["--split", "nowhere"], "nowhere"),
         (["--bands", "grey"], "grey"),

@@ -167,6 +167,7 @@ def test_validation_of_large_scenes_is_what_test_py_finds(tmp_path, monkeypatch)
     make_dense(root, {"train": 3, "val": 3})
     monkeypatch.setattr(build, "WHOLE_PX", 32)
     monkeypatch.setattr(build, "TILE_PX", 32)
+    monkeypatch.setattr(build, "OVERLAP_PX", 8)
     recipe = [*SMALL, "--split", "official", "--crop-size", "32", "--max-steps", "1"]
     train.main(words_of(root, outdir, *recipe, "--save-mask", "--val-batch-size", "3"))
     found = json.loads((outdir / "metrics/val.json").read_text())

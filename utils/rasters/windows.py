@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+MULTIPLE_PX = 32  # sides of windows are multiples of it, as networks halve them five times
+
 
 class Window(NamedTuple):
     """A rectangle of a scene, in pixels; it may reach beyond the right and bottom edge."""
@@ -15,16 +17,13 @@ class Window(NamedTuple):
 def windows_of(
     height: int, width: int, tile_px: int, overlap_px: int = 0, full: bool = False
 ) -> list[Window]:
-    """Windows of equal size that cover a scene, row by row.
-
-    The size is `tile_px` x `tile_px`. If a side of the scene is shorter, unless `full`, the window
-    has that side rounded up to a multiple of 32 pixels.
+    """Windows of equal size that cover a scene, row by row; see `along`.
 
     Args:
         height: of the scene, pixels, at least 1.
         width: of the scene, pixels, at least 1.
         tile_px: largest side of a window.
-        overlap_px: overlap of neighbours, at most half a window.
+        overlap_px: overlap of neighbours, at most half of `tile_px`.
         full: windows are never smaller than `tile_px`.
 
     Raises:
@@ -36,15 +35,20 @@ def windows_of(
         raise ValueError(
             f"--overlap-px {overlap_px} must lie in 0..{tile_px // 2}, half of --tile-px {tile_px}"
         )
-    sides = [tile_px if full else min(tile_px, -(-length // 32) * 32) for length in (height, width)]
-    return [
-        Window(top, left, *sides)
-        for top in starts(height, tile_px, overlap_px)
-        for left in starts(width, tile_px, overlap_px)
-    ]
+    high, tops = along(height, tile_px, overlap_px, full)
+    wide, lefts = along(width, tile_px, overlap_px, full)
+    return [Window(top, left, high, wide) for top in tops for left in lefts]
 
 
-def starts(length: int, tile_px: int, overlap_px: int) -> list[int]:
-    """First pixels of the windows along one axis, in equal steps until a window reaches the end."""
-    step = tile_px - overlap_px
-    return [step * i for i in range(max(1, -(-(length - tile_px) // step) + 1))]
+def along(length: int, tile_px: int, overlap_px: int, full: bool = False) -> tuple[int, list[int]]:
+    """Side and first pixels of the windows along one axis, at equal steps.
+
+    There are as few windows as sides of `tile_px` allow. Unless `full`, they are as short as covers
+    the axis, in steps of 32 pixels, so that little lies beyond its end.
+    """
+    count = max(1, -(-(length - overlap_px) // (tile_px - overlap_px)))
+    side = tile_px
+    if not full:
+        needed = -(-(length + (count - 1) * overlap_px) // count)
+        side = min(tile_px, -(-needed // MULTIPLE_PX) * MULTIPLE_PX)
+    return side, [(side - overlap_px) * i for i in range(count)]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetWriter
     from rasterio.windows import Window
 
+Arrays = dict[str, np.ndarray]
 BLOCK_PX = 256  # side of a GeoTIFF's tiles; strips with a multiple of it are fastest
 
 
@@ -193,6 +194,47 @@ class NpzStripWriter(PngStripWriter):
 
     def _finish(self) -> None:
         write_probs(self.path, change=self._raster)
+
+
+class RowJoiner:
+    """Joins rectangles of a raster, from left to right and top to bottom, into full rows.
+
+    Args:
+        height: of the raster.
+        width: of the raster.
+        multiple: strips have a multiple of so many rows, but for the last.
+    """
+
+    def __init__(self, height: int, width: int, multiple: int = 1):
+        self.height, self.width, self.multiple = height, width, multiple
+        self._row: Arrays = {}
+        self._waiting: Arrays = {}  # full rows, fewer than `multiple`
+
+    def add(self, top: int, left: int, arrays: Arrays) -> Iterator[tuple[int, Arrays]]:
+        """Adds a rectangle, arrays (..., h, w) by name; yields finished strips (..., h, width)."""
+        shape = next(iter(arrays.values())).shape
+        if shape[-1] == self.width:
+            self._row = arrays
+        else:
+            if left == 0:
+                self._row = {
+                    name: np.empty((*array.shape[:-1], self.width), array.dtype)
+                    for name, array in arrays.items()
+                }
+            for name, array in arrays.items():
+                self._row[name][..., left : left + shape[-1]] = array
+        if left + shape[-1] < self.width:
+            return
+        end = top + shape[-2]
+        if self._waiting:
+            pairs = ((name, self._waiting[name], self._row[name]) for name in self._row)
+            self._row = {name: np.concatenate(pair, axis=-2) for name, *pair in pairs}
+        height = next(iter(self._row.values())).shape[-2]
+        ready = height if end == self.height else height - height % self.multiple
+        if ready:
+            yield end - height, {name: array[..., :ready, :] for name, array in self._row.items()}
+        left_over = {name: array[..., ready:, :].copy() for name, array in self._row.items()}
+        self._row, self._waiting = {}, left_over if ready < height else {}
 
 
 def write_with_georeference_of(
