@@ -81,7 +81,7 @@ class Outputs:
     def fetch(self, area: Area, masks: Tensor) -> HostCopy:
         """Starts the copy of outputs to the host; masks as returned by `to_masks`."""
         semantic, change = area.probs[:2] if self.destinations.probs else (None, None)
-        if self._is_whole(area):  # stored so
+        if self.scheme.classes:  # stored so
             semantic, change = (None if p is None else p.half() for p in (semantic, change))
         gate = area.probs.gate if self.destinations.gates else None
         return HostCopy(masks=masks, semantic=semantic, change=change, gate=gate)

@@ -37,9 +37,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="with --rule mean: smallest averaged probability at both dates, 0..1 (default: 0)",
     )
     shared.add_tta_option(rule, "flip_rot")
-    rule.add_argument("--val-batch-size", type=positive_int, default=16, help="pairs at a time")
+    rule.add_argument(
+        "--val-batch-size",
+        type=positive_int,
+        help="pairs or windows at a time; fewer of those larger than 512 px (default: 16; CPU: 4)",
+    )
     shared.add_runtime_options(parser)
     args = parser.parse_args(argv)
+    if args.val_batch_size is None:
+        args.val_batch_size = shared.usual_batch_size(args.device)
     if args.min_confidence and args.rule != "mean":
         parser.error("--min-confidence needs --rule mean; votes have no confidence")
     return args

@@ -4,6 +4,8 @@ import argparse
 import os
 from collections.abc import Iterable
 
+import torch
+
 from datasets.build import Source
 from datasets.change_masks import CODINGS
 from datasets.layout import parse_names
@@ -203,3 +205,8 @@ def add_runtime_options(parser: Parser) -> argparse._ArgumentGroup:
 def default_workers() -> int:
     """Number of available cores, at most 8."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8)
+
+
+def usual_batch_size(device: str) -> int:
+    """Pairs of 512 px at a time in prediction; on a CPU more of them cost memory only."""
+    return 16 if device != "cpu" and torch.cuda.is_available() else 4

@@ -46,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if DATASETS[args.dataset].task == "land_cover" and "threshold" in parser.given(argv):
         parser.error(f"--threshold is for change, --dataset {args.dataset} has none; leave it out")
     if args.test_batch_size is None:
-        args.test_batch_size = 4 if binary else 16
+        args.test_batch_size = 4 if binary else shared.usual_batch_size(args.device)
     if args.threshold == "auto" and not binary:
         parser.error(
             f"--threshold auto is for binary change, not --dataset {args.dataset}; pass a number"
@@ -125,8 +125,8 @@ def add_prediction_options(parser: Parser) -> None:
     group.add_argument(
         "--test-batch-size",
         type=positive_int,
-        help="images or windows at a time; fewer of those larger than 512 px (default: 16; binary "
-        "change: 4)",
+        help="images or windows at a time; fewer of those larger than 512 px (default: 16; on a "
+        "CPU and for binary change 4)",
     )
     group.add_argument(
         "--time-limit",
