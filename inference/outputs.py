@@ -290,8 +290,7 @@ class SceneOutput:
         if self._probs is not None:
             bands = [] if semantic is None else [semantic.reshape(-1, *semantic.shape[2:])]
             bands += [] if change is None else [change[None]]
-            values = np.concatenate(bands)
-            self._probs.write(top, values if len(values) > 1 else values[0])
+            self._probs.write(top, np.concatenate(bands))
         if self.encoder is not None:
             self.encoder.add(top, masks[0])
         if self.step:

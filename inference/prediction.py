@@ -54,7 +54,9 @@ def scene_loader(
     counts = Counter(data.windows[k][0] for k in indices)
     data.reader.measure(scene for scene, count in counts.items() if count > 1)
     share = -(-batch_size // distributed.world())
-    return eval_loader(data, share, indices=indices, num_workers=num_workers)
+    # one open file and one process serve all windows of a large scene
+    threads = any(count > 1 for count in counts.values())
+    return eval_loader(data, share, indices=indices, num_workers=num_workers, threads=threads)
 
 
 def predict_batches(predictor: Predictor, batches: DataLoader) -> Iterator[tuple[Sample, Probs]]:

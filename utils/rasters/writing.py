@@ -98,7 +98,7 @@ class StripWriter:
                 f"{self.path} holds {self.dtype}; a strip of {strip.dtype} could lose values. "
                 "Convert it before."
             )
-        self._put(top, strip.astype(self.dtype, copy=False))
+        self._put(top, strip)
         self._arrived[top : top + strip.shape[1]] = True
 
     def __enter__(self) -> StripWriter:
@@ -118,9 +118,12 @@ class StripWriter:
         self._file = stack.enter_context(_created(temporary, self))
 
     def _put(self, top: int, strip: np.ndarray) -> None:
-        """Stores rows (bands, h, W) of the file's type."""
-        self._file.write(strip, window=self._window(top, strip.shape[1]))
-        self._checksums[:, top : top + strip.shape[1]] = _checksums(strip)
+        """Stores rows (bands, h, W); band by band, since there may be many."""
+        window = self._window(top, strip.shape[1])
+        for index, band in enumerate(strip):
+            values = np.ascontiguousarray(band, self.dtype)
+            self._file.write(values, index + 1, window=window)
+            self._checksums[index, top : top + len(values)] = _checksums(values)
 
     def _window(self, top: int, height: int) -> Window:
         """The rasterio window of full rows."""
@@ -132,10 +135,9 @@ class StripWriter:
             with rasterio().open(path) as file:
                 for top in range(0, self.height, BLOCK_PX):
                     window = self._window(top, min(BLOCK_PX, self.height - top))
-                    written = self._checksums[:, top : top + BLOCK_PX]
-                    whole = np.array_equal(_checksums(file.read(window=window)), written)
-                    if not whole:
-                        raise OSError(f"rows from {top} on differ from what was written")
+                    for band, written in enumerate(self._checksums[:, top : top + BLOCK_PX]):
+                        if _checksums(file.read(band + 1, window=window)) != written.tolist():
+                            raise OSError(f"rows from {top} on differ from what was written")
         except OSError as error:
             raise OSError(
                 f"could not write {self.path} ({error}). Is the disk full? Make room, or choose "
@@ -197,44 +199,44 @@ class NpzStripWriter(PngStripWriter):
 
 
 class RowJoiner:
-    """Joins rectangles of a raster, from left to right and top to bottom, into full rows.
+    """Joins rectangles of a raster, from left to right and top to bottom, into strips of full rows.
 
     Args:
         height: of the raster.
         width: of the raster.
-        multiple: strips have a multiple of so many rows, but for the last.
+        multiple: rows of a strip, but for the last; None: as they come.
     """
 
-    def __init__(self, height: int, width: int, multiple: int = 1):
+    def __init__(self, height: int, width: int, multiple: int | None = None):
         self.height, self.width, self.multiple = height, width, multiple
-        self._row: Arrays = {}
-        self._waiting: Arrays = {}  # full rows, fewer than `multiple`
+        self._rows: Arrays = {}  # waiting rows above the rectangles of this row
+        self._above = 0  # number of waiting rows
 
     def add(self, top: int, left: int, arrays: Arrays) -> Iterator[tuple[int, Arrays]]:
         """Adds a rectangle, arrays (..., h, w) by name; yields finished strips (..., h, width)."""
-        shape = next(iter(arrays.values())).shape
-        if shape[-1] == self.width:
-            self._row = arrays
+        height, width = next(iter(arrays.values())).shape[-2:]
+        total = self._above + height
+        if width == self.width and not self._above:
+            self._rows = arrays
         else:
             if left == 0:
-                self._row = {
-                    name: np.empty((*array.shape[:-1], self.width), array.dtype)
-                    for name, array in arrays.items()
-                }
+                waiting, self._rows = self._rows, {}
+                for name, array in arrays.items():
+                    shape = (*array.shape[:-2], total, self.width)
+                    self._rows[name] = np.empty(shape, array.dtype)
+                    if self._above:
+                        self._rows[name][..., : self._above, :] = waiting[name]
             for name, array in arrays.items():
-                self._row[name][..., left : left + shape[-1]] = array
-        if left + shape[-1] < self.width:
+                self._rows[name][..., self._above :, left : left + width] = array
+        if left + width < self.width:
             return
-        end = top + shape[-2]
-        if self._waiting:
-            pairs = ((name, self._waiting[name], self._row[name]) for name in self._row)
-            self._row = {name: np.concatenate(pair, axis=-2) for name, *pair in pairs}
-        height = next(iter(self._row.values())).shape[-2]
-        ready = height if end == self.height else height - height % self.multiple
-        if ready:
-            yield end - height, {name: array[..., :ready, :] for name, array in self._row.items()}
-        left_over = {name: array[..., ready:, :].copy() for name, array in self._row.items()}
-        self._row, self._waiting = {}, left_over if ready < height else {}
+        first, step = top - self._above, self.multiple or total
+        ready = total if top + height == self.height else total - total % step
+        for start in range(0, ready, step):
+            rows = slice(start, min(start + step, ready))
+            yield first + start, {name: array[..., rows, :] for name, array in self._rows.items()}
+        self._above = total - ready
+        self._rows = {name: array[..., ready:, :].copy() for name, array in self._rows.items()}
 
 
 def write_with_georeference_of(
@@ -296,6 +298,7 @@ def _created(path: Path, raster: StripWriter) -> Iterator[DatasetWriter]:
         predictor=_predictor(raster),
         zlevel=1 if raster.dtype.kind == "f" else 6,  # noise: more effort saves nothing
         BIGTIFF="IF_SAFER",
+        interleave="band",  # they are written and read one by one
     )
     with file:
         if raster.palette is not None:
@@ -306,9 +309,9 @@ def _created(path: Path, raster: StripWriter) -> Iterator[DatasetWriter]:
         yield file
 
 
-def _checksums(strip: np.ndarray) -> list[list[int]]:
-    """CRC-32 of each row of (bands, h, W)."""
-    return [[zlib.crc32(row) for row in band] for band in np.ascontiguousarray(strip)]
+def _checksums(band: np.ndarray) -> list[int]:
+    """CRC-32 of each row of (h, W)."""
+    return [zlib.crc32(row) for row in band]
 
 
 def _predictor(raster: StripWriter) -> int:
