@@ -39,6 +39,7 @@ class Contents(NamedTuple):
     images: tuple[str, ...]  # bands, type and CRS of each image
     classes: np.ndarray  # (T, 256) int64 pixels of each class of each date; 255 = not labelled
     change: np.ndarray  # (256,) int64 pixels: 0 unchanged, 1 changed, 255 unknown
+    alpha: int | None = None  # number of a band from 1 that says where there are data, as alpha
 
 
 def check_parts(
@@ -153,8 +154,9 @@ def check_scene(
     classes, change, wrong = _read_labels(scene, reading, rasters)
     if problems or wrong:
         return problems + wrong, None
-    first = rasters[scene.images[0]]
-    return [], Contents((first.height, first.width), images, classes, change)
+    first, bands = rasters[scene.images[0]], scene.dates[0][0].bands
+    alpha = None if first.alpha is None or first.alpha in bands else first.alpha + 1
+    return [], Contents((first.height, first.width), images, classes, change, alpha)
 
 
 def _open_images(
@@ -291,6 +293,11 @@ def oddities(part: str, scheme: Scheme, contents: Sequence[Contents]) -> list[st
     pixels = classes[:, : scheme.num_classes].sum(0)
     known, num = int(change[0] + change[1]), len(contents)
     found = []
+    if bands := sorted({one.alpha for one in contents} - {None}):
+        found.append(
+            f"{part}: band {bands[0]} of the images is marked as alpha, so it says where there are "
+            "data; if it is a measurement, name all bands with --bands"
+        )
     if pixels.sum():
         absent = [name for name, count in zip(scheme.classes, pixels, strict=True) if not count]
         if absent:

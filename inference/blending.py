@@ -99,7 +99,7 @@ class Blender:
             self._above[..., window.left : window.left + step] = sums[:, -high:, :step]
         done = self.bottom(self.tops.index(window.top)) - window.top
         total = self._total(0, window.top, done)[:, None] * self._total(1, window.left, step)
-        piece = sums[:, :done, :step] / total.to(device)
+        piece = sums[:, :done, :step].div_(total.to(device))
         return Piece(window.top, window.left, piece[..., : self.width - window.left])
 
     def _total(self, axis: int, begin: int, length: int) -> Tensor:
