@@ -51,6 +51,6 @@ def test_the_plain_score_is_that_of_validation(tmp_path):
         [Member(for_prediction(network), Normalise.of(SECOND))], torch.device("cpu")
     )
     batches = scene_loader(tiles, 2)
-    expected = evaluate(predictor, batches, on_rows=lambda *_: None)["score"]
+    expected = evaluate(predictor, batches, on_area=lambda *_: None)["score"]
     got = equivalence.plain_score(plain.PlainNetwork(network), tiles)
     assert got == pytest.approx(expected, abs=1e-3)

@@ -106,7 +106,7 @@ def test_wrong_folders_are_an_error(items, match):
     [
         ("im3", r"im3=A: --dataset second does not use im3; its keys are train, val, test, im1"),
         ("masks", r"does not use masks; .*; masks is of --dataset rucode"),
-        ("classes", r"does not use classes; .*; classes is of --dataset pairs, folder"),
+        ("classes", r"does not use classes; .*; classes is of --dataset pairs, binary, folder"),
     ],
 )
 def test_keys_of_other_layouts_are_an_error(second_root, key, match):

@@ -222,7 +222,7 @@ def test_large_scenes_are_predicted_in_windows_by_the_same_engine(tmp_path):
         bands = torch.from_numpy(file.read())
         assert old["semantic"].shape == (2, 4, 64, 64) and bands.shape == (9, 64, 64)
     decided = to_masks(Probs(bands[:8].unflatten(0, (2, 4))[None], bands[8][None]))[0]
-    assert (decided.numpy() == np.stack(masks)).mean() > 0.999
+    assert (decided.numpy() == np.stack(masks)).mean() > 0.99  # they are rounded, with near ties
     assert len(list((outdir / "figures/test").iterdir())) == 1
 
 
