@@ -130,6 +130,9 @@ def label_areas(
         dense = stacked(
             [dense_labels(name) for name in found.batch.name], masks, found.top, found.left
         )
+        if found.batch.valid is not None:  # what has no data gets no label and does not count
+            missing = ~found.batch.valid.to(masks.device)[:, None]
+            masks, truth = masks.masked_fill(missing, 0), truth.masked_fill(missing, 1)
         counts = count_tiles(masks, truth, votes.unanimous(), scheme.num_classes, dense)
         yield found, HostCopy(masks=masks, counts=counts)
 

@@ -116,7 +116,7 @@ def predict(
         each.append(finished_areas(bar, loader))
     same_class_change = groups[0][0].same_class_change
     for area in predict_together(each, [len(predictor.members) for _, predictor in groups]):
-        masks = to_masks(area.probs, threshold, same_class_change)
+        masks = to_masks(area.probs, threshold, same_class_change, area.batch.valid)
         if args.score:
             confusion.update(masks, true_masks(area.batch).to(masks.device))
         yield area, outputs.fetch(area, masks)

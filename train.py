@@ -288,8 +288,6 @@ def build_schedule(
     first |= {"gamma": args.lr_gamma, "lr_min": args.lr_min}
     unit = 1 if args.max_steps else steps_per_epoch
     added = [Extension(unit * start, *rest) for start, *rest in args.extensions]
-    if added and distributed.is_main():
-        print(f"lengthened to {total_steps} steps; {added[-1].about()}")
     return calendar, lengthened(rate, first, added, total_steps)
 
 

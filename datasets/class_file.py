@@ -253,7 +253,11 @@ def _values(names: tuple[str, ...], options: Mapping[str, Any]) -> tuple[int, ..
     if "first" in options:
         raise ValueError("first and values both give the indices; leave one out")
     if not isinstance(given, Mapping) or {*map(str, given)} != {*names}:
-        raise ValueError(f"values: {given!r}; give each class its index, as in {{{names[0]}: 10}}")
+        wrong = sorted({*map(str, given)} ^ {*names}) if isinstance(given, Mapping) else given
+        raise ValueError(
+            f"values: {wrong!r} are on one side only; each class of the list has an index, as in "
+            f"{{{names[0]}: 10}}"
+        )
     found = tuple({str(name): value for name, value in given.items()}[name] for name in names)
     wrong = [v for v in found if not isinstance(v, int) or not 0 <= v < 1 << 16]
     if wrong or len(set(found)) < len(found):

@@ -43,6 +43,7 @@ def pairs_classes(root: Path | str, where: Where) -> ClassFile:
     """
     path = where.class_file(root)
     if not path.is_file() and "classes" not in where.folders:
+        _refuse_misnamed(path)
         return CLASSES._replace(style="auto")
     classes = read_class_file(path)
     said = classes.unchanged is not None or classes.unchanged_colour is not None
@@ -52,6 +53,18 @@ def pairs_classes(root: Path | str, where: Where) -> ClassFile:
         taken = {code for code, _, _ in classes.transitions} | set(classes.ignore)
         classes = classes._replace(unchanged=None if 0 in taken else 0)
     return classes
+
+
+def _refuse_misnamed(path: Path) -> None:
+    """Raises ValueError if a file beside the one that is missing seems to be meant."""
+    names = ("classes.yml", "classes.yaml", "classes.json", "classes.txt")
+    there = path.parent.iterdir() if path.parent.is_dir() else ()
+    for other in there:
+        if other.name.lower() in names and other != path:
+            raise ValueError(
+                f"{other} is not read; rename it to {path.name}, or pass --folders "
+                f"classes={other.name}"
+            )
 
 
 def pairs_scheme(root: Path | str, where: Where, bands: Sequence[str | int] | None) -> Scheme:
@@ -107,8 +120,8 @@ def find_style(
     """The style of the labels, see `datasets.labels.PairLabels`, and the classes that it implies.
 
     Looks at all labels if the class file does not say it. "changed" needs a value for "unchanged".
-    Without one, that is 0 where the indices of the classes are not given and 0 stands at the same
-    pixels of both dates; the classes then begin with 1.
+    Without one, that is 0 where the indices of the classes are not given, 0 stands at the same
+    pixels of both dates, and the last index is K; the classes then begin with 1.
 
     Args:
         classes: style "auto" is decided here.
@@ -117,7 +130,7 @@ def find_style(
         has_change: there is a change mask, so the labels are dense.
 
     Raises:
-        ValueError: style "changed" without a value for "unchanged".
+        ValueError: style "changed" without a value for "unchanged", or 0 may be it or a class.
     """
     style = "dense" if has_change and classes.style == "auto" else classes.style
     if style == "dense":
@@ -129,12 +142,28 @@ def find_style(
         if 0 not in classes.ignore and (
             style == "changed" or _is_changed_style(moved, first, second)
         ):
+            every = [*first, *second]
+            if style == "auto" and not classes.coloured and not _holds(len(classes.names), every):
+                raise ValueError(
+                    f"{first[0].parent}: 0 stands at the same pixels of both dates, and no label "
+                    f"holds {len(classes.names)}; 0 may be {classes.names[0]} or mean unchanged. "
+                    "Say it in classes.yaml: `labels: dense`, or `unchanged: 0` and `first: 1`"
+                )
             return moved, "changed"
     if style == "auto":
         style = "changed" if _is_changed_style(classes, first, second) else "dense"
     if style == "changed" and classes.unchanged is None and classes.unchanged_colour is None:
         raise ValueError("classes.yaml: labels: changed needs unchanged: INDEX or colour")
     return classes, style
+
+
+def _holds(value: int, paths: Sequence[Path]) -> bool:
+    """Whether a label holds an index."""
+    for path in paths:
+        file = open_label(path)
+        if not file.coloured and any((file.read(w) == value).any() for w in strips(file)):
+            return True
+    return False
 
 
 def _is_changed_style(classes: ClassFile, first: Sequence[Path], second: Sequence[Path]) -> bool:

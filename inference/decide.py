@@ -36,15 +36,23 @@ def other_classes(semantic: Tensor, changed: Tensor) -> Tensor:
     return torch.stack([before, after], dim=1)
 
 
-def to_masks(probs: Probs, threshold: float = 0.5, same_class_change: bool = True) -> Tensor:
+def to_masks(
+    probs: Probs,
+    threshold: float = 0.5,
+    same_class_change: bool = True,
+    valid: Tensor | None = None,
+) -> Tensor:
     """Probabilities -> (B, T, H, W) uint8 masks.
 
     0 = unchanged and 1..K = class. Without a semantic head: (B, 1, H, W), 1 = changed. Without a
     change head, every pixel has a class 1..K. `same_class_change`: what changed may keep its class.
+    `valid`: (B, H, W) bool; elsewhere there are no data, and nothing changed. None: everywhere.
     """
-    if probs.semantic is None:
-        return (probs.change > threshold).to(torch.uint8)[:, None]
     changed = None if probs.change is None else probs.change > threshold
+    if changed is not None and valid is not None:
+        changed &= valid.to(changed.device)
+    if probs.semantic is None:
+        return changed.to(torch.uint8)[:, None]
     if changed is None or same_class_change:
         classes = most_probable(probs.semantic, dim=2)
     else:

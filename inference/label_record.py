@@ -148,6 +148,8 @@ def record_labelling(folder: Path, names: Sequence[str], result_path: Path, sett
     result = statistics(torch.tensor([done[name] for name in names]).sum(0))
     write_json(result_path, to_json({"tiles": len(names), **settings, **result}))
     line = f"{len(names)} tiles, {result['share_labelled']:.1%} of the unchanged pixels labelled"
+    if not result["unchanged_pixels"]:
+        line = f"{len(names)} tiles; all their pixels have labels, so there was nothing to label"
     if result["accuracy"] == result["accuracy"]:
         line += f", {result['accuracy']:.1%} of those right"
     print(f"{line}\nmasks in {folder}, numbers in {result_path}")

@@ -10,7 +10,7 @@ from utils.cli import Parser
 # options that may differ with --resume, since they do not change the results
 FREE_ON_RESUME = {
     *("resume", "config", "device", "num_workers", "cache", "cache_dir", "compile", "cuda_graphs"),
-    *("grad_checkpointing", "save_every", "keep_every", "log_every"),
+    *("grad_checkpointing", "save_every", "keep_every", "log_every", "save_mask"),
 }
 
 
@@ -44,8 +44,16 @@ def lengthen(
     """Sets `args.extensions`; returns the options that are not those of the interrupted run."""
     args.extensions = options.get("extensions", [])
     length = "max_steps" if options["max_steps"] else "epochs"
-    if length not in given or getattr(args, length) <= options[length]:
+    if length == "max_steps" and "epochs" in given and args.epochs != options["epochs"]:
+        parser.error(
+            f"--epochs: the run was limited by --max-steps {options['max_steps']}; lengthen it "
+            "with more of those"
+        )
+    if length not in given or getattr(args, length) == options[length]:
         return set()
+    if getattr(args, length) < options[length]:
+        name = length.replace("_", "-")
+        parser.error(f"--{name}: the run has {options[length]} of them; only more lengthen it")
     rates = ("lr_policy", "lr", "lr_gamma", "lr_min")
     if "lr_policy" not in given and given & set(rates):
         parser.error(

@@ -89,6 +89,10 @@ class Run:
             if not self.resume or self.options["extensions"]:
                 write_options(self.folder, self.options)
             print(f"run folder {self.folder}" + (f", from step {step}" if step else ""))
+            for start, policy, lr, *_ in self.options["extensions"][-1:]:
+                rate = f"{policy} from {lr:g}" if policy else "what it was before"
+                unit = "step" if self.options["max_steps"] else "epoch"
+                print(f"lengthened: after {unit} {start} the learning rate is {rate}")
 
     def refuse_complete(self, step: int, total_steps: int, patience: int | None) -> None:
         """Raises ValueError if a resumed run has nothing left to do."""

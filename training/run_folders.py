@@ -51,8 +51,9 @@ def _newest_run(outdir: str, name: str | None) -> Path:
     found = sorted(Path(outdir, "runs").glob(f"{name or '*'}/last.pth"), key=os.path.getmtime)
     if not found:
         raise FileNotFoundError(
-            f"--resume: no last.pth under {outdir}/runs/{name or '*'}; it is written after the "
-            "first epoch (or --save-every STEPS). Start without --resume."
+            f"--resume: no last.pth under {outdir}/runs/{name or '*'}; pass the --outdir of the "
+            "run. It is written after the first epoch (or --save-every STEPS); before that start "
+            "without --resume."
         )
     return found[-1]
 

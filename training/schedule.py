@@ -24,12 +24,6 @@ class Extension(NamedTuple):
     gamma: float | None = None
     lr_min: float = 0.0
 
-    def about(self) -> str:
-        """The learning rate of these steps, in words."""
-        if self.policy is None:
-            return f"from step {self.start} on the learning rate stays what it was before"
-        return f"from step {self.start} on the learning rate is {self.policy} from {self.lr:g}"
-
 
 def check_flags(
     optimizer: str,

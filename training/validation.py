@@ -69,7 +69,7 @@ def _predict(
 ) -> Iterator[tuple[Area, HostCopy]]:
     """Yields finished areas with their predicted masks, after updating `confusion`."""
     for area in finished_areas(predict_batches(predictor, batches), batches):
-        masks = to_masks(area.probs, same_class_change=same_class_change)
+        masks = to_masks(area.probs, same_class_change=same_class_change, valid=area.batch.valid)
         confusion.update(masks, true_masks(area.batch).to(masks.device))
         yield area, HostCopy(masks=masks)
 

@@ -230,3 +230,23 @@ def test_a_palette_of_other_colours_or_values_is_refused(tmp_path):
     other = SECOND._replace(classes=("a", "b"))
     with pytest.raises(ValueError, match=r"the network knows a, b, .* has farm, desert, town, sea"):
         build_dataset("pairs", "train", root, scheme=other)
+
+
+def test_an_index_0_that_may_be_a_class_or_unchanged_is_refused(tmp_path):
+    """Dense labels 0..2 of three classes, whose first is the same at both dates."""
+    for date in (1, 2):
+        image = np.random.default_rng(date).integers(0, 256, (16, 16, 3), np.uint8)
+        write(tmp_path / f"train/im{date}/a.png", image)
+        label = np.zeros((16, 16), np.uint8)
+        label[8:] = date
+        write(tmp_path / f"train/label{date}/a.png", label)
+    path = tmp_path / "classes.yaml"
+    path.write_text("classes: [water, wood, town]")
+    with pytest.raises(ValueError, match=r"0 may be water or mean unchanged.*labels: dense"):
+        build_dataset("pairs", "train", tmp_path)
+    path.write_text("classes: [water, wood, town]\nlabels: dense")
+    (sample,) = build_dataset("pairs", "train", tmp_path)
+    assert sample.change[8:].all() and not sample.change[:8].any()
+    path.rename(tmp_path / "Classes.yml")
+    with pytest.raises(ValueError, match=r"Classes\.yml is not read; rename it to classes\.yaml"):
+        find_scheme("pairs", tmp_path)

@@ -341,7 +341,7 @@ def test_a_finished_run_is_lengthened_at_its_last_rate_and_then_by_a_new_schedul
     folder = tmp_path / "out" / "runs" / "run"
     total, words = STEPS_PER_EPOCH * EPOCHS, ["--outdir", str(tmp_path / "out"), "--resume"]
     train.main([*words, "--epochs", str(EPOCHS + 1)])
-    assert "the learning rate stays what it was before" in capsys.readouterr().out
+    assert "the learning rate is what it was before" in capsys.readouterr().out
     train.main([*words, "--epochs", str(EPOCHS + 3), "--lr-policy", "linear", "--lr", "0.01"])
     lines = log_of(folder, "train")
     assert [line["step"] for line in lines] == list(range(1, total + 3 * STEPS_PER_EPOCH + 1))
