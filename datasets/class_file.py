@@ -9,8 +9,7 @@
     unchanged: 0                    # two dates: index or colour where nothing changed
     labels: changed                 # two dates: changed, dense or auto (default), see PairLabels
     transitions: {1: [building, road]}  # two dates: from-to codes of one label
-    threshold: 128                  # change mask: grey levels from here on are "changed"; in
-                                    # the layout `binary` the only key
+    threshold: 128                  # change mask: "changed" from here on (`binary`: the only key)
     same_class_change: false        # two dates: what changed has another class afterwards
 
 `classes` may also be a list of names, or a mapping without colours; then labels hold indices, and
