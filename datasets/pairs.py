@@ -30,6 +30,7 @@ from utils.rasters.reading import strips
 from utils.schemes import SECOND, WHITE
 from utils.structures import Scheme
 
+MOST_CODES = 250  # from-to codes, which are decoded as classes
 IMAGES = {"im1": "im1", "im2": "im2"}
 SPEC = FolderSpec(IMAGES, {"label1": "label1", "label2": "label2"}, {"change": "change"})
 CODES = FolderSpec(IMAGES, {"label": "label"})  # from-to codes
@@ -46,6 +47,11 @@ def pairs_classes(root: Path | str, where: Where) -> ClassFile:
         _refuse_misnamed(path)
         return CLASSES._replace(style="auto")
     classes = read_class_file(path)
+    if len(classes.transitions) > MOST_CODES:
+        raise ValueError(
+            f"{path}: {len(classes.transitions)} transitions; at most {MOST_CODES} are read. Leave "
+            "out those that never occur, or write a label for each date"
+        )
     said = classes.unchanged is not None or classes.unchanged_colour is not None
     if classes.coloured and WHITE not in classes.palette and not said:
         classes = classes._replace(unchanged_colour=WHITE)

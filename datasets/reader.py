@@ -126,7 +126,7 @@ class SceneReader:
         """
         if not self._as_a_whole:
             window = self.in_use(index) if window is None else window
-            images, valid = self._read_images(index, window)
+            images, valid = self._read_images(index, window, self.scenes[index].rows)
             return images, self._read_labels(index, window, valid), valid
         images, labels = self._arrays(index)
         if window is None and self.scenes[index].rows is None:
@@ -202,9 +202,11 @@ class SceneReader:
             self._sizes[index] = raster.height, raster.width
         return self._sizes[index]
 
-    def _read_images(self, index: int, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+    def _read_images(
+        self, index: int, window: Window, rows: tuple[int, int] | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Prepared images of a window, and (h, w) bool, where all dates have data; None: all."""
-        stored, valid, rows = [], None, self.scenes[index].rows
+        stored, valid = [], None
         for raster, bands in self._rasters(index):
             pixels, known = read_valid(raster, window, bands, rows)
             stored.append(pixels)
@@ -213,14 +215,16 @@ class SceneReader:
         prepared = [self.prepare(p, valid, m) for p, m in zip(stored, moments, strict=True)]
         return prepared[0][None] if len(prepared) == 1 else np.stack(prepared), valid
 
-    def _read_labels(self, index: int, window: Window, valid: np.ndarray | None) -> np.ndarray:
+    def _read_labels(
+        self, index: int, window: Window, valid: np.ndarray | None, whole: bool = False
+    ) -> np.ndarray:
         scene, count = self.scenes[index], self.reading.labels.num_dates + 1
         if not scene.labels:
             return np.full((count, window.height, window.width), IGNORE_INDEX, np.uint8)
         raster = _SceneLabels(scene, self.reading.labels, self._label_files.get)
         first = self._image_files.get(scene.images[0])
         refuse_sizes({first.path: (first.height, first.width), **raster.sizes})
-        labels = read_padded(raster, window, range(count), rows=scene.rows)
+        labels = read_padded(raster, window, range(count), rows=None if whole else scene.rows)
         if valid is not None and not valid.all():
             labels[:, ~valid] = IGNORE_INDEX
         return labels
@@ -228,8 +232,8 @@ class SceneReader:
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of a whole scene, all its rows, from its files."""
         whole = Window(0, 0, *self._stored_size(index))
-        images, valid = self._read_images(index, whole)
-        labels, fit = self._read_labels(index, whole, valid), self.reading.fit
+        images, valid = self._read_images(index, whole, None)
+        labels, fit = self._read_labels(index, whole, valid, whole=True), self.reading.fit
         if fit is None:
             return images, labels
         mean = np.array(self.scheme.mean) * self.scheme.scale

@@ -98,7 +98,8 @@ class Outputs:
 
     def _is_whole(self, area: Area) -> bool:
         """Whether scenes are written by the background thread."""
-        return area.is_whole and bool(self.scheme.classes)
+        cut = any(self.data.scenes[scene].rows is not None for scene in area.scenes)
+        return area.is_whole and bool(self.scheme.classes) and not cut
 
     def __enter__(self) -> Outputs:
         return self

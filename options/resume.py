@@ -49,12 +49,18 @@ def lengthen(
             f"--epochs: the run was limited by --max-steps {options['max_steps']}; lengthen it "
             "with more of those"
         )
-    if length not in given or getattr(args, length) == options[length]:
+    rates = ("lr_policy", "lr", "lr_gamma", "lr_min")
+    if length not in given:
         return set()
+    if getattr(args, length) == options[length]:
+        if not args.extensions:
+            return set()
+        for name in rates:  # the command that lengthened the run is given again
+            setattr(args, name, options[name])
+        return set(rates)
     if getattr(args, length) < options[length]:
         name = length.replace("_", "-")
         parser.error(f"--{name}: the run has {options[length]} of them; only more lengthen it")
-    rates = ("lr_policy", "lr", "lr_gamma", "lr_min")
     if "lr_policy" not in given and given & set(rates):
         parser.error(
             f"--{min(given & set(rates)).replace('_', '-')}: without --lr-policy the added steps "

@@ -15,7 +15,7 @@ from models.normalise import Normalise
 from utils.rasters.windows import Window, along, windows_of
 from utils.structures import Logits, Sample
 
-SIZES = [(1, 1), (31, 64), (64, 64), (65, 64), (100, 237), (256, 40)]
+SIZES = [(100, 100), (1, 1), (31, 64), (64, 64), (65, 64), (100, 237), (256, 40)]
 
 
 def blend(height, width, tile_px, overlap_px, value_of, full=False) -> torch.Tensor:
@@ -27,7 +27,9 @@ def blend(height, width, tile_px, overlap_px, value_of, full=False) -> torch.Ten
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize(("tile_px", "overlap_px"), [(64, 0), (64, 16), (64, 32), (33, 7)])
+@pytest.mark.parametrize(
+    ("tile_px", "overlap_px"), [(64, 0), (64, 16), (64, 30), (64, 32), (33, 7)]
+)
 def test_windows_cover_every_pixel_and_begin_inside(height, width, tile_px, overlap_px):
     seen = torch.zeros(height, width)
     for w in windows_of(height, width, tile_px, overlap_px):
@@ -194,3 +196,9 @@ def test_scenes_of_several_sizes_share_batches_and_come_out_whole():
     assert {i: tuple(s.shape) for i, s in together.items()} == dict(enumerate(sizes))
     for i, image in enumerate(images):
         assert torch.equal(whole_scenes([image], 64, 0)[0], together[i])
+
+
+@pytest.mark.parametrize("length", range(380, 420, 3))
+def test_no_more_than_two_windows_overlap(length):
+    scene = blend(length, 300, 256, 128, lambda w: torch.full((1, w.height, w.width), 0.3))
+    torch.testing.assert_close(scene, torch.full((1, length, 300), 0.3), rtol=0, atol=1e-6)

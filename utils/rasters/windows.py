@@ -50,5 +50,7 @@ def along(length: int, tile_px: int, overlap_px: int, full: bool = False) -> tup
     side = tile_px
     if not full:
         needed = -(-(length + (count - 1) * overlap_px) // count)
+        if count > 1:  # a window overlaps its neighbours only
+            needed = max(needed, 2 * overlap_px)
         side = min(tile_px, -(-needed // MULTIPLE_PX) * MULTIPLE_PX)
     return side, [(side - overlap_px) * i for i in range(count)]
