@@ -22,7 +22,7 @@ from utils.files import atomic_path
 
 GIB = 2**30
 KINDS = ("ram", "disk")
-VERSION = 1  # of the file layout and of the decoding; increasing it invalidates old files
+VERSION = 1  # of the file offsets and of the decoding; increasing it invalidates old files
 Arrays = Sequence[np.ndarray]
 
 
@@ -33,7 +33,7 @@ class Cache(Protocol):
         """Read-only arrays of a tile; calls `read` if they are not cached yet."""
 
 
-class BlockLayout:
+class BlockOffsets:
     """Offsets of the arrays of every tile in a block of bytes.
 
     Args:
@@ -95,18 +95,18 @@ class RamCache:
     both write the same bytes.
 
     Args:
-        layout: layout of the tiles.
+        offsets: offsets of the tiles.
 
     Raises:
         MemoryError: not enough free memory.
     """
 
-    def __init__(self, layout: BlockLayout):
-        self.layout = layout
-        self.nbytes = len(layout) + layout.nbytes  # one mark per tile comes first
+    def __init__(self, offsets: BlockOffsets):
+        self.offsets = offsets
+        self.nbytes = len(offsets) + offsets.nbytes  # one mark per tile comes first
         _require_memory(self.nbytes)
         block = np.frombuffer(distributed.shared_memory(max(1, self.nbytes)), np.uint8)
-        self._marks, self._block = block[: len(layout)], block[len(layout) :]
+        self._marks, self._block = block[: len(offsets)], block[len(offsets) :]
 
     @property
     def num_filled(self) -> int:
@@ -117,12 +117,12 @@ class RamCache:
         """See Cache.
 
         Raises:
-            ValueError: `read` returns shapes other than those of the layout.
+            ValueError: `read` returns shapes other than those of the offsets.
         """
         if not self._marks[index]:
-            self.layout.write(self._block, index, read())
+            self.offsets.write(self._block, index, read())
             self._marks[index] = 1
-        return _read_only(self.layout.views(self._block, index))
+        return _read_only(self.offsets.views(self._block, index))
 
     def __reduce__(self):
         raise RuntimeError(
@@ -140,7 +140,7 @@ class DiskCache:
 
     Args:
         path: path of the file, see `disk_path`.
-        layout: layout of the tiles.
+        offsets: offsets of the tiles.
         read: decodes a tile by its index; must be thread-safe if `threads` is not 1.
         threads: number of decoding threads; None = one per core.
 
@@ -151,27 +151,27 @@ class DiskCache:
     def __init__(
         self,
         path: Path,
-        layout: BlockLayout,
+        offsets: BlockOffsets,
         read: Callable[[int], Arrays],
         threads: int | None = None,
     ):
-        self.path, self.layout = path, layout
-        if distributed.is_first_of_machine() and not _is_whole(path, layout.nbytes):
-            _build(path, layout, read, threads)
+        self.path, self.offsets = path, offsets
+        if distributed.is_first_of_machine() and not _is_whole(path, offsets.nbytes):
+            _build(path, offsets, read, threads)
         distributed.barrier()
-        self._block = _mapped(path, layout.nbytes)
+        self._block = _mapped(path, offsets.nbytes)
 
     def fetch(self, index: int, read: Callable[[], Arrays]) -> tuple[np.ndarray, ...]:
         """See Cache; `read` is never called."""
-        return _read_only(self.layout.views(self._block, index))
+        return _read_only(self.offsets.views(self._block, index))
 
     def __reduce__(self):
-        return _reopen, (self.path, self.layout)
+        return _reopen, (self.path, self.offsets)
 
 
 def make_cache(
     kind: str | None,
-    layout: Callable[[], BlockLayout],
+    offsets: Callable[[], BlockOffsets],
     read: Callable[[int], Arrays],
     files: Callable[[], Iterable[Path]],
     *,
@@ -183,7 +183,7 @@ def make_cache(
 
     Args:
         kind: one of KINDS, or None.
-        layout: returns the layout of the tiles (opens every file).
+        offsets: returns the offsets of the tiles (opens every file).
         read: decodes a tile by its index.
         files: returns all files that the tiles are decoded from.
         settings: what the arrays depend on besides the files; compared by repr.
@@ -199,21 +199,21 @@ def make_cache(
     if kind not in KINDS:
         raise ValueError(f"--cache {kind!r} is not known; choose {' or '.join(KINDS)}")
     if kind == "ram":
-        return RamCache(layout())
-    planned = layout()
+        return RamCache(offsets())
+    planned = offsets()
     path = disk_path(folder or "data/cache", planned, files(), settings)
     return DiskCache(path, planned, read, threads)
 
 
 def disk_path(
-    folder: Path | str, layout: BlockLayout, files: Iterable[Path], settings: object = None
+    folder: Path | str, offsets: BlockOffsets, files: Iterable[Path], settings: object = None
 ) -> Path:
-    """Path of a disk cache: a hash of layout, settings, and the name, size and time of all files.
+    """Path of a disk cache: a hash of offsets, settings, and the name, size and time of all files.
 
     Raises:
         OSError: a file does not exist.
     """
-    digest = hashlib.sha256(f"{VERSION} {layout.shapes} {layout.dtypes} {settings!r}".encode())
+    digest = hashlib.sha256(f"{VERSION} {offsets.shapes} {offsets.dtypes} {settings!r}".encode())
     for path in files:
         stat = path.stat()
         digest.update(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode())
@@ -221,26 +221,26 @@ def disk_path(
 
 
 def _build(
-    path: Path, layout: BlockLayout, read: Callable[[int], Arrays], threads: int | None
+    path: Path, offsets: BlockOffsets, read: Callable[[int], Arrays], threads: int | None
 ) -> None:
     """Decodes all tiles into the file."""
     try:
         with atomic_path(path) as temporary:
-            memory = _reserved(temporary, layout.nbytes)
+            memory = _reserved(temporary, offsets.nbytes)
             block = np.frombuffer(memory, np.uint8)
 
             def fill(index: int) -> None:
-                layout.write(block, index, read(index))
+                offsets.write(block, index, read(index))
 
             with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-                filled = pool.map(fill, range(len(layout)))
-                for _ in tqdm(filled, total=len(layout), unit="tile", desc=f"caching in {path}"):
+                filled = pool.map(fill, range(len(offsets)))
+                for _ in tqdm(filled, total=len(offsets), unit="tile", desc=f"caching in {path}"):
                     pass
             memory.flush()
     except OSError as error:
         raise OSError(
             f"could not write {path} ({error.strerror or error}): --cache disk needs "
-            f"{layout.nbytes / GIB:.2f} GiB there. Make room, name another folder with "
+            f"{offsets.nbytes / GIB:.2f} GiB there. Make room, name another folder with "
             "--cache-dir, or leave it out."
         ) from error
 
@@ -267,11 +267,11 @@ def _is_whole(path: Path, nbytes: int) -> bool:
     return path.is_file() and path.stat().st_size == nbytes
 
 
-def _reopen(path: Path, layout: BlockLayout) -> DiskCache:
+def _reopen(path: Path, offsets: BlockOffsets) -> DiskCache:
     """Unpickles a DiskCache, for worker processes that are not forked."""
     cache = object.__new__(DiskCache)
-    cache.path, cache.layout = path, layout
-    cache._block = _mapped(path, layout.nbytes)
+    cache.path, cache.offsets = path, offsets
+    cache._block = _mapped(path, offsets.nbytes)
     return cache
 
 

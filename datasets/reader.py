@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.bands import RGB
-from datasets.cache import BlockLayout, make_cache
+from datasets.cache import BlockOffsets, make_cache
 from datasets.codecs import LabelFile, open_label
 from datasets.labels import Labels
 from datasets.preparation import Moments, Preparation
@@ -68,7 +68,7 @@ class SceneReader:
         self._moments: dict[tuple[tuple[ImageFile, ...], ...], list[Moments | None]] = {}
         self.cache = make_cache(
             cache,
-            self._layout,
+            self._offsets,
             self._decode,
             lambda: (path for scene in scenes for path in scene.files),
             settings=(scheme, reading.labels, reading.fit),
@@ -245,7 +245,7 @@ class SceneReader:
             return self._decode(index)
         return self.cache.fetch(index, lambda: self._decode(index))
 
-    def _layout(self) -> BlockLayout:
+    def _offsets(self) -> BlockOffsets:
         self.open_all()
         shapes, dtypes = [], []
         dates, bands = self.scheme.num_dates, len(self.scheme.bands)
@@ -256,7 +256,7 @@ class SceneReader:
             count = self.reading.labels.num_dates + 1
             shapes.append(((dates, bands, *self.size(index)), (count, *self.label_size(index))))
             dtypes.append((np.dtype(np.uint8 if whole else np.float32), np.dtype(np.uint8)))
-        return BlockLayout(shapes, dtypes)
+        return BlockOffsets(shapes, dtypes)
 
     def _rasters(self, index: int) -> list[tuple[Raster, Sequence[int]]]:
         """For each date the raster, and the band indices to read."""

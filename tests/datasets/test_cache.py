@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from datasets import cache
-from datasets.cache import BlockLayout, DiskCache, RamCache, disk_path, make_cache
+from datasets.cache import BlockOffsets, DiskCache, RamCache, disk_path, make_cache
 from helpers.data_sets import second
 from helpers.processes import torchrun
 from helpers.tiny_data import make_second
 
 SHAPES = [((2, 3, 4), (4,)), ((5,), (2, 2)), ((1,), (1,))]
-LAYOUT = BlockLayout(SHAPES)
+LAYOUT = BlockOffsets(SHAPES)
 
 
 def arrays(index, seed=0):
@@ -41,7 +41,7 @@ def test_gives_back_what_was_read_and_reads_once():
 
 def test_arrays_have_their_types():
     types = [(np.dtype("float32"), np.dtype("uint8"))]
-    layout = BlockLayout([((2, 2), (3,))], types)
+    layout = BlockOffsets([((2, 2), (3,))], types)
     values = [np.array([[0.5, -1], [2, np.inf]], np.float32), np.array([1, 2, 3], np.uint8)]
     for store in (RamCache(layout), RamCache(layout)):
         found = store.fetch(0, lambda: values)
@@ -90,7 +90,7 @@ def test_what_a_forked_worker_reads_is_there_for_all():
 def test_too_little_memory_names_what_is_needed(monkeypatch):
     monkeypatch.setattr(cache, "available_memory", lambda: 2**30)
     with pytest.raises(MemoryError, match=r"--cache ram needs 4\.00 GiB, and 1\.00 GiB are free"):
-        RamCache(BlockLayout([((2**32,),)]))
+        RamCache(BlockOffsets([((2**32,),)]))
 
 
 def test_workers_that_are_not_forked_are_an_error():
@@ -145,7 +145,7 @@ def test_changed_files_rules_or_layouts_get_a_file_of_their_own(tmp_path):
     before = disk_path("c", LAYOUT, [file], "rules")
     assert disk_path("c", LAYOUT, [file], "rules") == before
     assert disk_path("c", LAYOUT, [file], "others") != before
-    assert disk_path("c", BlockLayout(SHAPES[:2]), [file], "rules") != before
+    assert disk_path("c", BlockOffsets(SHAPES[:2]), [file], "rules") != before
     time.sleep(0.01)
     file.write_bytes(b"2")
     assert disk_path("c", LAYOUT, [file], "rules") != before
@@ -170,14 +170,14 @@ def test_unknown_kinds_are_refused():
 RANKS = """
 import sys
 import numpy as np
-from datasets.cache import BlockLayout, RamCache
+from datasets.cache import BlockOffsets, RamCache
 from utils import distributed
 from utils.cli import run
 
 
 def main():
     with distributed.session("cpu"):
-        store, rank = RamCache(BlockLayout([((4,),), ((4,),)])), distributed.rank()
+        store, rank = RamCache(BlockOffsets([((4,),), ((4,),)])), distributed.rank()
         store.fetch(rank, lambda: [np.full(4, 7 + rank, np.uint8)])
         distributed.barrier()
         assert store.num_filled == 2, store.num_filled
