@@ -169,7 +169,7 @@ def add_output_options(parser: Parser) -> None:
         "wrote it (bare: OUTDIR/masks/SPLIT.pkl)",
     )
     group.add_argument(
-        "--figures", type=int, default=0, metavar="N", help="pictures of N tiles, evenly chosen"
+        "--figures", type=int, default=0, metavar="N", help="pictures of N evenly spaced tiles"
     )
     group.add_argument(
         "--preview-dir", metavar="DIR", help="a picture of every tile, in this folder"

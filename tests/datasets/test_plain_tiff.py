@@ -93,7 +93,7 @@ def test_what_is_no_tiff_is_left_to_rasterio(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"compress": "deflate"}, {"endianness": "BIG"}])
-def test_patches_are_the_same_whoever_reads_them(tmp_path, options):
+def test_every_reader_gives_the_same_patches(tmp_path, options):
     image = bands(13, "uint16") * 40
     radar = -bands(2, "float32") / 5
     write_tiff(tmp_path / "s2/a_s2_1.tif", image, **options)

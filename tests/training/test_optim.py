@@ -185,7 +185,7 @@ def test_an_optimiser_goes_on_from_its_saved_state(kind):
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_first_step_that_overflows_leaves_nothing_behind(kind):
-    torch.use_deterministic_algorithms(True)  # memory that nobody has written is NaN
+    torch.use_deterministic_algorithms(True)  # memory not yet written is NaN
     try:
         network, plain = Tiny(), Tiny()
         plain.load_state_dict(network.state_dict())

@@ -51,7 +51,7 @@ def test_overlay_keeps_class_colours_exact_and_the_rest_pale_grey():
     np.testing.assert_array_equal(none[..., :1], ghost(images[1]))
 
 
-def test_what_nobody_labelled_is_grey_and_in_the_legend_only_where_there_is_any():
+def test_unlabelled_pixels_are_grey_and_in_the_legend_only_where_there_is_any():
     images, masks = tile()
     truth = masks.copy()
     truth[:, 50:, :20] = 255
