@@ -43,7 +43,8 @@ def binary_layout(root: Path | str, scheme: Scheme | None, where: Where) -> Fold
         threshold = read_threshold(where.class_file(root))
         if threshold is not None:
             return Reading(ChangeLabels("01", threshold))
-        return Reading(ChangeLabels(find_coding(layout.label_files("label"), where.label_coding)))
+        masks = (mask for (mask,) in layout.label_files("label"))
+        return Reading(ChangeLabels(find_coding(masks, where.label_coding)))
 
     return FolderLayout(root, SPEC, scheme, reading, where.folders, where.suffixes)
 

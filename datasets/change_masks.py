@@ -74,8 +74,9 @@ def change_of(
             levels.
         window: window inside the mask.
         coding: a key of CHANGE_CODINGS, or EACH.
-        threshold: values from here on are "changed", all others "unchanged"; the coding is not
-            used. For grey or lossy masks, also in colours, of which the brightest band counts.
+        threshold: values from here on are "changed", all others "unchanged", but a nodata value
+            other than 0 and 255; the coding is not used. For grey or lossy masks, also in colours,
+            of which the brightest band counts.
 
     Returns:
         (h, w) uint8: 1 = changed, 0 = unchanged, IGNORE_INDEX = not labelled (nodata and NaN too).
@@ -86,6 +87,8 @@ def change_of(
     values = _grey_levels(file, window, threshold is not None)
     if threshold is not None:
         change = (values >= threshold).astype(np.uint8)
+        if file.nodata not in (None, 0, 255):
+            change[values == file.nodata] = NO_MEANING
     else:
         change = np.full(values.shape, NO_MEANING, np.uint8)
         for stored, meant in CHANGE_CODINGS[_own_coding(file, coding)].items():

@@ -19,7 +19,7 @@ has it. If all colours are greys, single-band labels may also hold those grey le
 """
 
 import colorsys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ from datasets.codecs import (
     palette_order,
     refuse_floats,
 )
+from utils.files import read_text
 from utils.rasters.windows import Window
 from utils.structures import IGNORE_INDEX, Scheme
 
@@ -165,10 +166,9 @@ def read_threshold(path: Path | str) -> int | None:
 
 def _parsed(path: Path | str, parse: Callable[[Any], Any]) -> Any:
     """What `parse` makes of a YAML file; errors name the file."""
+    text = read_text(path)
     try:
-        return parse(yaml.load(Path(path).read_text("utf-8"), _UniqueKeys))  # a SafeLoader
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
+        return parse(yaml.load(text, _UniqueKeys))  # a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML ({error}). Write it so: {FORM}") from error
     except ValueError as error:
@@ -356,6 +356,12 @@ def made_up_colours(count: int) -> tuple[Colour, ...]:
     values = [(0.9, 0.65, 0.8)[i % 3] for i in range(count)]
     pairs = zip(hues, values, strict=True)
     return tuple(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(h, 0.8, v)) for h, v in pairs)
+
+
+def free_colour(colours: Collection[Colour]) -> Colour:
+    """A colour for pixels without a class, which no class has: white, black, or a grey."""
+    greys = ((grey,) * 3 for grey in (255, 0, *range(128, 255), *range(1, 128)))
+    return next(colour for colour in greys if colour not in colours)
 
 
 def classes_of(file: LabelFile, window: Window, classes: ClassFile) -> np.ndarray:

@@ -186,8 +186,12 @@ def refuse_floats(file: LabelFile) -> None:
 
 
 def palette_order(file: LabelFile, palette: Palette) -> np.ndarray | None:
-    """(N,) uint8: index of each colour of a label in `palette`; None unless all used are in it."""
-    if not len(file.used) or file.used[-1] >= len(file.palette):
+    """(N,) uint8: index of each colour of a label in `palette`.
+
+    None unless all used are in it, and if `palette` has a colour twice.
+    """
+    twice = len(set(palette)) < len(palette)
+    if twice or not len(file.used) or file.used[-1] >= len(file.palette):
         return None
     order = _colour_table(tuple(palette))[_pack(file.palette)]
     return None if (order[file.used] == UNKNOWN).any() else order

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.class_file import read_class_file, refuse_other_classes
+from datasets.class_file import free_colour, read_class_file, refuse_other_classes
 from datasets.entry import DatasetEntry, LabelFiles, Where
 from datasets.folders import FolderLayout, FolderSpec, bands_of, standardised
 from datasets.labels import LandCoverLabels
@@ -19,7 +19,6 @@ from datasets.layout import PARTS
 from datasets.reader import Reading
 from utils.rasters.masks import write_mask
 from utils.rasters.writing import write_with_georeference_of
-from utils.schemes import WHITE
 from utils.structures import Scene, Scheme
 
 TIFF = (".tif", ".tiff")
@@ -40,7 +39,8 @@ def folder_scheme(root: Path | str, where: Where, bands: Sequence[str | int] | N
     layout = FolderLayout(root, SPEC, None, lambda _: None, where.folders, where.suffixes)
     names, plain = bands_of(layout.first_image(), bands)
     classes = read_class_file(where.class_file(root), num_dates=1)
-    scheme = Scheme("land_cover", classes.names, (WHITE, *classes.colours), names)
+    palette = (free_colour(classes.colours), *classes.colours)
+    scheme = Scheme("land_cover", classes.names, palette, names)
     return scheme if plain else standardised(scheme)
 
 

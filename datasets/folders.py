@@ -81,6 +81,12 @@ class FolderLayout:
             names = read_ids(part_folders.ids, names, where=first)
             files = {k: {n: found[n] for n in names if n in found} for k, found in files.items()}
         labelled = any(files[key] for key in self.spec.labels)
+        for key in self.spec.optional:
+            if labelled and key in self._names and not files[key]:
+                raise FileNotFoundError(
+                    f"--folders {key}={self._names[key]}: no files in {part_folders.folders[key]}; "
+                    "correct the name, or leave it out"
+                )
         keys = [*self.spec.images, *(self.spec.labels if labelled else ())]
         keys += [key for key in self.spec.optional if labelled and files[key]]
         whole, problems = match_files([(part_folders.folders[key], files[key]) for key in keys])
@@ -112,11 +118,26 @@ class FolderLayout:
         part_folders, key = next(iter(self._parts().values())), next(iter(self.spec.images))
         return next(iter(self._files(key, part_folders.folders[key]).values()))[0]
 
-    def label_files(self, key: str) -> list[Path]:
-        """All files of a kind of label, of all parts."""
-        folders = {part_folders.folders[key]: None for part_folders in self._parts().values()}
-        found = [self._files(key, folder) for folder in folders]
-        return [same[0] for files in found for same in files.values()]
+    def label_files(self, *keys: str) -> list[tuple[Path, ...]]:
+        """The files of some kinds of labels, of every scene of all parts that has them all."""
+        parts = self._parts().values()
+        folders = dict.fromkeys(tuple(part.folders[key] for key in keys) for part in parts)
+        found = []
+        for each in folders:
+            files = [self._files(key, folder) for key, folder in zip(keys, each, strict=True)]
+            found += match_files(list(zip(each, files, strict=True)))[0].values()
+        return [tuple(paths) for paths in found]
+
+    def unread(self) -> list[Path]:
+        """Folders beside those of the data set, which are not read."""
+        parts = self._parts().values()
+        read = {folder for part in parts for folder in part.folders.values()}
+        read |= {*(folder.parent for folder in read), self.root / "list"}
+        roots = {self.root, *(part.path for part in parts if part.ids is None)} - {
+            part.folders[next(iter(self.spec.images))] for part in parts
+        }
+        there = (path for root in sorted(roots) for path in sorted(root.iterdir()))
+        return [path for path in there if path.is_dir() and path not in read]
 
     def has_undivided_test(self) -> bool:
         """Whether "test" is read from images that may have been trained on."""
@@ -187,6 +208,8 @@ class FolderLayout:
     def _no_images(self) -> str:
         key = next(iter(self.spec.images))
         train, name = self._names.get("train", "train"), self._name(key)
+        if not self.root.is_dir():
+            return f"there is no folder {self.root}; pass --data-root with the folder of the data"
         return (
             f"no images in {self.root / train / name} nor in {self.root / name} (expected "
             f"{self._expected()}). Unpack the archive there, pass --data-root, name "

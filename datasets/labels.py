@@ -129,7 +129,7 @@ def _where_labelled(dates: np.ndarray, paths: Sequence[Path]) -> np.ndarray:
 
 
 class TransitionLabels(NamedTuple):
-    """One map of from-to codes."""
+    """One map of from-to codes; a code from a class to itself is a change if the classes say so."""
 
     classes: ClassFile  # has transitions
     num_dates: int = 2
@@ -147,6 +147,8 @@ class TransitionLabels(NamedTuple):
         pairs = np.array([*pairs, (IGNORE_INDEX,) * 2], np.uint8)
         changed = found < len(codes.names)
         dates = pairs[np.where(changed, found, len(codes.names))].transpose(2, 0, 1)
+        if not self.classes.same_class_change:
+            changed &= dates[0] != dates[1]
         change = changed.astype(np.uint8)
         change[found == IGNORE_INDEX] = IGNORE_INDEX
         return np.concatenate([dates, change[None]])

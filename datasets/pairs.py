@@ -8,6 +8,7 @@ folder `label`, that holds from-to codes.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from datasets.change_masks import find_coding
 from datasets.class_file import (
     ClassFile,
     classes_of,
+    free_colour,
     read_class_file,
     refuse_other_classes,
 )
@@ -87,7 +89,7 @@ def pairs_scheme(root: Path | str, where: Where, bands: Sequence[str | int] | No
     layout = FolderLayout(root, SPEC, None, lambda _: None, where.folders, where.suffixes)
     names, plain = bands_of(layout.first_image(), bands)
     classes = pairs_classes(root, where)
-    palette = (classes.unchanged_colour or WHITE, *classes.colours)
+    palette = (classes.unchanged_colour or free_colour(classes.colours), *classes.colours)
     scheme = SECOND._replace(
         classes=classes.names,
         palette=palette,
@@ -109,19 +111,22 @@ def pairs_layout(root: Path | str, scheme: Scheme, where: Where) -> FolderLayout
     def reading(layout: FolderLayout) -> Reading:
         if classes.transitions:
             return Reading(TransitionLabels(classes))
-        masks = layout.label_files("change")
+        masks = [mask for (mask,) in layout.label_files("change")]
         coding = "01"  # not used with a threshold
         if classes.threshold is None:
             coding = find_coding(masks, where.label_coding)
-        labels = layout.label_files("label1"), layout.label_files("label2")
-        return Reading(PairLabels(*find_style(classes, *labels, bool(masks)), coding))
+        labels = layout.label_files("label1", "label2")
+        try:
+            return Reading(PairLabels(*find_style(classes, labels, bool(masks)), coding))
+        except ValueError as error:
+            raise ValueError(f"{where.class_file(root)}: {error}") from error
 
     spec = CODES if classes.transitions else SPEC
     return FolderLayout(root, spec, scheme, reading, where.folders, where.suffixes)
 
 
 def find_style(
-    classes: ClassFile, first: Sequence[Path], second: Sequence[Path], has_change: bool
+    classes: ClassFile, labels: Sequence[tuple[Path, Path]], has_change: bool
 ) -> tuple[ClassFile, str]:
     """The style of the labels, see `datasets.labels.PairLabels`, and the classes that it implies.
 
@@ -131,8 +136,7 @@ def find_style(
 
     Args:
         classes: style "auto" is decided here.
-        first: labels of date 1.
-        second: labels of date 2, in the same order.
+        labels: of both dates, for each scene.
         has_change: there is a change mask, so the labels are dense.
 
     Raises:
@@ -145,21 +149,19 @@ def find_style(
         moved = classes._replace(
             values=tuple(value + 1 for value in classes.values), unchanged=0, ignore=classes.ignore
         )
-        if 0 not in classes.ignore and (
-            style == "changed" or _is_changed_style(moved, first, second)
-        ):
-            every = [*first, *second]
+        if 0 not in classes.ignore and (style == "changed" or _is_changed_style(moved, labels)):
+            every = [path for scene in labels for path in scene]
             if style == "auto" and not classes.coloured and not _holds(len(classes.names), every):
                 raise ValueError(
-                    f"{first[0].parent}: 0 stands at the same pixels of both dates, and no label "
-                    f"holds {len(classes.names)}; 0 may be {classes.names[0]} or mean unchanged. "
-                    "Say it in classes.yaml: `labels: dense`, or `unchanged: 0` and `first: 1`"
+                    f"in {every[0].parent}, 0 stands at the same pixels of both dates, and no "
+                    f"label holds {len(classes.names)}; 0 may be {classes.names[0]} or mean "
+                    "unchanged. Say what it is: `labels: dense`, or `unchanged: 0` and `first: 1`"
                 )
             return moved, "changed"
     if style == "auto":
-        style = "changed" if _is_changed_style(classes, first, second) else "dense"
+        style = "changed" if _is_changed_style(classes, labels) else "dense"
     if style == "changed" and classes.unchanged is None and classes.unchanged_colour is None:
-        raise ValueError("classes.yaml: labels: changed needs unchanged: INDEX or colour")
+        raise ValueError("`labels: changed` needs `unchanged: INDEX or colour`")
     return classes, style
 
 
@@ -172,19 +174,36 @@ def _holds(value: int, paths: Sequence[Path]) -> bool:
     return False
 
 
-def _is_changed_style(classes: ClassFile, first: Sequence[Path], second: Sequence[Path]) -> bool:
+def _is_changed_style(classes: ClassFile, labels: Sequence[tuple[Path, Path]]) -> bool:
     """Whether some pixels are unchanged, and the same ones at both dates."""
     found = False
-    for one, other in zip(first, second, strict=False):
-        try:
-            files = open_label(one), open_label(other)
-            for window in strips(files[0]):
-                dates = [classes_of(file, window, classes) == UNCHANGED for file in files]
-                if not np.array_equal(*dates):
-                    return False
-                found = found or bool(dates[0].any())
-        except (LabelError, OSError):
+    for scene in labels:
+        # read once per process, although every part asks
+        some = _some_unchanged(classes, *((path, path.stat().st_mtime_ns) for path in scene))
+        if some is None:
             return False
+        found = found or some
+    return found
+
+
+@lru_cache(maxsize=1 << 16)
+def _some_unchanged(classes: ClassFile, *dates: tuple[Path, int]) -> bool | None:
+    """Whether some pixels of a scene are unchanged; None: not the same ones at both dates.
+
+    Args:
+        classes: what the values mean.
+        *dates: path and time of the label of each date.
+    """
+    found = False
+    try:
+        files = [open_label(path) for path, _ in dates]
+        for window in strips(files[0]):
+            unchanged = [classes_of(file, window, classes) == UNCHANGED for file in files]
+            if not np.array_equal(*unchanged):
+                return None
+            found = found or bool(unchanged[0].any())
+    except (LabelError, OSError):
+        return None
     return found
 
 

@@ -21,7 +21,7 @@ from utils.rasters.reading import open_raster, read_padded, read_valid
 from utils.rasters.windows import Window
 from utils.structures import IGNORE_INDEX, ImageFile, Scene, Scheme
 
-MOST_OPEN = 8  # files a thread keeps open; some are completely decoded in memory
+MOST_OPEN = 4  # scenes a thread keeps open; some are completely decoded in memory
 PREVIEW_ROWS = 256  # rows in memory at a time
 
 
@@ -62,8 +62,7 @@ class SceneReader:
     ):
         self.scenes, self.scheme, self.reading = scenes, scheme, reading
         self.prepare = Preparation(scheme, reading.scaled)
-        self._image_files = _OpenFiles(reading.open_image)
-        self._label_files = _OpenFiles(reading.open_label)
+        self._image_files, self._open = _MostRecent(reading.open_image), _MostRecent(self._opened)
         self._sizes: dict[int, Size] = {}
         self._moments: dict[tuple[tuple[ImageFile, ...], ...], list[Moments | None]] = {}
         self.cache = make_cache(
@@ -146,7 +145,7 @@ class SceneReader:
         if not self.scenes[index].labels:
             return self._read_labels(index, window, None)
         valid = None
-        for raster, bands in self._rasters(index):
+        for raster, bands in self._open.get(index).dates:
             if raster.may_have_gaps:
                 _, known = read_valid(raster, window, bands, self.rows(index))
                 valid = _both(valid, known)
@@ -184,7 +183,7 @@ class SceneReader:
         """The statistics of each date of a scene, computed once; None if they are not needed."""
         dates = self.scenes[index].dates
         if dates not in self._moments:
-            self._moments[dates] = self.prepare.moments(self._rasters(index))
+            self._moments[dates] = self.prepare.moments(self._open.get(index).dates)
         return self._moments[dates]
 
     def keep_moments(self, index: int, moments: Sequence[Moments]) -> None:
@@ -207,7 +206,7 @@ class SceneReader:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Prepared images of a window, and (h, w) bool, where all dates have data; None: all."""
         stored, valid = [], None
-        for raster, bands in self._rasters(index):
+        for raster, bands in self._open.get(index).dates:
             pixels, known = read_valid(raster, window, bands, rows)
             stored.append(pixels)
             valid = _both(valid, known)
@@ -221,10 +220,8 @@ class SceneReader:
         scene, count = self.scenes[index], self.reading.labels.num_dates + 1
         if not scene.labels:
             return np.full((count, window.height, window.width), IGNORE_INDEX, np.uint8)
-        raster = _SceneLabels(scene, self.reading.labels, self._label_files.get)
-        first = self._image_files.get(scene.images[0])
-        refuse_sizes({first.path: (first.height, first.width), **raster.sizes})
-        labels = read_padded(raster, window, range(count), rows=None if whole else scene.rows)
+        raster, rows = self._open.get(index).labels, None if whole else scene.rows
+        labels = read_padded(raster, window, range(count), rows=rows)
         if valid is not None and not valid.all():
             labels[:, ~valid] = IGNORE_INDEX
         return labels
@@ -258,22 +255,19 @@ class SceneReader:
             dtypes.append((np.dtype(np.uint8 if whole else np.float32), np.dtype(np.uint8)))
         return BlockOffsets(shapes, dtypes)
 
-    def _rasters(self, index: int) -> list[tuple[Raster, Sequence[int]]]:
-        """For each date the raster, and the band indices to read."""
-        return [self._raster(index, date) for date in range(len(self.scenes[index].dates))]
-
-    def _raster(self, index: int, date: int) -> tuple[Raster, Sequence[int]]:
-        """The raster of a date, and the band indices to read."""
+    def _opened(self, index: int) -> "_OpenScene":
+        """Opens the files of a scene, and compares their sizes."""
         scene = self.scenes[index]
-        each = [self._open(file) for file in scene.dates[date]]
-        sizes = {raster.path: (raster.height, raster.width) for raster, _ in each}
-        if date:
-            first = self._image_files.get(scene.images[0])
-            sizes[first.path] = first.height, first.width
-        refuse_sizes(sizes)
-        return each[0] if len(each) == 1 else JoinedRaster.of(each)
+        dates = [[self._open_image(file) for file in files] for files in scene.dates]
+        labels = {path: self.reading.open_label(path) for path in scene.labels}
+        rasters = [*(raster for files in dates for raster, _ in files), *labels.values()]
+        refuse_sizes({raster.path: (raster.height, raster.width) for raster in rasters})
+        return _OpenScene(
+            [files[0] if len(files) == 1 else JoinedRaster.of(files) for files in dates],
+            _SceneLabels(scene.labels, labels, self.reading.labels) if labels else None,
+        )
 
-    def _open(self, file: ImageFile) -> tuple[Raster, Sequence[int]]:
+    def _open_image(self, file: ImageFile) -> tuple[Raster, Sequence[int]]:
         raster, bands = self._image_files.get(file.path), file.bands
         if raster.count == 1 and raster.dtype == np.uint8 and self.scheme.bands == RGB:
             bands = (0,) * len(bands)  # a grey image
@@ -293,41 +287,46 @@ def refuse_sizes(sizes: Mapping[Path, Size]) -> None:
         raise ValueError(f"sizes differ: {listed}; all files of a scene have the same size")
 
 
-class _OpenFiles(threading.local):
-    """The most recently used open files of a thread; reset after a fork."""
+class _OpenScene(NamedTuple):
+    """The open files of a scene."""
 
-    def __init__(self, opened: Callable[[Path], Any]):
+    dates: list[tuple[Raster, Sequence[int]]]  # of each date, and the band indices to read
+    labels: Raster | None  # T + 1 bands
+
+
+class _MostRecent(threading.local):
+    """What a thread has opened most recently; reset after a fork."""
+
+    def __init__(self, opened: Callable[[Any], Any]):
         self.open = opened
-        self.files: dict[Path, Any] = {}
+        self.found: dict[Any, Any] = {}
         self.pid = os.getpid()
 
     def __reduce__(self):
-        return _OpenFiles, (self.open,)
+        return _MostRecent, (self.open,)
 
-    def get(self, path: Path) -> Any:
-        """The file, opened if necessary."""
+    def get(self, key: Any) -> Any:
+        """What belongs to a key, opened if necessary."""
         if self.pid != os.getpid():
-            self.files, self.pid = {}, os.getpid()
-        file = self.files.pop(path, None) or self.open(path)
-        self.files[path] = file
-        while len(self.files) > MOST_OPEN:
-            self.files.pop(next(iter(self.files)))
-        return file
+            self.found, self.pid = {}, os.getpid()
+        one = self.found.pop(key, None) or self.open(key)
+        self.found[key] = one
+        while len(self.found) > MOST_OPEN:
+            self.found.pop(next(iter(self.found)))
+        return one
 
 
 class _SceneLabels(Raster):
     """The decoded labels of a scene as a Raster of T + 1 bands."""
 
-    def __init__(self, scene: Scene, labels: Labels, opened: Callable[[Path], LabelFile]):
-        files = [opened(path) for path in scene.labels]
-        self.sizes = {file.path: (file.height, file.width) for file in files}
-        shape = (labels.num_dates + 1, files[0].height, files[0].width)
-        super().__init__(files[0].path, shape, np.uint8)
-        self._paths, self._labels, self._opened = scene.labels, labels, opened
+    def __init__(self, paths: Sequence[Path], files: Mapping[Path, LabelFile], labels: Labels):
+        first = files[paths[0]]
+        super().__init__(first.path, (labels.num_dates + 1, first.height, first.width), np.uint8)
+        self._paths, self._files, self._labels = paths, files, labels
 
     def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
         """See Raster; all bands."""
-        return self._labels.read(self._paths, window, self._opened)
+        return self._labels.read(self._paths, window, self._files.__getitem__)
 
 
 def _both(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:

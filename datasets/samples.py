@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.codecs import read_label
+from datasets.class_file import classes_of
+from datasets.codecs import open_label
+from datasets.labels import PairLabels
 from datasets.layout import find_files
 from datasets.reader import Reading, SceneReader
 from datasets.resize import Size
@@ -143,6 +145,17 @@ class SceneSamples(Dataset):
         """Whether date 1 of a scene has a georeference."""
         return self.reader.georeference(self._index[name])["transform"] is not None
 
+    def is_geotiff(self, name: str) -> bool:
+        """Whether date 1 of a scene is a TIFF or has a georeference."""
+        return self.reader.is_geotiff(self._index[name])
+
+    def is_divided(self, name: str) -> bool:
+        """Whether only some rows of a scene are in use, or windows of it are predicted."""
+        index = self._index[name]
+        if self.scenes[index].rows is not None:
+            return True
+        return self.reader.reading.fit is None and max(self.reader.shape(index)) > self.whole_px
+
     def whole_masks(self, name: str, masks: np.ndarray) -> np.ndarray:
         """Masks (T, h, W) of the rows in use as masks (T, H, W) of the image; 0 elsewhere."""
         index = self._index[name]
@@ -152,17 +165,23 @@ class SceneSamples(Dataset):
     def dense_labels(self, name: str) -> np.ndarray | None:
         """Class of every pixel, changed or not, from the folders dense1 and dense2.
 
-        Only the generated demo data have them; for the evaluation of pseudo labels, not training.
+        The generated demo data have them; for the evaluation of pseudo labels, not training.
 
         Returns:
-            (2, H, W) uint8, 1..K, 0 = unknown; None if there are no such files.
+            (2, H, W) uint8, 1..K, 0 = unknown; None if there are no such files, and if the labels
+            themselves have a class everywhere.
         """
+        labels = self.reader.reading.labels
+        if not (isinstance(labels, PairLabels) and labels.style == "changed"):
+            return None
         if self._dense is None:
             self._dense = [find_files(self.path / field) for field in ("dense1", "dense2")]
         if not all(name in found for found in self._dense):
             return None
-        paths = [found[name][0] for found in self._dense]
-        return np.stack([read_label(path, self.scheme.palette) for path in paths])
+        files = [open_label(found[name][0]) for found in self._dense]
+        whole = Window(0, 0, *self.reader.size(self._index[name]))
+        dense = np.stack([classes_of(file, whole, labels.classes) for file in files])
+        return np.where(dense < self.scheme.num_classes, dense + np.uint8(1), np.uint8(0))
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of plain indices; samplers of `datasets.loader` pass (epoch, index)."""

@@ -1,12 +1,12 @@
 """Splits labelled tiles into training and validation."""
 
-import codecs
 import hashlib
 import re
 from collections import Counter
 from pathlib import Path
 
 from datasets.layout import EXTENSIONS
+from utils.files import read_text
 
 RULES = ("every10th", "official", "hash10")
 SCENE_RULES = (*RULES, "leave_out:ID", "area", "area:SHARE")  # for data sets of few large scenes
@@ -114,21 +114,12 @@ def _lowest_hashes(names: list[str]) -> list[str]:
 def read_lines(path: Path | str) -> list[str]:
     """Lines of a text file without comments and empty lines.
 
-    A comment begins with `#` at the start of a line or after a blank; ids may hold a `#`. The file
-    is UTF-8, or UTF-16 with a byte order mark.
+    A comment begins with `#` at the start of a line or after a blank; ids may hold a `#`.
 
     Raises:
-        ValueError: another encoding.
+        ValueError: an encoding that `read_text` does not know.
     """
-    data = Path(path).read_bytes()
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding = "utf-16" if wide else "utf-8-sig"
-    try:
-        lines = data.decode(encoding).splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: no {encoding.removesuffix('-sig').upper()} ({error}); save the list as UTF-8"
-        ) from error
+    lines = read_text(path).splitlines()
     return [text for line in lines if (text := re.split(r"(?:^|\s)#", line)[0].strip())]
 
 

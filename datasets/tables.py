@@ -1,11 +1,13 @@
 """Reads tables from csv, xlsx or xls; the first line names the columns."""
 
 import csv
+import io
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from utils.files import read_text
 from utils.rasters.reading import decoding
 
 
@@ -18,7 +20,8 @@ def read_table(path: Path | str) -> list[dict[str, str]]:
     Raises:
         FileNotFoundError: the file does not exist.
         OSError: the file cannot be read.
-        ValueError: no rows, a repeated column, or the package for this format is missing.
+        ValueError: no rows, a repeated column, an encoding that `read_text` does not know, or the
+            package for this format is missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,10 +55,11 @@ def column(rows: list[dict[str, str]], name: str | None, flag: str) -> list[str]
 
 
 def _read_csv(path: Path) -> Iterable[list[str]]:
-    with decoding(path), open(path, newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
-        file.seek(0)
-        return list(csv.reader(file, delimiter=max(",;\t", key=first.count)))
+    text = read_text(path)
+    first = text.split("\n", 1)[0]
+    with decoding(path):
+        lines = io.StringIO(text, newline="")
+        return list(csv.reader(lines, delimiter=max(",;\t", key=first.count)))
 
 
 def _read_xlsx(path: Path) -> Iterable[tuple]:

@@ -46,7 +46,7 @@ def to_masks(
 
     0 = unchanged and 1..K = class. Without a semantic head: (B, 1, H, W), 1 = changed. Without a
     change head, every pixel has a class 1..K. `same_class_change`: what changed may keep its class.
-    `valid`: (B, H, W) bool; elsewhere there are no data, and nothing changed. None: everywhere.
+    `valid`: (B, H, W) bool; elsewhere there are no data, and the mask is 0. None: everywhere.
     """
     changed = None if probs.change is None else probs.change > threshold
     if changed is not None and valid is not None:
@@ -58,7 +58,8 @@ def to_masks(
     else:
         classes = other_classes(probs.semantic, changed)
     masks = (classes + 1).to(torch.uint8)
-    return masks if changed is None else masks * changed[:, None]
+    shown = changed if changed is not None or valid is None else valid.to(masks.device)
+    return masks if shown is None else masks * shown[:, None]
 
 
 def true_masks(batch: Sample) -> Tensor:

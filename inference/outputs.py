@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from datasets.entry import DatasetEntry, LabelFiles
 from datasets.naic2020.submission import read_masks, to_png, write_pkl
@@ -130,15 +129,14 @@ class Outputs:
 
     def _write_masks(self, names: Sequence[str], masks: np.ndarray) -> None:
         for name, dates in zip(names, masks, strict=True):
-            for date, mask in enumerate(dates, start=1):
-                path = self.destinations.masks / mask_name(self.data, name, date)
+            image, palette = self.data.scene_of(name).images[0], self.scheme.palette
+            for file, mask in zip(mask_names(self.data, name), dates, strict=True):
+                path = self.destinations.masks / file
                 if path.suffix == ".tif":
-                    image = self.data.scene_of(name).images[0]
-                    self.writer.submit(
-                        write_with_georeference_of, path, mask, self.scheme.palette, image
-                    )
+                    self.writer.submit(write_with_georeference_of, path, mask, palette, image)
                 else:
-                    self.writer.submit(write_mask, path, mask, self.scheme.palette)
+                    self.writer.submit(write_mask, path, mask, palette)
+                _other_format(path).unlink(missing_ok=True)
 
     def _write_labels(self, batch: Sample, masks: np.ndarray) -> None:
         for name, mask in zip(batch.name, masks, strict=True):
@@ -183,29 +181,47 @@ class Outputs:
     def _output(self, scene: int) -> SceneOutput:
         reader, name = self.data.reader, self.data.names[scene]
         geotiff, shape = reader.is_geotiff(scene), reader.shape(scene)
-        ends = (".tif", ".png") if geotiff else (".png", ".tif")
-        if self.labels is not None:
-            masks = [Path(self.labels.name(self.data.scene_of(name)))]
-        elif self.scheme.classes:
-            masks = [Path(f"im{date + 1}/{name}{ends[0]}") for date in range(self.scheme.num_dates)]
-        else:
-            masks = [Path(f"{name}{ends[0]}")]
+        masks = [
+            self.destinations.masks / path for path in mask_names(self.data, name, self.labels)
+        ]
         probs = self.destinations.probs
         return SceneOutput(
             shape,
-            [self.destinations.masks / path for path in masks],
+            masks,
             probs and probs / f"{name}{'.tif' if geotiff else '.npz'}",
             scheme=self.scheme,
             rle=self.rle,
             preview_step=-(-max(shape) // FIGURE_PX) if name in self.drawn else 0,
-            older=[self.destinations.masks / path.with_suffix(ends[1]) for path in masks],
+            older=[] if self.labels is not None else [_other_format(path) for path in masks],
             **reader.georeference(scene),
         )
 
 
-def mask_name(tiles: SceneSamples, name: str, date: int) -> str:
-    """File name of a mask: GeoTIFF if the image has a georeference, otherwise PNG."""
-    return f"im{date}/{name}{'.tif' if tiles.has_georeference(name) else '.png'}"
+def mask_names(data: SceneSamples, name: str, labels: LabelFiles | None = None) -> list[str]:
+    """File names of the masks of a scene: one for each date with classes, or one of the change.
+
+    GeoTIFF if the image has a georeference, otherwise PNG. Of TIFFs without a georeference, scenes
+    that are divided and changes without classes are also TIFF, which is written strip by strip.
+
+    Args:
+        data: the data set.
+        name: id of the scene.
+        labels: gives the file the name of the data set's labels.
+    """
+    if labels is not None:
+        return [labels.name(data.scene_of(name))]
+    scheme = data.scheme
+    in_strips = not scheme.classes or data.is_divided(name)
+    tiff = data.is_geotiff(name) if in_strips else data.has_georeference(name)
+    end = ".tif" if tiff else ".png"
+    if not scheme.classes:
+        return [f"{name}{end}"]
+    return [f"im{date + 1}/{name}{end}" for date in range(scheme.num_dates)]
+
+
+def _other_format(path: Path) -> Path:
+    """The mask that an earlier test of other images of these ids may have left."""
+    return path.with_suffix({".tif": ".png", ".png": ".tif"}[path.suffix])
 
 
 class SceneOutput:
@@ -311,7 +327,7 @@ class SceneOutput:
         self._stack.__exit__(error_type, error, trace)
 
 
-def write_archives(entry: DatasetEntry, destinations: Destinations, tiles: Dataset) -> None:
+def write_archives(entry: DatasetEntry, destinations: Destinations, tiles: SceneSamples) -> None:
     """Packs the masks of tiles as contest submissions, if chosen, and prints the paths."""
     if destinations.archive is not None:
         packed = pack_masks(entry, destinations.archive, destinations.masks, tiles)
@@ -321,13 +337,9 @@ def write_archives(entry: DatasetEntry, destinations: Destinations, tiles: Datas
         print(f"{write_pkl(destinations.table, pngs)} PNG in {destinations.table}")
 
 
-def pack_masks(entry: DatasetEntry, path: Path, folder: Path, tiles: Dataset) -> int:
+def pack_masks(entry: DatasetEntry, path: Path, folder: Path, tiles: SceneSamples) -> int:
     """Packs the masks of tiles in a zip file; returns the number of masks."""
     if entry.zip is not None:
         return entry.zip(path, folder, tiles.names)
-    if entry.labels is not None:
-        files = (entry.labels.name(tiles.scene_of(name)) for name in tiles.names)
-        return zip_files(path, folder, files)
-    dates = (1,) if entry.task != "semantic_change" else (1, 2)
-    names = (mask_name(tiles, name, date) for date in dates for name in tiles.names)
-    return zip_files(path, folder, names)
+    each = [mask_names(tiles, name, entry.labels) for name in tiles.names]
+    return zip_files(path, folder, (names[date] for date in range(len(each[0])) for names in each))

@@ -21,6 +21,7 @@ from maps.polygons import check_crs, write_vectors
 from maps.progress import FinishedMaps, WorkFolder
 from maps.reader import MapImages
 from maps.summary import write_class_summary, write_summary
+from maps.vector_files import LAYER, refuse_open
 from utils import distributed
 from utils.background import BackgroundWriter
 from utils.files import explain_full_disks, write_json
@@ -28,6 +29,7 @@ from utils.probabilities import stack_probs
 from utils.rasters.writing import RowJoiner
 from utils.structures import Probs, Scheme
 
+POLYGONS = f"{LAYER}.gpkg"
 READERS = 2  # threads that read windows
 
 
@@ -70,6 +72,7 @@ def check_jobs(jobs: Sequence[MapJob], checkpoints: Sequence[Path], scheme: Sche
     if distributed.is_main():
         earlier = FinishedMaps(options.out)
         for job in jobs:
+            refuse_open(job.folder / POLYGONS)
             WorkFolder(job.folder).finish_publishing(partial(earlier.add, job.images.name))
     distributed.barrier()
     finished = FinishedMaps(options.out)
@@ -148,6 +151,7 @@ def make_map(
             found = map_record(job, images, scheme, about, seconds)
             write_json(work.ready / "predict.json", found)
             older = OLDER if job.options.overwrite else ()
+            refuse_open(job.folder / POLYGONS)  # it may have been opened in the meantime
             done = work.publish(older, job.settings, partial(finished.add, job.images.name))
         size = f"{images.width} x {images.height} px"
         print(f"{size} in {seconds['total']:.0f} s:", *done, sep="\n  ")

@@ -87,10 +87,20 @@ def _images(word: str) -> Path | dict[str, Path]:
         return path
     if not glob.has_magic(word):
         raise FileNotFoundError(f"there is no {path}; check the path")
-    paths = [p for p in map(Path, sorted(glob.glob(word, recursive=True))) if is_image(p)]
+    start, pattern = _split_pattern(path)
+    found = sorted(glob.glob(pattern, root_dir=start, recursive=True))
+    paths = [Path(p) for p in found if is_image(start / p)]
     if not paths:
         raise FileNotFoundError(f"no images match {word!r}; check the pattern")
-    return _unique(word, [(wildcard_text(word, p), p) for p in paths])
+    return _unique(word, [(wildcard_text(pattern, p), start / p) for p in paths])
+
+
+def _split_pattern(path: Path) -> tuple[Path, str]:
+    """The folders with which a pattern starts, also such as "2019 [A]", and the rest of it."""
+    start, parts = Path(), list(path.parts)
+    while len(parts) > 1 and (start / parts[0]).is_dir():
+        start /= parts.pop(0)
+    return start, "/".join(parts)
 
 
 def is_image(path: Path) -> bool:

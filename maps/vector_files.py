@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 LAYER = "changes"  # also the stem of the files
+LOGS = ("-wal", "-shm", "-journal")  # ends of the names of SQLite's files beside an open one
 DECIMALS = 7  # of degrees in GeoJSON: 1 cm
 WAITING = 2**24  # bytes of polygons buffered for a GeoPackage; each write takes 0.1 s
 STAMP = "2000-01-01T00:00:00.000Z"  # fixed time stamp of a GeoPackage, for reproducible bytes
@@ -44,6 +45,28 @@ class Polygons(NamedTuple):
 
 
 Append = Callable[[Polygons], None]
+
+
+def refuse_open(path: Path) -> None:
+    """Raises OSError if another program has a GeoPackage open.
+
+    Beside an open file lies SQLite's log of recent changes. It would be applied to a new file of
+    the same name. What a program that crashed left there is completed, or removed with its file.
+    """
+    logs = [log for end in LOGS if (log := Path(f"{path}{end}")).exists()]
+    if not logs:
+        return
+    if path.exists():
+        try:
+            with closing(sqlite3.connect(path, timeout=0)) as file:
+                file.execute("PRAGMA journal_mode=DELETE")  # needs the file for itself
+        except sqlite3.Error as error:
+            raise OSError(
+                f"{path} is open in another program ({error}). Remove its layer there (QGIS), or "
+                "choose another folder (--out)."
+            ) from error
+    for log in logs:
+        log.unlink(missing_ok=True)
 
 
 def style(scheme: Scheme) -> str:

@@ -1,5 +1,6 @@
-"""Atomic writing of files."""
+"""Text of files in several encodings, and atomic writing of files."""
 
+import codecs
 import errno
 import json
 import os
@@ -24,6 +25,21 @@ def make_folder(folder: Path) -> None:
         raise OSError(
             f"{folder} cannot be written ({error.strerror}); choose another output folder"
         ) from error
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with a byte order mark.
+
+    Raises:
+        ValueError: another encoding.
+    """
+    data = Path(path).read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        name = "UTF-16" if wide else "UTF-8"
+        raise ValueError(f"{path} is not {name} ({error}); save it as UTF-8") from error
 
 
 @contextmanager

@@ -39,10 +39,13 @@ def read_png(data: bytes) -> np.ndarray:
 
 
 def read_masks(folder: Path | str, names: Sequence[str]) -> Iterator[np.ndarray]:
-    """Reads masks `folder/im1/<id>.png` of 1..K; yields classes (H, W) uint8 in 0..K-1."""
+    """Reads masks `folder/im1/<id>.png` of 1..K; yields classes (H, W) uint8 in 0..K-1.
+
+    The contest has no value for pixels without data, 0 in the masks; they get its first class.
+    """
     for name in names:
         with Image.open(Path(folder, "im1", f"{name}.png")) as mask:
-            yield np.array(mask) - np.uint8(1)
+            yield np.maximum(np.array(mask), 1) - np.uint8(1)
 
 
 def write_pkl(path: Path | str, pngs: Iterable[bytes]) -> int:

@@ -9,6 +9,7 @@ from datasets import DATASETS
 from datasets.build import Source
 from datasets.change_masks import CODINGS
 from datasets.checks import check_scenes, describe
+from datasets.folders import FolderLayout
 from datasets.layout import parse_names
 from datasets.prepare import compose, label_scene, naic2020
 from datasets.prepare.convert import convert
@@ -84,6 +85,8 @@ def _check_command(args: argparse.Namespace) -> None:
         print(*describe(part, reading, scheme, check_scenes(scenes, reading, scheme)[1]), sep="\n")
         if len(scenes) < count:
             print(NOT_CHECKED)
+    if isinstance(layout, FolderLayout) and (unread := layout.unread()):
+        print("not read, since this layout has no such folders:", *unread, sep="\n  ")
 
 
 def _convert_command(args: argparse.Namespace) -> None:

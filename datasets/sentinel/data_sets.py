@@ -94,11 +94,11 @@ def write_dfc_label(path: Path | str, mask: np.ndarray, scheme: Scheme, scene: S
 
     Args:
         path: the file, .tif.
-        mask: (H, W) uint8, 1..K = class.
+        mask: (H, W) uint8, 1..K = class; 0 = no data, for which the format has no number: class 1.
         scheme: K = 10 classes, or 9 without savanna, whose number 3 is then left out.
         scene: source of the CRS and transform.
     """
-    labels = to_dfc_labels(mask - np.uint8(1), scheme.num_classes)
+    labels = to_dfc_labels(np.maximum(mask, 1) - np.uint8(1), scheme.num_classes)
     write_with_georeference_of(path, labels, (WHITE, *DFC_CLASSES.values()), scene.images[0])
 
 

@@ -127,7 +127,7 @@ def test_a_part_without_images_is_an_error(second_root):
     (root / "test/im1").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r"no images in .*test/im1"):
         check(root)
-    with pytest.raises(FileNotFoundError, match=r"no images in .*train/im1"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*--data-root"):
         check(root / "elsewhere")
 
 

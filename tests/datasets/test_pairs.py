@@ -10,6 +10,7 @@ from datasets.prepare import main as prepare
 from datasets.transforms import Augment
 from helpers.data_sets import build_dataset, check_dataset, find_scheme
 from helpers.tiny_data import make_second, write, write_tiff
+from utils.rasters.masks import write_mask
 from utils.schemes import SECOND
 from utils.structures import IGNORE_INDEX
 
@@ -250,3 +251,99 @@ def test_an_index_0_that_may_be_a_class_or_unchanged_is_refused(tmp_path):
     path.rename(tmp_path / "Classes.yml")
     with pytest.raises(ValueError, match=r"Classes\.yml is not read; rename it to classes\.yaml"):
         find_scheme("pairs", tmp_path)
+
+
+def test_auto_compares_labels_of_the_same_id_whatever_their_suffixes(tmp_path):
+    def labels(dates, change):
+        return {f"label{i + 1}": (change * (d + 1)).astype(np.uint8) for i, d in enumerate(dates)}
+
+    root = make(tmp_path, labels, "[farm, desert, town, sea]", count=11)
+    for path in (root / "label2").iterdir():  # sorted by name: 0_b, 10_b, 1_b
+        path.rename(path.with_name(f"{path.stem}_b.png"))
+    dataset = build_dataset("pairs", "train", root, suffixes={"label2": "_b"})
+    assert dataset.reader.reading.labels.style == "changed"
+    one = dataset[dataset.names.index("10")]
+    np.testing.assert_array_equal(one.change, truth(10)[1])
+
+
+@pytest.mark.parametrize("colours", [("white", "black"), ("grey", "white")])
+def test_a_white_class_keeps_its_pseudo_labels(tmp_path, colours):
+    shades = {"white": [255] * 3, "black": [0] * 3, "grey": [3] * 3}
+
+    def labels(dates, change):
+        return {f"label{i + 1}": (d % 2 + 1).astype(np.uint8) for i, d in enumerate(dates)}
+
+    text = "first: 1\nlabels: dense\nclasses:\n"
+    text += "".join(f"  {name}: {shades[name]}\n" for name in colours)
+    root = make(tmp_path, labels, text)
+    scheme = find_scheme("pairs", root)
+    assert len(set(scheme.palette)) == len(scheme.palette) == 3
+    wanted = np.random.default_rng(5).integers(0, 3, (32, 32)).astype(np.uint8)
+    for date in (1, 2):
+        for index in range(4):
+            write_mask(tmp_path / f"masks/im{date}/{index}.png", wanted, scheme.palette)
+    dataset = build_dataset("pairs", "train", root, pseudo_label_dir=tmp_path / "masks")
+    read = np.where(wanted == 0, IGNORE_INDEX, wanted.astype(int) - 1)
+    np.testing.assert_array_equal(dataset[0].semantic, np.stack([read, read]))
+
+
+@pytest.mark.parametrize("may_stay", [True, False])
+def test_a_code_from_a_class_to_itself(tmp_path, may_stay):
+    def labels(dates, change):
+        stored = np.zeros(change.shape, np.uint8)
+        stored[:4], stored[4:8] = 1, 2
+        return {"label": stored}
+
+    text = "classes: [a, b]\ntransitions: {1: [a, a], 2: [a, b]}\n"
+    text += f"same_class_change: {str(may_stay).lower()}\n"
+    sample = build_dataset("pairs", "train", make(tmp_path, labels, text))[0]
+    assert sample.change[:4].eq(int(may_stay)).all() and sample.change[4:8].eq(1).all()
+    assert sample.semantic[:, :4].eq(0).all() and sample.change[8:].eq(0).all()
+
+
+@pytest.mark.parametrize("nodata", [7, 0, 255])
+def test_nodata_of_a_grey_change_mask(tmp_path, nodata):
+    """0 and 255 are grey levels of such masks; GDAL's tools often declare them."""
+    root = make(tmp_path, dense_indices, "{classes: [a, b, c, d], threshold: 128}", count=1)
+    stored = np.array([0, 7, 120, 255], np.uint8).repeat(8)[None].repeat(32, 0)
+    write_tiff(root / "change/0.tif", stored[None], nodata=nodata)
+    change = build_dataset("pairs", "train", root)[0].change
+    expected = [0, IGNORE_INDEX if nodata == 7 else 0, 0, 1]
+    assert change[0, ::8].tolist() == expected
+
+
+def dense_indices(dates, change):
+    return {f"label{i + 1}": d.astype(np.uint8) for i, d in enumerate(dates)}
+
+
+def test_label_folders_may_be_called_dense1_and_dense2(tmp_path):
+    root = make(tmp_path, dense_indices, "{classes: [a, b, c, d], labels: dense}")
+    names = {f"label{date}": f"dense{date}" for date in (1, 2)}
+    for old, new in names.items():
+        (root / old).rename(root / new)
+    assert build_dataset("pairs", "train", root, folders=names).dense_labels("0") is None
+
+
+def test_dense_labels_are_coded_as_the_labels(tmp_path):
+    text = "{classes: [a, b, c, d], values: {a: 10, b: 20, c: 30, d: 40}, unchanged: 0}"
+    codes = np.array([10, 20, 30, 40], np.uint8)
+
+    def labels(dates, change):
+        every = {f"dense{i + 1}": codes[d] for i, d in enumerate(dates)}
+        return every | {f"label{i + 1}": codes[d] * change for i, d in enumerate(dates)}
+
+    dataset = build_dataset("pairs", "train", make(tmp_path, labels, text))
+    np.testing.assert_array_equal(dataset.dense_labels("0"), truth(0)[0] + 1)
+
+
+def test_folders_that_are_not_there_or_not_read_are_told(tmp_path, capsys):
+    root = make(tmp_path, dense_indices, "{classes: [a, b, c, d], labels: dense}", part="train")
+    (root / "Test/im1").mkdir(parents=True)
+    (root / "train/chnage").mkdir()
+    prepare(["check", str(root), "--dataset", "pairs"])
+    told = capsys.readouterr().out.split("not read")[1].splitlines()[1:]
+    assert [line.strip() for line in told] == [str(root / "Test"), str(root / "train/chnage")]
+    with pytest.raises(FileNotFoundError, match=r"--folders change=chang: no files in"):
+        build_dataset("pairs", "train", root, folders={"change": "chang"})
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*--data-root"):
+        build_dataset("pairs", "train", tmp_path / "nowhere")

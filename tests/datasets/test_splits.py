@@ -91,5 +91,5 @@ def test_lists_of_any_unicode_with_hashes_in_ids_and_columns(tmp_path, encoding)
 def test_a_list_in_another_encoding_names_the_file(tmp_path):
     path = tmp_path / "ids.txt"
     path.write_bytes("影像".encode("gbk"))
-    with pytest.raises(ValueError, match=r"ids\.txt: no UTF-8 .*save the list as UTF-8"):
+    with pytest.raises(ValueError, match=r"ids\.txt is not UTF-8 .*save it as UTF-8"):
         read_ids(path, ["a"])

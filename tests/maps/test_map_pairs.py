@@ -128,3 +128,26 @@ def test_maps_without_a_name_in_a_table_are_called_like_the_file_of_date_1(files
     rows = ["before,after,name", "a/x.tif,b/y.tif,", "a/x.tif,b/z.tif,other"]
     (tmp_path / "t.csv").write_text("\n".join(rows))
     assert [one.name for one in find_maps(["t.csv"], 2)] == ["x", "other"]
+
+
+def test_folders_with_brackets_in_front_of_a_pattern(files):
+    """Brackets of a folder that is there are part of its name."""
+    files(
+        "in 2019 [A]/x.tif", "in 2021 [A]/x.tif", "in 2021 [A]/sub [1]/y_b.tif", "in 2019 A/z.tif"
+    )
+    pair = ("in 2019 [A]/x.tif", "in 2021 [A]/x.tif")
+    assert found(["in 2019 [A]/*.tif", "in 2021 [A]/*.tif"]) == {"x": pair}
+    assert found(["in 2021 [A]/sub [1]/*_b.tif"], 1) == {"y": ("in 2021 [A]/sub [1]/y_b.tif",)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_of_spreadsheets(files, tmp_path, encoding):
+    files("a.tif", "b.tif")
+    (tmp_path / "t.csv").write_text("before;after;name\r\na.tif;b.tif;été\r\n", encoding)
+    assert set(found(["t.csv"])) == {"été"}
+
+
+def test_a_table_in_another_encoding_is_refused_by_name(files, tmp_path):
+    (tmp_path / "t.csv").write_text("before,after,name\na.tif,b.tif,été\n", "cp1252")
+    with pytest.raises(ValueError, match=r"t\.csv is not UTF-8 .*save it as UTF-8"):
+        find_maps(["t.csv"], 2)

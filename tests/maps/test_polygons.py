@@ -1,4 +1,5 @@
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from maps.polygons import check_crs, write_vectors
 from maps.simplify import components, touching
 from maps.summary import write_summary
 from maps.transitions import pair, palette
-from maps.vector_files import geopackage
+from maps.vector_files import geopackage, refuse_open
 from utils.rasters.gdal import rasterio
 from utils.schemes import SECOND, change_scheme
 
@@ -528,3 +529,34 @@ def test_memory_is_a_few_bytes_per_pixel(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     # 4 GiB for 20,000 x 20,000 pixels are 10.7 bytes each
     assert int(done.stdout.split()[-1]) < 10 * side**2
+
+
+def test_a_geopackage_that_is_open_elsewhere_is_not_replaced(tmp_path):
+    """As QGIS opens it: write-ahead log, connection kept. After a crash the log is completed."""
+    write_vectors(tmp_path, *maps(tmp_path, [[2, 2]]), SECOND)
+    path, log = tmp_path / "changes.gpkg", tmp_path / "changes.gpkg-wal"
+    program = (
+        "import os, sqlite3, sys\n"
+        "file = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "file.execute('PRAGMA journal_mode=WAL')\n"
+        "file.execute('CREATE TABLE layer_styles (id INTEGER)')\n"
+        "print(flush=True); sys.stdin.read(1); os._exit(1)\n"
+    )
+    words = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert log.exists()
+        with pytest.raises(OSError, match=r"changes\.gpkg is open in another program .*--out"):
+            refuse_open(path)
+        assert log.exists()
+        other.communicate(b"x")
+    assert log.exists()  # it crashed
+    refuse_open(path)
+    assert not log.exists() and not (tmp_path / "changes.gpkg-shm").exists()
+    with sqlite3.connect(path) as file:
+        tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+    assert {"layer_styles", "changes"} <= tables
+    path.unlink()
+    log.touch()  # of no file
+    refuse_open(path)
+    assert not log.exists() and not path.exists()

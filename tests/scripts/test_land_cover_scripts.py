@@ -324,3 +324,22 @@ def test_validation_writes_masks_as_test_py_does(tmp_path):
     run_train(root, outdir, "--dataset", "sen12ms", "--use-s1", "--save-mask", "--max-steps", "1")
     masks = [p for p in (outdir / "masks/val").rglob("*") if p.is_file()]
     assert masks and all(path.suffix == ".tif" for path in masks)
+
+
+@pytest.mark.parametrize("divided", [[], ["--tile-px", "32"]], ids=["whole", "divided"])
+def test_masks_of_land_cover_are_0_where_there_are_no_data(tmp_path, divided):
+    root = tmp_path / "data"
+    for part, count in {"train": 3, "test": 1}.items():
+        for index in range(count):
+            image = np.random.default_rng(index).integers(1, 5000, (4, 48, 48)).astype(np.uint16)
+            image[:, :10] = 0
+            write_tiff(root / part / f"images/{index}.tif", image, nodata=0)
+            classes = (image[:1] > 2500).astype(np.uint8)
+            write_tiff(root / part / f"labels/{index}.tif", classes)
+    (root / "classes.yaml").write_text("[low, high]")
+    network = ["--model", "fcn", "--backbone", "resnet18"]
+    run_train(root, tmp_path / "out", "--dataset", "folder", "--split", "every10th", *network)
+    scores = run_test(root, tmp_path / "out", "--dataset", "folder", *divided)
+    assert np.sum(scores["confusion"]) == 38 * 48
+    mask, crs, _ = read_tiff(tmp_path / "out/masks/test/im1/0.tif")
+    assert (mask[:10] == 0).all() and (mask[10:] > 0).all() and crs == "EPSG:32637"

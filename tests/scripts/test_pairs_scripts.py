@@ -1,6 +1,8 @@
 """Own classes at two dates, from folders to scores: teachers, pseudo labels, student, test."""
 
 import json
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,3 +241,23 @@ def test_own_classes_can_be_kept_from_staying_the_same(tmp_path):
             rasterio.open(outdir / f"masks/test/im{date}/{index}.png").read(1) for date in (1, 2)
         )
         assert (first > 0).any() and (first[first > 0] != second[first > 0]).all()
+
+
+def test_masks_of_tiffs_without_a_place_are_packed_whole_and_divided(tmp_path):
+    """PNG for whole images, TIFF for those that are written strip by strip; never both."""
+    root, outdir = tmp_path / "data", tmp_path / "out"
+    make_changed(root, {"train": 3, "test": 2})
+    for path in [*root.rglob("im1/*.png"), *root.rglob("im2/*.png")]:
+        with rasterio.open(path) as file:
+            write_tiff(path.with_suffix(".tif"), file.read(), crs=None)
+        path.unlink()
+    train.main(words_of(root, outdir, *SMALL, "--split", "every10th", "--max-steps", "1"))
+    found = {}
+    for divided in ([], ["--tile-px", "32"], []):
+        script.main(words_of(root, outdir, "--tta", "none", "--zip", *divided))
+        files = outdir.glob("masks/test/im*/*")
+        names = {str(path.relative_to(outdir / "masks/test")) for path in files}
+        with zipfile.ZipFile(outdir / "masks/test.zip") as packed:
+            assert set(packed.namelist()) == names and len(names) == 4
+        found[len(divided)] = {Path(name).suffix for name in names}
+    assert found == {0: {".png"}, 2: {".tif"}}

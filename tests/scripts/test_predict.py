@@ -6,9 +6,11 @@ import os
 import re
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -316,6 +318,19 @@ def test_maps_are_replaced_with_overwrite_only(tmp_path, networks, pair):
         *("change", "change_probability", "mine", "predict", "summary")
     }
     assert (out / "mine.txt").exists()
+
+
+def test_polygons_that_are_open_in_another_program_are_not_replaced(tmp_path, networks, pair):
+    words = [*pair, "--checkpoints", networks["binary_change"], "--out", tmp_path]
+    run_predict(*words)
+    before = maps_of(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "changes.gpkg")) as file:
+        file.execute("PRAGMA journal_mode=WAL")
+        file.execute("CREATE TABLE layer_styles (id INTEGER)")
+        with pytest.raises(OSError, match=r"changes\.gpkg is open in another program"):
+            run_predict(*words, "--threshold", "0.4", "--overwrite")
+        assert maps_of(tmp_path) == before
+    run_predict(*words, "--threshold", "0.4", "--overwrite")
 
 
 def test_a_map_never_replaces_what_it_is_made_of(tmp_path, networks):
