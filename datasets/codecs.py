@@ -1,4 +1,4 @@
-"""Opens label files. `datasets.class_file` decodes classes, `datasets.change_masks` change.
+"""Opens label files. `datasets.labels` decodes classes, `datasets.change_masks` change.
 
 In files written by the programs here, 0 = unchanged and 1..K = class; a Sample holds classes 0..K-1
 and a change map.

@@ -12,8 +12,18 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from datasets.change_masks import change_of
-from datasets.class_file import ClassFile, classes_of
-from datasets.codecs import UNCHANGED, ChangeError, LabelFile
+from datasets.class_file import FORM, ClassFile
+from datasets.codecs import (
+    NO_MEANING,
+    UNCHANGED,
+    ChangeError,
+    LabelError,
+    LabelFile,
+    from_colours,
+    listed,
+    palette_order,
+    refuse_floats,
+)
 from utils.rasters.windows import Window
 from utils.structures import IGNORE_INDEX
 
@@ -47,6 +57,48 @@ class Labels(Protocol):
             LabelError: values without a meaning.
             OSError: a file cannot be decoded.
         """
+
+
+def classes_of(file: LabelFile, window: Window, classes: ClassFile) -> np.ndarray:
+    """Reads a window of a label file that holds indices or colours.
+
+    Args:
+        file: the label. A palette file that uses only colours of the classes is read by them.
+        window: window inside the label.
+        classes: meaning of the values.
+
+    Returns:
+        (h, w) uint8: class 0..K-1, IGNORE_INDEX or UNCHANGED.
+
+    Raises:
+        LabelError: a value or colour without a meaning.
+        OSError: the file cannot be decoded.
+    """
+    stored = file.read(window)
+    if file.coloured:
+        if not classes.coloured:
+            raise LabelError(f"{file.path}: colours, and classes.yaml names none; write {FORM}")
+        return classes.meanings[from_colours(file.path, stored, classes.palette)]
+    if file.palette is not None and classes.coloured:
+        order = palette_order(file, classes.palette)
+        if order is not None:
+            return np.append(classes.meanings, np.uint8(NO_MEANING))[
+                np.minimum(order, len(classes.meanings))
+            ][stored]
+    refuse_floats(file)
+    table = classes.table()
+    inside = stored if stored.dtype.kind == "u" else np.where(stored < 0, 1 << 16, stored)
+    if inside.dtype.itemsize > 2:
+        table, inside = np.append(table, np.uint8(NO_MEANING)), np.minimum(inside, 1 << 16)
+    found = table[inside]
+    bad = found == NO_MEANING
+    if file.nodata is not None:
+        found[bad & (stored == file.nodata)] = IGNORE_INDEX
+        bad = found == NO_MEANING
+    if bad.any():
+        wrong = listed(np.unique(stored[bad]))
+        raise LabelError(f"{file.path}: value(s) {wrong} where {classes.allowed()} is allowed")
+    return found
 
 
 class ChangeLabels(NamedTuple):

@@ -14,17 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from datasets.change_masks import find_coding
-from datasets.class_file import (
-    ClassFile,
-    classes_of,
-    free_colour,
-    read_class_file,
-    refuse_other_classes,
-)
+from datasets.class_file import ClassFile, free_colour, read_class_file, refuse_other_classes
 from datasets.codecs import UNCHANGED, LabelError, open_label
 from datasets.entry import DatasetEntry, Where
 from datasets.folders import FolderLayout, FolderSpec, bands_of, standardised
-from datasets.labels import PairLabels, TransitionLabels
+from datasets.labels import PairLabels, TransitionLabels, classes_of
 from datasets.layout import PARTS
 from datasets.reader import Reading
 from datasets.second import CLASSES

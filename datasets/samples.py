@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.class_file import classes_of
 from datasets.codecs import open_label
-from datasets.labels import PairLabels
+from datasets.labels import PairLabels, classes_of
 from datasets.layout import find_files
 from datasets.reader import Reading, SceneReader
 from datasets.resize import Size

@@ -4,13 +4,13 @@ import yaml
 from PIL import Image
 
 from datasets.class_file import (
-    classes_of,
     made_up_colours,
     parse_classes,
     read_class_file,
     read_threshold,
 )
 from datasets.codecs import LabelError, open_label
+from datasets.labels import classes_of
 from helpers.tiny_data import write, write_tiff
 from utils.rasters.windows import Window
 

@@ -306,8 +306,9 @@ def test_ram_cache_reads_each_file_once(scenes, monkeypatch):
     found, _ = scenes(1)
     dataset = samples(found, RGB_SCHEME, tile_px=32, cache="ram", label_coding="01")
     first = [sample.images for sample in dataset]
-    dataset.reader._image_files.files.clear()
-    monkeypatch.setattr(dataset.reader._image_files, "open", lambda *_: pytest.fail("read again"))
+    for opened in (dataset.reader._image_files, dataset.reader._open):
+        opened.found.clear()
+        monkeypatch.setattr(opened, "open", lambda *_: pytest.fail("read again"))
     assert all(torch.equal(a, b.images) for a, b in zip(first, dataset, strict=True))
 
 
@@ -436,7 +437,8 @@ def test_few_files_stay_open(scenes):
     found, _ = scenes(12, 16, 16)
     dataset = samples(found, RGB_SCHEME, label_coding="01")
     for _ in dataset:
-        assert len(dataset.reader._image_files.files) <= scene_reader.MOST_OPEN
+        for opened in (dataset.reader._image_files, dataset.reader._open):
+            assert len(opened.found) <= scene_reader.MOST_OPEN
     assert isinstance(open_raster(Path(found[0].labels[0])).path, Path)
 
 
