@@ -8,10 +8,11 @@ JPEG, BMP, TIFF or ENVI with any number of bands. For grey or lossy masks, `ROOT
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.bands import RGB
 from datasets.change_masks import find_coding
 from datasets.class_file import read_threshold
 from datasets.entry import DatasetEntry, Where
-from datasets.folders import FolderLayout, FolderSpec, bands_of
+from datasets.folders import FolderLayout, FolderSpec, with_bands
 from datasets.labels import ChangeLabels
 from datasets.layout import PARTS
 from datasets.reader import Reading
@@ -22,21 +23,11 @@ SPEC = FolderSpec({"im1": "A", "im2": "B"}, {"label": "label"})
 
 
 def binary_scheme(root: Path | str, where: Where, bands: Sequence[str | int] | None) -> Scheme:
-    """Derives the scheme of a data set from its first image, see `datasets.folders.bands_of`.
-
-    Returns:
-        For 8-bit red, green and blue: unchanged values, ImageNet statistics. Otherwise every band
-        of every image is standardised separately.
-
-    Raises:
-        FileNotFoundError: no images.
-        ValueError: the file lacks a requested band.
-    """
-    names, plain = bands_of(binary_layout(root, None, where).first_image(), bands)
-    return change_scheme(names, "none" if plain else "bands")
+    """The scheme for the bands of the images, see `with_bands`."""
+    return with_bands(change_scheme(RGB, "none"), SPEC, root, where, bands)
 
 
-def binary_layout(root: Path | str, scheme: Scheme | None, where: Where) -> FolderLayout:
+def binary_layout(root: Path | str, scheme: Scheme, where: Where) -> FolderLayout:
     """See the top of this file."""
 
     def reading(layout: FolderLayout) -> Reading:

@@ -264,7 +264,8 @@ def whole_problems(
         text = f"{where}: all {known:,} labelled pixels of {num} label(s) have a class"
         problems.append(Problem("label style", text))
     if part == "train" and scheme.num_dates == 2 and known and not changed:
-        problems.append(Problem("no change", f"{where}: {num} label(s), none has a changed pixel"))
+        text = f"{where}: {num} label(s), none has a changed pixel; read as {reading.labels.about}"
+        problems.append(Problem("no change", text))
     if part == "train" and scheme.num_classes and not labelled.sum():
         problems.append(Problem("no labels", f"{where}: {num} label(s), all not labelled"))
     elif scheme.task == "land_cover" and part == "train":

@@ -162,7 +162,7 @@ def _parsed(path: Path | str, parse: Callable[[Any], Any]) -> Any:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML ({error}). Write it so: {FORM}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}. Write it so: {FORM}") from error
+        raise ValueError(f"{path}: {error}") from error
 
 
 def refuse_other_classes(root: Path | str, classes: ClassFile, scheme: Scheme) -> None:
@@ -272,6 +272,8 @@ def _transitions(names: tuple[str, ...], content: Any) -> tuple[tuple[int, int, 
 
 def _classes(content: Any) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     """Names and colours of the classes; no colours if the file lists none."""
+    if isinstance(content, list | Mapping) and any(isinstance(name, bool) for name in content):
+        raise ValueError("yes, no, on and off are no words in YAML; put names like these in quotes")
     if isinstance(content, Mapping):
         names, colours = tuple(map(str, content)), list(content.values())
     elif isinstance(content, list) and all(isinstance(name, str) for name in content):

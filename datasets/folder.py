@@ -13,7 +13,7 @@ import numpy as np
 
 from datasets.class_file import free_colour, read_class_file, refuse_other_classes
 from datasets.entry import DatasetEntry, LabelFiles, Where
-from datasets.folders import FolderLayout, FolderSpec, bands_of, standardised
+from datasets.folders import FolderLayout, FolderSpec, with_bands
 from datasets.labels import LandCoverLabels
 from datasets.layout import PARTS
 from datasets.reader import Reading
@@ -26,22 +26,16 @@ SPEC = FolderSpec({"images": "images"}, {"labels": "labels"})
 
 
 def folder_scheme(root: Path | str, where: Where, bands: Sequence[str | int] | None) -> Scheme:
-    """Derives the scheme: classes from classes.yaml, bands from the first image.
-
-    Returns:
-        For 8-bit red, green and blue: unchanged values, ImageNet statistics. Otherwise every band
-        of every image is standardised separately.
+    """Classes of classes.yaml, and the bands of the images, see `with_bands`.
 
     Raises:
         FileNotFoundError: no images, or no class file.
         ValueError: the file lacks a requested band, or the class file is invalid.
     """
-    layout = FolderLayout(root, SPEC, None, lambda _: None, where.folders, where.suffixes)
-    names, plain = bands_of(layout.first_image(), bands)
+    scheme = with_bands(Scheme("land_cover", (), ()), SPEC, root, where, bands)
     classes = read_class_file(where.class_file(root), num_dates=1)
     palette = (free_colour(classes.colours), *classes.colours)
-    scheme = Scheme("land_cover", classes.names, palette, names)
-    return scheme if plain else standardised(scheme)
+    return scheme._replace(classes=classes.names, palette=palette)
 
 
 def folder_layout(root: Path | str, scheme: Scheme, where: Where) -> FolderLayout:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.bands import RGB, band_names, band_numbers
+from datasets.entry import Where
 from datasets.layout import PARTS, Problem, find_files, match_files
 from datasets.reader import Reading
 from datasets.scene import Found
@@ -209,7 +210,10 @@ class FolderLayout:
         key = next(iter(self.spec.images))
         train, name = self._names.get("train", "train"), self._name(key)
         if not self.root.is_dir():
-            return f"there is no folder {self.root}; pass --data-root with the folder of the data"
+            return (
+                f"there is no folder {self.root}; pass --data-root with the folder of the data, "
+                "and --dataset with its layout"
+            )
         return (
             f"no images in {self.root / train / name} nor in {self.root / name} (expected "
             f"{self._expected()}). Unpack the archive there, pass --data-root, name "
@@ -271,8 +275,26 @@ def bands_of(path: Path, bands: Sequence[str | int] | None) -> tuple[tuple[str, 
     return names, plain and names == RGB
 
 
-def standardised(scheme: Scheme) -> Scheme:
-    """The scheme with every band of every image standardised by itself."""
-    count = len(scheme.bands)
-    zeros, ones = (0.0,) * count, (1.0,) * count
+def with_bands(
+    scheme: Scheme,
+    spec: FolderSpec,
+    root: Path | str,
+    where: Where,
+    bands: Sequence[str | int] | None,
+) -> Scheme:
+    """The scheme for the bands of the images, see `bands_of` for the first image.
+
+    8-bit red, green and blue keep their values and have ImageNet's statistics. Otherwise every band
+    of every image is standardised separately.
+
+    Raises:
+        FileNotFoundError: no images.
+        ValueError: the file lacks a requested band.
+    """
+    layout = FolderLayout(root, spec, None, lambda _: None, where.folders, where.suffixes)
+    names, plain = bands_of(layout.first_image(), bands)
+    scheme = scheme._replace(bands=names)
+    if plain:
+        return scheme
+    zeros, ones = (0.0,) * len(names), (1.0,) * len(names)
     return scheme._replace(scale=1.0, mean=zeros, std=ones, standardise="bands")

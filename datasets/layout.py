@@ -11,6 +11,8 @@ SHOWN = 10  # files an error lists per requirement
 
 # requirement -> text: the requirement and the remedy
 REQUIREMENTS = {
+    "suffixes": "files of a scene have the same name in every folder, but for --suffixes. These "
+    "would agree:",
     "missing mate": "a tile has one file of the same stem in the folder of each date and, where "
     "there are labels, in each folder of labels (Sentinel patches: of the same name but for s1, "
     "s2, lc or dfc). Add these files, or remove the rest of their tiles.",
@@ -42,8 +44,6 @@ REQUIREMENTS = {
     "change differs": "labels that have classes only where the land changed are unchanged at the "
     "same pixels of both dates. Mend these label pairs; or, if they have classes everywhere, pass "
     "--dataset pairs (classes.yaml: labels: dense).",
-    "suffixes": "files of a scene have the same name in every folder, but for --suffixes. These "
-    "would agree:",
     "label style": "SECOND has classes only where the land changed; labels of classes everywhere "
     "are another style. Pass --dataset pairs (classes.yaml: labels: dense).",
     "never occurs": "a class of the data set occurs in some label. Look at the values of the "

@@ -17,7 +17,7 @@ from datasets.change_masks import find_coding
 from datasets.class_file import ClassFile, free_colour, read_class_file, refuse_other_classes
 from datasets.codecs import UNCHANGED, LabelError, open_label
 from datasets.entry import DatasetEntry, Where
-from datasets.folders import FolderLayout, FolderSpec, bands_of, standardised
+from datasets.folders import FolderLayout, FolderSpec, with_bands
 from datasets.labels import PairLabels, TransitionLabels, classes_of
 from datasets.layout import PARTS
 from datasets.reader import Reading
@@ -70,27 +70,20 @@ def _refuse_misnamed(path: Path) -> None:
 
 
 def pairs_scheme(root: Path | str, where: Where, bands: Sequence[str | int] | None) -> Scheme:
-    """Derives the scheme: classes from classes.yaml, bands from the first image.
-
-    Returns:
-        For 8-bit red, green and blue: unchanged values, ImageNet statistics. Otherwise every band
-        of every image is standardised separately.
+    """Classes of classes.yaml, or SECOND's; and the bands of the images, see `with_bands`.
 
     Raises:
         FileNotFoundError: no images.
         ValueError: the file lacks a requested band, or the class file is invalid.
     """
-    layout = FolderLayout(root, SPEC, None, lambda _: None, where.folders, where.suffixes)
-    names, plain = bands_of(layout.first_image(), bands)
     classes = pairs_classes(root, where)
     palette = (classes.unchanged_colour or free_colour(classes.colours), *classes.colours)
     scheme = SECOND._replace(
         classes=classes.names,
         palette=palette,
-        bands=names,
         same_class_change=classes.same_class_change,
     )
-    return scheme if plain else standardised(scheme)
+    return with_bands(scheme, SPEC, root, where, bands)
 
 
 def pairs_layout(root: Path | str, scheme: Scheme, where: Where) -> FolderLayout:

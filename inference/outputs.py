@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -103,13 +102,8 @@ class Outputs:
     def __enter__(self) -> Outputs:
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(error_type, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     def _write_whole(self, batch: Sample, found: dict[str, np.ndarray | None]) -> None:
         masks = found["masks"]  # (B, T, H, W) uint8
@@ -318,13 +312,8 @@ class SceneOutput:
         """The masks at every `preview_step`-th pixel, (D, h, w) uint8."""
         return np.concatenate(self._preview, axis=1)
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(error_type, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
 
 def write_archives(entry: DatasetEntry, destinations: Destinations, tiles: SceneSamples) -> None:

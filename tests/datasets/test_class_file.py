@@ -179,3 +179,11 @@ def test_a_class_file_of_change_masks_has_a_threshold_only(tmp_path, text, messa
         read_threshold(path)
     path.write_text("threshold: 100")
     assert read_threshold(path) == 100
+
+
+@pytest.mark.parametrize("text", ["[yes, no]", "{classes: {on: [1, 2, 3], tree: [4, 5, 6]}}"])
+def test_names_that_yaml_reads_as_true_and_false_are_refused(tmp_path, text):
+    path = tmp_path / "classes.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"classes\.yaml: yes, no, on and off .*in quotes$"):
+        read_class_file(path)
