@@ -62,7 +62,10 @@ class SceneReader:
     ):
         self.scenes, self.scheme, self.reading = scenes, scheme, reading
         self.prepare = Preparation(scheme, reading.scaled)
-        self._image_files, self._open = _MostRecent(reading.open_image), _MostRecent(self._opened)
+        # of many small scenes none is read again soon, and those kept open would only fill caches
+        most = 1 if reading.equal_sizes else MOST_OPEN
+        self._image_files = _MostRecent(reading.open_image, most)
+        self._open = _MostRecent(self._opened, most)
         self._sizes: dict[int, Size] = {}
         self._moments: dict[tuple[tuple[ImageFile, ...], ...], list[Moments | None]] = {}
         self.cache = make_cache(
@@ -297,13 +300,13 @@ class _OpenScene(NamedTuple):
 class _MostRecent(threading.local):
     """What a thread has opened most recently; reset after a fork."""
 
-    def __init__(self, opened: Callable[[Any], Any]):
-        self.open = opened
+    def __init__(self, opened: Callable[[Any], Any], most: int):
+        self.open, self.most = opened, most
         self.found: dict[Any, Any] = {}
         self.pid = os.getpid()
 
     def __reduce__(self):
-        return _MostRecent, (self.open,)
+        return _MostRecent, (self.open, self.most)
 
     def get(self, key: Any) -> Any:
         """What belongs to a key, opened if necessary."""
@@ -311,7 +314,7 @@ class _MostRecent(threading.local):
             self.found, self.pid = {}, os.getpid()
         one = self.found.pop(key, None) or self.open(key)
         self.found[key] = one
-        while len(self.found) > MOST_OPEN:
+        while len(self.found) > self.most:
             self.found.pop(next(iter(self.found)))
         return one
 

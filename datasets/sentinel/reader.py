@@ -232,13 +232,14 @@ class SentinelLabels(NamedTuple):
         stored, table = file.read(window), label_table(self.label, self.num_classes)
         if stored.dtype != np.uint8:
             stored = np.where(stored < 0, 255, stored).clip(0, 255)
-        classes = table[stored]
+        labels = np.ones((2, *stored.shape), np.uint8)
+        classes = np.take(table, stored, out=labels[0])
         bad = classes == NO_CLASS
         if bad.any():
             last = "17 (IGBP)" if self.label == "lc" else f"{len(DFC_CLASSES)} (DFC2020)"
             wrong = listed(np.unique(file.read(window)[bad]))
             raise LabelError(f"{file.path}: value(s) {wrong} where 0..{last} is allowed")
-        return np.stack([classes, np.ones_like(classes)])
+        return labels
 
 
 @lru_cache(maxsize=4)

@@ -156,13 +156,15 @@ class JoinedRaster(Raster):
 
     def missing(self, pixels: np.ndarray, bands: Sequence[int]) -> np.ndarray | None:
         """See Raster; all bands."""
+        if not self.may_have_gaps:
+            return None
         found, first = [], 0
         for raster, chosen in self._parts:
             values = pixels[first : first + len(chosen)].astype(raster.dtype, copy=False)
             gaps = raster.missing(values, chosen)
             found.append(np.zeros(values.shape, bool) if gaps is None else gaps)
             first += len(chosen)
-        return np.concatenate(found) if self.may_have_gaps else None
+        return np.concatenate(found)
 
 
 def _as_slice(bands: Sequence[int]) -> slice | list[int]:
