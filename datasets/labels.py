@@ -82,15 +82,14 @@ def classes_of(file: LabelFile, window: Window, classes: ClassFile) -> np.ndarra
     if file.palette is not None and classes.coloured:
         order = palette_order(file, classes.palette)
         if order is not None:
-            return np.append(classes.meanings, np.uint8(NO_MEANING))[
-                np.minimum(order, len(classes.meanings))
-            ][stored]
+            meanings = np.append(classes.meanings, np.uint8(NO_MEANING))
+            return np.take(np.take(meanings, order, mode="clip"), stored)
     refuse_floats(file)
     table = classes.table()
     inside = stored if stored.dtype.kind == "u" else np.where(stored < 0, 1 << 16, stored)
     if inside.dtype.itemsize > 2:
         table, inside = np.append(table, np.uint8(NO_MEANING)), np.minimum(inside, 1 << 16)
-    found = table[inside]
+    found = np.take(table, inside)
     bad = found == NO_MEANING
     if file.nodata is not None:
         found[bad & (stored == file.nodata)] = IGNORE_INDEX
@@ -163,7 +162,8 @@ class PairLabels(NamedTuple):
         else:
             change = (dates[0] != dates[1]).astype(np.uint8)
             change[(dates == IGNORE_INDEX).any(0)] = IGNORE_INDEX
-        return np.concatenate([np.where(dates == UNCHANGED, IGNORE_INDEX, dates), change[None]])
+        np.copyto(dates, IGNORE_INDEX, where=dates == UNCHANGED)
+        return np.concatenate([dates, change[None]])
 
 
 def _where_labelled(dates: np.ndarray, paths: Sequence[Path]) -> np.ndarray:
@@ -176,7 +176,7 @@ def _where_labelled(dates: np.ndarray, paths: Sequence[Path]) -> np.ndarray:
             "of them only"
         )
     change = (~unchanged).all(0).astype(np.uint8)
-    change[(dates == IGNORE_INDEX).any(0)] = IGNORE_INDEX
+    np.copyto(change, IGNORE_INDEX, where=(dates == IGNORE_INDEX).any(0))
     return change
 
 
@@ -226,4 +226,5 @@ class WithPseudoLabels(NamedTuple):
         true = self.labels.read(paths[:-2], window, opened)
         files = [opened(path) for path in paths[-2:]]
         dates = np.stack([classes_of(file, window, self.masks) for file in files])
-        return np.concatenate([np.where(dates == UNCHANGED, IGNORE_INDEX, dates), true[2:]])
+        np.copyto(dates, IGNORE_INDEX, where=dates == UNCHANGED)
+        return np.concatenate([dates, true[2:]])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.codecs import LabelError, read_image, read_label
+from datasets.codecs import LabelError, read_image, read_label, unique
 from helpers.tiny_data import PALETTE, make_pair, truncate, write, write_label
 
 
@@ -121,3 +121,12 @@ def test_floating_point_labels_are_an_error(tmp_path, mask):
     path = write_tiff(tmp_path / "a.tif", mask[None].astype("float32"))
     with pytest.raises(LabelError, match="floating-point"):
         read_label(path, PALETTE)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 4096])
+@pytest.mark.parametrize("values", [1, 3, 256])
+def test_unique_bytes_are_those_of_numpy(size, values):
+    pixels = np.random.default_rng(size).integers(0, values, size).astype(np.uint8)
+    for some in (pixels, pixels[::2]):
+        found = unique(some)
+        assert found.dtype == np.uint8 and found.tolist() == np.unique(some).tolist()
