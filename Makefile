@@ -9,6 +9,9 @@ EPOCHS ?= 6
 DATA ?= data/demo
 OUT ?= outdir/demo_$(shell date +%Y%m%d-%H%M%S)
 
+# freed memory is kept and used again; the C library would return it, and get it zeroed each time
+KEEP_FREED := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=4000000000
+
 .PHONY: demo test lint bench
 
 $(VENV)/.done: requirements.txt requirements-dev.txt
@@ -22,7 +25,7 @@ demo: $(VENV)/.done
 		--outdir $(OUT) --epochs $(EPOCHS)
 
 test: $(VENV)/.done
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(KEEP_FREED) $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/.done
 	$(BIN)/ruff check .

@@ -114,9 +114,13 @@ def output_names(program: torch.export.ExportedProgram) -> list[str]:
 def without_adaptive_pooling(
     program: torch.export.ExportedProgram,
 ) -> torch.export.ExportedProgram:
-    """Replaces adaptive average pooling, which ONNX does not support, by `adaptive_mean`."""
+    """Replaces adaptive average pooling, which ONNX does not support, by `adaptive_mean`.
+
+    Pooling of a whole image is a mean, which ONNX supports; alone it needs no replacement.
+    """
     table = {operator.default: adaptive_mean for operator in POOLING}
-    if not any(node.target in table for node in program.graph.nodes):
+    pooling = [node for node in program.graph.nodes if node.target in table]
+    if all(list(node.args[1]) == [1, 1] for node in pooling):
         return program
     return program.run_decompositions(table)
 

@@ -9,7 +9,7 @@ import pytest
 from datasets import cache
 from datasets.cache import BlockOffsets, DiskCache, RamCache, disk_path, make_cache
 from helpers.data_sets import second
-from helpers.processes import torchrun
+from helpers.processes import two_processes
 from helpers.tiny_data import make_second
 
 SHAPES = [((2, 3, 4), (4,)), ((5,), (2, 2)), ((1,), (1,))]
@@ -194,4 +194,4 @@ run(main)
 def test_all_ranks_of_a_machine_share_one_copy(tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    torchrun(script)
+    two_processes(script)

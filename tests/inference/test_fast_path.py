@@ -24,7 +24,7 @@ from utils.structures import Probs
 
 TILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "eurosat_scd"
 AMP = pick_amp("auto", CPU)
-STEPS, BATCH = 120, 8
+STEPS, BATCH = 80, 8
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,7 +39,7 @@ def trained() -> torch.nn.Module:
     network = build_network("pspnet", "hrnet_w18_v1", num_classes=6, lightweight=True).train()
     network = network.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, "adam", lr=1e-3, weight_decay=1e-4)
-    tiles = second(TILES, "train", augment=Augment(crop_size=128))
+    tiles = second(TILES, "train", augment=Augment(crop_size=64))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     for step in range(STEPS):
         samples = [tiles[(step * BATCH + i) % len(tiles)] for i in range(BATCH)]

@@ -22,6 +22,7 @@ from models.checkpoints import (
     make_recipe,
     network_of,
     read_file,
+    refuse_contradiction,
     save_checkpoint,
     scheme_of,
 )
@@ -295,6 +296,13 @@ def test_a_description_that_our_checkpoint_contradicts_is_an_error(tmp_path, wro
     load_network(tmp_path / "a.pth", published=Published(**right))
     with pytest.raises(ValueError, match=error):
         load_network(tmp_path / "a.pth", published=Published(**right | wrong))
+
+
+def test_a_backbone_of_one_output_stride_is_said_to_have_no_other():
+    own = Published("fcn", "hrnet_w18_v1")
+    refuse_contradiction("a.pth", own, Published(output_stride=None))
+    with pytest.raises(ValueError, match=r"--output-stride 16: a\.pth .* with none to choose"):
+        refuse_contradiction("a.pth", own, Published(output_stride=16))
 
 
 def test_one_description_for_all_must_be_that_of_each(tmp_path, light_fcn):

@@ -14,7 +14,7 @@ import test as script
 import train
 from datasets.rucode.run_lengths import from_run_lengths
 from helpers.data_sets import build_dataset, find_scheme
-from helpers.processes import run_alone, torchrun
+from helpers.processes import run_alone, two_processes
 from helpers.tiny_data import make_binary, make_rucode, truncate
 from inference.views import TTA_VIEWS
 from models.checkpoints import load_network, make_recipe, network_of
@@ -212,7 +212,7 @@ def test_two_processes_predict_scenes_as_one_does(rucode, tmp_path):
     words += ["--tta", "none", "--tile-px", "32", "--split", "train", "--score", "--save-probs"]
     words += ["--threshold", "auto", "--test-batch-size", "1"]  # else batches mix scenes
     outputs = {}
-    for name, run in (("one", run_alone), ("two", torchrun)):
+    for name, run in (("one", run_alone), ("two", two_processes)):
         rle = tmp_path / name / "rle.csv"
         run("test.py", *words, "--outdir", tmp_path / name, "--rle", rle)
         files = (p for p in (tmp_path / name).rglob("*") if p.is_file())

@@ -8,7 +8,7 @@ import torch
 
 import train
 from helpers.networks import make_teachers
-from helpers.processes import log_of, run_alone, torchrun
+from helpers.processes import log_of, run_alone, torchrun, two_processes
 from helpers.tiny_data import make_second
 from utils import distributed
 from utils.state_files import read_file
@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("backbone", "options"),
     [
-        ("hrnet_w18_v1", ("--ema", "--grad-checkpointing")),
-        ("mobilenetv3_large_100", ("--accumulate", "2")),  # batch norms with an activation inside
+        ("test_resnet", ("--ema", "--grad-checkpointing")),
+        ("mobilenetv3_small_050", ("--accumulate", "2")),  # batch norms with an activation inside
     ],
 )
 def test_two_processes_train_and_validate_as_one_does(tmp_path, backbone, options):
@@ -31,7 +31,7 @@ def test_two_processes_train_and_validate_as_one_does(tmp_path, backbone, option
     words += ["--dropout", "0", "--amp", "fp32", "--device", "cpu", "--num-workers", "0"]
     # a small rate: Adam's first steps turn rounding of tiny gradients into whole steps
     words += ["--val-batch-size", "2", "--name", "run", "--lr", "1e-5", *options]
-    torchrun("train.py", *words, "--outdir", tmp_path / "two")
+    two_processes("train.py", *words, "--outdir", tmp_path / "two")
     train.main([str(word) for word in [*words, "--outdir", tmp_path / "one"]])
     one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
     assert [(a["kind"], a["step"]) for a in one] == [(b["kind"], b["step"]) for b in two]
@@ -55,14 +55,14 @@ def test_two_processes_train_and_validate_as_one_does(tmp_path, backbone, option
 @pytest.mark.slow
 def test_the_same_checkpoint_scores_the_same_in_one_process_and_in_two(tmp_path):
     data = make_second(tmp_path / "data", train=21, size=32)  # 3 validate: 2 and 1
-    words = ["--data-root", data, "--model", "fcn", "--backbone", "hrnet_w18_v1", "--lightweight"]
+    words = ["--data-root", data, "--model", "fcn", "--backbone", "test_resnet", "--lightweight"]
     words += ["--amp", "fp32", "--device", "cpu", "--num-workers", "0", "--name", "run"]
     short = ["--batch-size", "4", "--max-steps", "2", "--outdir", tmp_path / "first"]
     train.main([str(word) for word in [*words, *short]])
     (path,) = (tmp_path / "first" / "models").iterdir()
     words += ["--load-from", path, "--val-batch-size", "2", "--tta", "--save-mask"]
     train.main([str(word) for word in [*words, "--outdir", tmp_path / "one"]])
-    torchrun("train.py", *words, "--outdir", tmp_path / "two")
+    two_processes("train.py", *words, "--outdir", tmp_path / "two")
     one, two = (
         json.loads((tmp_path / d / "metrics" / "val.json").read_text()) for d in ("one", "two")
     )
@@ -80,7 +80,7 @@ def test_two_processes_label_and_test_as_one_does(tmp_path):
     words = ["--data-root", data, "--checkpoints", *teachers, "--amp", "fp32", "--device", "cpu"]
     words += ["--num-workers", "0", "--tta", "none"]
     outputs = {}
-    for name, run in (("one", run_alone), ("two", torchrun)):
+    for name, run in (("one", run_alone), ("two", two_processes)):
         run("label.py", *words, "--outdir", tmp_path / name, "--val-batch-size", "2")
         run("test.py", *words, "--outdir", tmp_path / name, "--test-batch-size", "2", "--score")
         outputs[name] = {

@@ -8,7 +8,7 @@ from PIL import Image
 
 import test as script_test
 import train
-from helpers.processes import log_of, torchrun
+from helpers.processes import log_of, two_processes
 from helpers.sentinel_data import make_dfc2020
 from helpers.tiny_data import make_folder
 from models.build import build_network
@@ -33,10 +33,11 @@ def make_half_labelled(root):
 def test_two_processes_train_as_one_does(tmp_path):
     data = make_half_labelled(tmp_path / "data")
     words = ["--dataset", "folder", "--data-root", data, "--model", "mmseg_pspnet", *QUICK]
-    words += ["--backbone", "resnet18", "--batch-size", "4", "--max-steps", "4", "--dropout", "0"]
+    words += ["--backbone", "test_resnet", "--batch-size", "4", "--max-steps", "4"]
+    words += ["--dropout", "0"]
     words += ["--optimizer", "sgd", "--lr", "1e-3", "--head-lr-factor", "1", "--lr-min", "1e-4"]
     words += ["--loss-mean-over", "all", "--val-every", "2", "--log-every", "1", "--name", "run"]
-    torchrun("train.py", *words, "--outdir", tmp_path / "two")
+    two_processes("train.py", *words, "--outdir", tmp_path / "two")
     train.main([str(word) for word in [*words, "--outdir", tmp_path / "one"]])
     one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
     assert [(a["kind"], a["step"]) for a in one] == [(b["kind"], b["step"]) for b in two]
@@ -59,12 +60,12 @@ def test_two_processes_train_as_one_does(tmp_path):
 def test_two_processes_predict_sentinel_patches_as_one_does(tmp_path):
     data = make_dfc2020(tmp_path / "data", test=5)
     scheme = dfc_scheme(True, True, False, False)
-    network = build_network("fcn", "resnet18", num_classes=10, task="land_cover", in_channels=6)
-    recipe = make_recipe(scheme, model="fcn", backbone="resnet18")
+    network = build_network("fcn", "test_resnet", num_classes=10, task="land_cover", in_channels=6)
+    recipe = make_recipe(scheme, model="fcn", backbone="test_resnet")
     save_checkpoint(tmp_path / "models" / "a.pth", network.state_dict(), recipe)
     words = ["--dataset", "dfc2020", "--data-root", data, *QUICK, "--score", "--tta", "none"]
     words += ["--checkpoints", tmp_path / "models" / "a.pth", "--test-batch-size", "2", "--zip"]
-    for name, run in (("one", alone), ("two", torchrun)):
+    for name, run in (("one", alone), ("two", two_processes)):
         previews = ["--preview-dir", tmp_path / name / "previews"]
         run("test.py", *words, "--outdir", tmp_path / name, *previews)
     files = {

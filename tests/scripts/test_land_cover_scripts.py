@@ -49,9 +49,9 @@ def read_tiff(path) -> tuple[np.ndarray, str, tuple]:
 @pytest.mark.parametrize(
     "network",
     [
-        ["--model", "fcn", "--backbone", "resnet18"],
+        ["--model", "fcn", "--backbone", "test_resnet"],
         ["--model", "plain_unet"],
-        ["--model", "mmseg_pspnet", "--backbone", "resnet18", "--ema"],
+        ["--model", "mmseg_pspnet", "--backbone", "test_resnet", "--ema"],
     ],
     ids=lambda words: words[1],
 )
@@ -82,7 +82,7 @@ def test_naic2020_trains_from_its_lists(tmp_path):
     prepare.main(
         [steps, "annotate", str(root / "image_A"), "--save-path", str(root / "image_A.json")]
     )
-    words = ["--dataset", "naic2020", "--model", "fcn", "--backbone", "resnet18"]
+    words = ["--dataset", "naic2020", "--model", "fcn", "--backbone", "test_resnet"]
     out = tmp_path / "out"
     run_train(root, out, *words)
     metrics = json.loads((out / "metrics" / "val.json").read_text())
@@ -165,7 +165,7 @@ def test_sentinel_patches_train_and_become_georeferenced_labels(tmp_path):
 
 def test_sen12ms_validates_on_the_scenes_that_are_held_out(tmp_path):
     root = make_sen12ms(tmp_path / "sen12ms", SCENES, HELD_OUT)
-    words = ["--dataset", "sen12ms", "--use-s1", "--model", "fcn", "--backbone", "resnet18"]
+    words = ["--dataset", "sen12ms", "--use-s1", "--model", "fcn", "--backbone", "test_resnet"]
     run_train(root, tmp_path / "out", *words)
     metrics = json.loads((tmp_path / "out" / "metrics" / "val.json").read_text())
     assert 0 < np.sum(metrics["confusion"]) <= 2 * 32 * 32
@@ -240,10 +240,10 @@ def test_networks_that_read_tiles_differently_are_not_averaged(tmp_path):
 
 
 def save_untrained(path, scheme) -> None:
-    where = {"model": "fcn", "backbone": "resnet18"}
+    where = {"model": "fcn", "backbone": "test_resnet"}
     network = build_network(
         "fcn",
-        "resnet18",
+        "test_resnet",
         num_classes=scheme.num_classes,
         task="land_cover",
         in_channels=len(scheme.bands),
@@ -258,7 +258,7 @@ def test_bands_of_a_folder_are_remembered_and_may_be_said_again(tmp_path):
         write_tiff(root / "images" / f"{i}.tif", rng.integers(0, 999, (4, 32, 32)).astype("uint16"))
         write(root / "labels" / f"{i}.png", rng.integers(0, 2, (32, 32)).astype(np.uint8))
     (root / "classes.yaml").write_text("[dry, wet]")
-    words = ["--dataset", "folder", "--model", "fcn", "--backbone", "resnet18"]
+    words = ["--dataset", "folder", "--model", "fcn", "--backbone", "test_resnet"]
     run_train(root, tmp_path / "out", *words, "--bands", "4", "1", "--keep-every", "1")
     (path,) = (tmp_path / "out" / "models").iterdir()
     assert load_network(path)[1]["bands"] == ["band4", "band1"]
@@ -277,7 +277,7 @@ def test_bands_of_a_folder_are_remembered_and_may_be_said_again(tmp_path):
 
 def test_what_cannot_be_trained_or_scored_is_said_at_once(tmp_path):
     root = make_folder(tmp_path / "data")
-    words = ["--dataset", "folder", "--model", "fcn", "--backbone", "resnet18"]
+    words = ["--dataset", "folder", "--model", "fcn", "--backbone", "test_resnet"]
     write(root / "images" / "9.png", np.zeros((48, 32, 3), np.uint8))
     write(root / "labels" / "9.png", np.full((48, 32), 255, np.uint8))
     with pytest.raises(ValueError, match=r"images of 2 sizes \(32 x 32, 48 x 32 .*--crop-size"):
@@ -337,7 +337,7 @@ def test_masks_of_land_cover_are_0_where_there_are_no_data(tmp_path, divided):
             classes = (image[:1] > 2500).astype(np.uint8)
             write_tiff(root / part / f"labels/{index}.tif", classes)
     (root / "classes.yaml").write_text("[low, high]")
-    network = ["--model", "fcn", "--backbone", "resnet18"]
+    network = ["--model", "fcn", "--backbone", "test_resnet"]
     run_train(root, tmp_path / "out", "--dataset", "folder", "--split", "every10th", *network)
     scores = run_test(root, tmp_path / "out", "--dataset", "folder", *divided)
     assert np.sum(scores["confusion"]) == 38 * 48

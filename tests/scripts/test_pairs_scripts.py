@@ -21,7 +21,7 @@ from utils.metrics import ChangeConfusion, metrics_for
 from utils.structures import Probs
 
 QUICK = ["--num-workers", "0", "--device", "cpu", "--amp", "fp32"]
-SMALL = ["--backbone", "resnet18", "--model", "fcn", "--lightweight", "--batch-size", "2"]
+SMALL = ["--backbone", "test_resnet", "--model", "fcn", "--lightweight", "--batch-size", "2"]
 NAMES = ["water", "field", "wood", "town"]
 
 

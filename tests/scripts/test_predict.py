@@ -20,7 +20,7 @@ import rasterio
 import predict
 import test as tester
 from helpers.map_data import COLOURS, PLACE, UTM, save_network, scene, warp, write, write_pair
-from helpers.processes import torchrun
+from helpers.processes import two_processes
 from helpers.tiny_data import truncate
 from maps.layers import MapRows
 from maps.progress import NAME, WorkFolder
@@ -301,7 +301,7 @@ def test_killed_and_run_again_gives_the_same_bytes(tmp_path, networks):
 def test_two_processes_make_the_same_map(tmp_path, networks, pair):
     words = [*pair, "--checkpoints", networks["semantic_change"]]
     run_predict(*words, "--out", tmp_path / "one")
-    torchrun("predict.py", *words, *QUICK, "--out", tmp_path / "two")
+    two_processes("predict.py", *words, *QUICK, "--out", tmp_path / "two")
     assert maps_of(tmp_path / "two") == maps_of(tmp_path / "one")
 
 

@@ -34,7 +34,7 @@ from utils.state_files import read_file
 from utils.structures import IGNORE_INDEX, Sample
 
 ROOT = Path(__file__).resolve().parents[2]
-BACKBONE = "hrnet_w18_v1"
+BACKBONE = "test_resnet"
 STEPS_PER_EPOCH, EPOCHS = 2, 3  # 13 tiles: 2 validate, 11 train in batches of 4
 
 
@@ -122,7 +122,7 @@ def test_the_log_has_losses_rates_and_scores(finished):
 
 
 def test_training_learns(data, tmp_path):
-    options = ("--epochs", 10, "--lr", 0.01, "--val-every", 100)
+    options = ("--epochs", 20, "--lr", 0.02, "--val-every", 100)
     steps = log_of(train_on(data, tmp_path, *options), "train")
     assert sum(s["total"] for s in steps[-3:]) < 0.9 * sum(s["total"] for s in steps[:3])
 
@@ -164,9 +164,9 @@ def test_load_from_validates_a_checkpoint_and_trains_nothing(finished, data, tmp
         (("--lightweight",), None),
         (("--backbone", BACKBONE), None),
         (("--model", "fcn"), None),
-        (("--model", "pspnet"), "--model pspnet: .* is fcn on hrnet_w18_v1; leave it out"),
-        (("--backbone", "resnet18"), "--backbone resnet18: .* is fcn on hrnet_w18_v1; leave"),
-        (("--output-stride", 16), "--output-stride 16: .* none to choose; leave it out"),
+        (("--model", "pspnet"), "--model pspnet: .* is fcn on test_resnet; leave it out"),
+        (("--backbone", "resnet18"), "--backbone resnet18: .* is fcn on test_resnet; leave"),
+        (("--output-stride", 16), "--output-stride 16: .* is fcn on test_resnet with 8; leave"),
     ],
 )
 def test_only_what_is_given_beside_load_from_can_contradict_the_file(
@@ -564,7 +564,7 @@ def test_pretrained_takes_the_local_file_and_says_so(data, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     path = Path("data", "pretrained_models", f"{BACKBONE}.pth")
     path.parent.mkdir(parents=True)
-    torch.save(timm.create_model("hrnet_w18_small").state_dict(), path)
+    torch.save(timm.create_model(BACKBONE).state_dict(), path)
     train_on(data, tmp_path, "--pretrained", "--max-steps", 1)
     assert str(path) in capsys.readouterr().out
 

@@ -6,7 +6,7 @@ import label
 import predict
 import test as script_test
 from helpers.map_data import save_network, write_pair
-from helpers.processes import torchrun
+from helpers.processes import two_processes
 from inference.predictor import Predictor
 from utils import distributed
 from utils.background import BackgroundWriter
@@ -143,7 +143,7 @@ run(main)
 def test_a_step_in_parts_waits_twice_and_losses_wait_until_they_are_read(tmp_path):
     path = tmp_path / "steps.py"
     path.write_text(STEPS)
-    torchrun(path, tmp_path)
+    two_processes(path, tmp_path)
     for rank in ("0", "1"):  # both stop, at the tiles of the one whose loss was not finite
         error = (tmp_path / rank).read_text()
         assert "not finite at step 2" in error and "tiles step2_rank1." in error
