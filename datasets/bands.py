@@ -1,10 +1,12 @@
 """Band names, and band numbers in a file."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 NAMED = ("red", "green", "blue", "nir")  # names of the first four bands of a file
 RGB = NAMED[:3]
 GREY = ("grey",)  # one band, computed from red, green and blue
+SYNONYMS = {"near infrared": "nir", "near-infrared": "nir", "nir1": "nir"}
 
 
 def band_names(bands: Sequence[str | int]) -> tuple[str, ...]:
@@ -34,6 +36,45 @@ def band_numbers(names: Sequence[str], first: int = 0) -> tuple[int, ...]:
     """
     names = RGB if tuple(names) == GREY else names
     return tuple(first + _number(name) for name in names)
+
+
+def named(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of a Scheme's bands as a file may give them; empty if they are numbers."""
+    names = RGB if tuple(names) == GREY else tuple(names)
+    return names if set(names) <= {*NAMED} else ()
+
+
+def bands_in_file(
+    path: Path, there: Sequence[str | None], names: Sequence[str], numbers: Sequence[int]
+) -> tuple[int, ...]:
+    """Indices of the bands to read: where the file names them, otherwise by their number.
+
+    Args:
+        path: the file, for the message.
+        there: what it calls its bands, see `Raster.names`.
+        names: of the bands to read; empty: they are chosen by number.
+        numbers: of the bands to read, from 0, in a file that does not name them.
+
+    Raises:
+        ValueError: the names in the file contradict the numbers.
+    """
+    if not names:
+        return tuple(numbers)
+    there = [SYNONYMS.get(name, name) for name in there]
+    found = []
+    for name, number in zip(names, numbers, strict=True):
+        if there.count(name) == 1:
+            found.append(there.index(name))
+            continue
+        other = there[number] if number < len(there) else None
+        if other in NAMED and other != name and there.count(other) == 1:
+            listed = ", ".join(f"{i} {text}" for i, text in enumerate(there, start=1) if text)
+            raise ValueError(
+                f"{path}: no band is named {name}, and band {number + 1} is {other} (bands: "
+                f"{listed}). Choose by number with --bands, or correct the names in the file."
+            )
+        found.append(number)
+    return tuple(found)
 
 
 def _number(name: str) -> int:

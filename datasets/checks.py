@@ -9,12 +9,14 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from datasets.bands import bands_in_file
 from datasets.codecs import LabelError, LabelFile
 from datasets.labels import PairLabels
 from datasets.layout import DataError, Problem
@@ -172,14 +174,15 @@ def _open_images(
         FileNotFoundError: a file is missing.
     """
     problems: list[Problem] = []
-    bands: dict[Path, set[int]] = {}
+    of_path: dict[Path, list[ImageFile]] = {}
     for file in (file for files in scene.dates for file in files):
-        bands.setdefault(file.path, set()).update(file.bands)
-    for path, chosen in bands.items():
+        of_path.setdefault(file.path, []).append(file)
+    for path, files in of_path.items():
         try:
             rasters[path] = raster = reading.open_image(path)
-            file = ImageFile(path, tuple(sorted(chosen)))
-            problems += _image_problems(raster, file, reading, scheme, num_bands)
+            chosen = [bands_in_file(path, raster.names, f.names, f.bands) for f in files]
+            bands = sorted({*chain(*chosen)})
+            problems += _image_problems(raster, bands, reading, scheme, num_bands)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -209,10 +212,13 @@ def _read_labels(
 
 
 def _image_problems(
-    raster: Raster, file: ImageFile, reading: Reading, scheme: Scheme, num_bands: int | None
+    raster: Raster,
+    bands: Sequence[int],
+    reading: Reading,
+    scheme: Scheme,
+    num_bands: int | None,
 ) -> list[Problem]:
     """Problems with the bands, type and values of an image; reads every pixel."""
-    bands = file.bands
     grey = raster.count == 1 and raster.dtype == np.uint8 and len(bands) == 3
     bands = (0,) * 3 if grey and scheme.standardise == "none" else bands
     needed = num_bands or max(bands) + 1

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.bands import RGB, band_names, band_numbers
+from datasets.bands import RGB, band_names, band_numbers, named
 from datasets.entry import Where
 from datasets.layout import PARTS, Problem, find_files, match_files
 from datasets.reader import Reading
@@ -93,12 +93,17 @@ class FolderLayout:
         whole, problems = match_files([(part_folders.folders[key], files[key]) for key in keys])
         if problems:
             problems = [*problems, *self._other_suffixes(part_folders, files, keys)]
-        bands = () if self.scheme is None else band_numbers(self.scheme.bands)
+        bands, names_of_bands = (), ()
+        if self.scheme is not None:
+            bands, names_of_bands = band_numbers(self.scheme.bands), named(self.scheme.bands)
         scenes = []
         for name in names if part_folders.ids is not None else whole:
             if name in whole:
                 paths = whole[name]
-                dates = tuple((ImageFile(path, bands),) for path in paths[: len(self.spec.images)])
+                dates = tuple(
+                    (ImageFile(path, bands, names_of_bands),)
+                    for path in paths[: len(self.spec.images)]
+                )
                 scenes.append(Scene(name, dates, tuple(paths[len(dates) :])))
         return Found(part_folders.path, scenes, problems)
 

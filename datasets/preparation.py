@@ -6,12 +6,26 @@ from pathlib import Path
 import numpy as np
 
 from datasets.bands import GREY
-from datasets.sentinel.scaling import scale_s1, scale_s2
-from utils.rasters.raster import Raster
+from datasets.sentinel.scaling import S2_MOST, scale_s1, scale_s2
+from utils.rasters.raster import Raster, Units
 from utils.rasters.statistics import mean_and_std, to_grey
 from utils.schemes import S1_BANDS, S2_BANDS
 from utils.structures import Scheme
 
+RANGES = (  # bands; what networks read; what is wrong with values; remedy
+    (
+        S2_BANDS,
+        f"digital numbers ({S2_MOST} = reflectance 1)",
+        lambda values: values.max() <= (255 if values.dtype == np.uint8 else 2),
+        "say with --scale what a value stands for (1: it is reflectance), or pass another file",
+    ),
+    (
+        S1_BANDS,
+        "decibel, mostly below 0",
+        lambda values: values.min() >= 0,
+        "convert them: 10 * log10(value)",
+    ),
+)
 Moments = tuple[np.ndarray, np.ndarray]  # mean and standard deviation, (C or 1, 1, 1) float64
 
 
@@ -44,6 +58,26 @@ class Preparation:
                 "(--checkpoints)."
             )
 
+    def check_values(self, path: Path, values: np.ndarray, units: Units | None) -> None:
+        """Raises ValueError if values cannot be what networks of Sentinel bands were trained on.
+
+        Args:
+            path: for the message.
+            values: (C, N) some of the stored values, with data.
+            units: of the file, or as the user says.
+        """
+        if not self._sentinel or not values.size:
+            return
+        for names, sought, wrong, remedy in RANGES:
+            chosen = [number for number, name in enumerate(self.scheme.bands) if name in names]
+            found = values[chosen]
+            if chosen and units is None and wrong(found):
+                raise ValueError(
+                    f"{path}: values of {found.min():g} to {found.max():g} in "
+                    f"{' '.join(self.scheme.bands[number] for number in chosen)}, where these "
+                    f"networks read {sought}; {remedy}"
+                )
+
     def moments(self, dates: Sequence[tuple[Raster, Sequence[int]]]) -> list[Moments | None]:
         """Mean and deviation of the pixels of each date; None: not needed.
 
@@ -56,7 +90,11 @@ class Preparation:
         return mean_and_std(dates, joint=self.scheme.standardise == "joint", grey=grey)
 
     def __call__(
-        self, pixels: np.ndarray, valid: np.ndarray | None, moments: Moments | None
+        self,
+        pixels: np.ndarray,
+        valid: np.ndarray | None,
+        moments: Moments | None,
+        units: Units | None = None,
     ) -> np.ndarray:
         """Prepares a window of one date.
 
@@ -64,13 +102,16 @@ class Preparation:
             pixels: (C, h, w) as stored; not changed.
             valid: (h, w) bool, where all dates have data; None: everywhere.
             moments: of the whole image, see `moments`.
+            units: what the pixels stand for, reflectance or decibel; None: digital numbers of
+                Sentinel-2, decibel of Sentinel-1. Without Sentinel's bands they make no difference:
+                every band is standardised, or read as 8-bit colours.
 
         Returns:
             (C, h, w), uint8 if the pixels are and the scheme does not standardise, else float32.
             A view of `pixels` if nothing is to be done.
         """
         stored = pixels
-        pixels = self._scaled(pixels) if self._sentinel else pixels
+        pixels = self._scaled(pixels, units) if self._sentinel else pixels
         pixels = to_grey(pixels) if self._is_grey(len(pixels)) else pixels
         if self.standardised:
             pixels, fill = _standardised(pixels, moments), np.zeros(len(pixels))
@@ -91,15 +132,15 @@ class Preparation:
     def _is_grey(self, num_bands: int) -> bool:
         return tuple(self.scheme.bands) == GREY and num_bands == 3
 
-    def _scaled(self, pixels: np.ndarray) -> np.ndarray:
+    def _scaled(self, pixels: np.ndarray, units: Units | None) -> np.ndarray:
         """Sentinel-2 digital numbers and Sentinel-1 decibels -> 0..1, float32."""
         names = self.scheme.bands
         if all(name in S2_BANDS for name in names):
-            return scale_s2(pixels)
-        scaled = [
-            (scale_s1 if name in S1_BANDS else scale_s2)(band)
-            for name, band in zip(names, pixels, strict=True)
-        ]
+            return scale_s2(pixels, units)
+        scaled = []
+        for number, (name, band) in enumerate(zip(names, pixels, strict=True)):
+            scale = scale_s1 if name in S1_BANDS else scale_s2
+            scaled.append(scale(band, None if units is None else units.of_band(number)))
         return np.stack(scaled)
 
 

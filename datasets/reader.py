@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.bands import RGB
+from datasets.bands import RGB, bands_in_file
 from datasets.cache import BlockOffsets, make_cache
 from datasets.codecs import LabelFile, open_label
 from datasets.labels import Labels
@@ -208,13 +208,15 @@ class SceneReader:
         self, index: int, window: Window, rows: tuple[int, int] | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Prepared images of a window, and (h, w) bool, where all dates have data; None: all."""
-        stored, valid = [], None
-        for raster, bands in self._open.get(index).dates:
+        dates, stored, valid = self._open.get(index).dates, [], None
+        for raster, bands in dates:
             pixels, known = read_valid(raster, window, bands, rows)
             stored.append(pixels)
             valid = _both(valid, known)
         moments = self.moments(index) if self.prepare.standardised else [None] * len(stored)
-        prepared = [self.prepare(p, valid, m) for p, m in zip(stored, moments, strict=True)]
+        units = [raster.units(bands) for raster, bands in dates]
+        each = zip(stored, moments, units, strict=True)
+        prepared = [self.prepare(pixels, valid, *known) for pixels, *known in each]
         return prepared[0][None] if len(prepared) == 1 else np.stack(prepared), valid
 
     def _read_labels(
@@ -271,7 +273,8 @@ class SceneReader:
         )
 
     def _open_image(self, file: ImageFile) -> tuple[Raster, Sequence[int]]:
-        raster, bands = self._image_files.get(file.path), file.bands
+        raster = self._image_files.get(file.path)
+        bands = bands_in_file(raster.path, raster.names, file.names, file.bands)
         if raster.count == 1 and raster.dtype == np.uint8 and self.scheme.bands == RGB:
             bands = (0,) * len(bands)  # a grey image
         if max(bands) >= raster.count:

@@ -13,6 +13,7 @@ from maps.polygons import FORMATS, check_packages
 from maps.progress import fingerprint, image_fingerprints
 from models.args_pkl import find_args
 from utils.rasters.windows import windows_of
+from utils.schemes import S2_BANDS
 from utils.structures import Scheme
 
 # files of an earlier map in the same folder that a new map may not overwrite, so are deleted
@@ -21,6 +22,7 @@ OLDER = (
     *(f"changes.{kind}" for kind in FORMATS),
     *("changes.qml", "summary.csv", "summary.json", "report.html"),
 )
+VALUE_FLAGS = ("nodata", "scale", "offset")  # one number for each image, or one for all
 WINDOWS = 2  # version of the placement of windows; rows of another are not continued
 
 
@@ -31,6 +33,9 @@ class MapOptions(NamedTuple):
     overwrite: bool = False
     bands: list[str] | None = None
     strict_grid: bool = False
+    nodata: list[float] | None = None  # one for each image, or one for all
+    scale: list[float] | None = None
+    offset: list[float] | None = None
     tta: str = "none"
     threshold: float = 0.5
     full_semantics: bool = False
@@ -46,6 +51,18 @@ class MapOptions(NamedTuple):
 def check_options(options: MapOptions, scheme: Scheme, report: bool = False) -> None:
     """Raises ValueError for options that the networks or the installed packages do not support."""
     windows_of(1, 1, options.tile_px, options.overlap_px)
+    for flag in VALUE_FLAGS:
+        given = getattr(options, flag)
+        if given is not None and len(given) not in (1, scheme.num_dates):
+            raise ValueError(
+                f"--{flag} {' '.join(f'{value:g}' for value in given)}: {len(given)} values for "
+                f"{scheme.num_dates} image(s); give one for each date, or one for all"
+            )
+        if flag != "nodata" and given is not None and not set(scheme.bands) <= {*S2_BANDS}:
+            raise ValueError(
+                f"--{flag} is for networks that read Sentinel-2 only, and these read "
+                f"{' '.join(scheme.bands)}; {_values_otherwise(scheme)}"
+            )
     if options.change_only and scheme.task == "land_cover":
         flag = options.change_only[0].replace("_", "-")
         raise ValueError(f"--{flag} is for change between two dates; leave it out for land cover")
@@ -58,6 +75,12 @@ def check_options(options: MapOptions, scheme: Scheme, report: bool = False) -> 
         check_packages(options.vector)
     if report and importlib.util.find_spec("jinja2") is None:
         raise ValueError("--report needs jinja2: pip install jinja2, or leave it out")
+
+
+def _values_otherwise(scheme: Scheme) -> str:
+    if scheme.standardise != "none":
+        return "each image is standardised, so it would change nothing. Leave it out"
+    return "convert the images beforehand"
 
 
 def file_names(vector: Sequence[str], scheme: Scheme) -> list[str]:
@@ -101,7 +124,7 @@ def map_settings(
     Returns:
         `rows`: settings of the predicted rows; `results`: settings of the final files only.
     """
-    names = ("tta", "threshold", "full_semantics", "bands", "tile_px", "overlap_px")
+    names = ("tta", "threshold", "full_semantics", "bands", *VALUE_FLAGS, "tile_px", "overlap_px")
     flags = {name: getattr(options, name) for name in (*names, "test_batch_size")} | networks
     described_by = [file for path in chosen.paths if (file := find_args(path)) is not None]
     rows = {

@@ -1,12 +1,13 @@
 """Checks of the images of a map: bands, data type and georeference."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datasets.bands import GREY, band_names, band_numbers
+from datasets.bands import GREY, band_names, band_numbers, bands_in_file, named
 from utils.rasters.grids import grid_difference
 from utils.rasters.reading import FileRaster
 from utils.schemes import S1_BANDS, S2_BANDS
@@ -54,8 +55,9 @@ def bands_to_read(
     Args:
         image: a GridImage.
         scheme: of the networks.
-        given: --bands; None = by the scheme's names. Sentinel bands are taken in order if the image
-            has exactly as many as the scheme, or by number if it has all Sentinel-2 bands.
+        given: --bands; None = by the scheme's names, see `bands_in_file`. Sentinel bands are found
+            by their descriptions. Without, they are taken in order if the image has exactly as many
+            as the scheme, or by number if it has all Sentinel-2 bands.
 
     Raises:
         ValueError: the image has too few bands, or `given` has not as many as the networks read.
@@ -63,18 +65,21 @@ def bands_to_read(
     wanted, there = scheme.bands, len(image.colours)
     needed = 3 if wanted == GREY and there > 1 else len(wanted)
     if given is not None:
-        numbers = band_numbers(band_names(given))
+        names = band_names(given)
+        numbers = band_numbers(names)
         if len(numbers) != needed:
             raise ValueError(
                 f"--bands {' '.join(given)}: {len(numbers)} band(s), but these networks read "
                 f"{needed} ({' '.join(wanted)}); name them in that order"
             )
+        numbers = bands_in_file(image.path, image.colour_names, named(names), numbers)
     elif wanted == GREY and there == 1:
         numbers = (0,)
     elif wanted[0] in (*S1_BANDS, *S2_BANDS):
         numbers = _sentinel_numbers(image, wanted)
     else:
         numbers = band_numbers(wanted)
+        numbers = bands_in_file(image.path, image.colour_names, named(wanted), numbers)
     if there <= max(numbers) < image.count:
         raise ValueError(
             f"{image.path}: band {max(numbers) + 1} is marked as alpha, which says where there are "
@@ -91,7 +96,9 @@ def bands_to_read(
 
 
 def _sentinel_numbers(image: Any, wanted: Sequence[str]) -> tuple[int, ...]:
-    there = len(image.colours)
+    there, names = len(image.colours), [*map(sentinel_name, image.colour_names)]
+    if all(names.count(name) == 1 for name in wanted):
+        return tuple(map(names.index, wanted))
     if there == len(wanted):
         return tuple(range(there))
     if there == len(S2_BANDS) and set(wanted) <= set(S2_BANDS):
@@ -100,6 +107,11 @@ def _sentinel_numbers(image: Any, wanted: Sequence[str]) -> tuple[int, ...]:
         f"{image.path} has {there} bands, these networks read {len(wanted)}: {' '.join(wanted)}. "
         "Say which they are with --bands."
     )
+
+
+def sentinel_name(text: str | None) -> str | None:
+    """B2 for a band that is described as b2 or b02."""
+    return None if text is None else re.sub(r"^B0(?=\d)", "B", text.upper())
 
 
 def compare_grids(first: FileRaster, second: FileRaster, strict: bool = False) -> str | None:

@@ -14,12 +14,12 @@ from datasets.samples import SceneSamples
 from inference.prediction import Area, finished_areas, predict_batches
 from inference.predictor import Predictor
 from maps.areas import PixelAreas
-from maps.checks import OLDER, MapOptions, file_names, refuse_own_inputs
+from maps.checks import OLDER, VALUE_FLAGS, MapOptions, file_names, refuse_own_inputs
 from maps.layers import Georeference, MapRows, layers_of, map_values
 from maps.pairs import MapInput
 from maps.polygons import check_crs, write_vectors
 from maps.progress import FinishedMaps, WorkFolder
-from maps.reader import MapImages
+from maps.reader import MapImages, Told
 from maps.summary import write_class_summary, write_summary
 from maps.vector_files import LAYER, refuse_open
 from utils import distributed
@@ -47,7 +47,11 @@ class MapJob(NamedTuple):
 
     def open(self, scheme: Scheme) -> MapImages:
         """Its images."""
-        return MapImages(self.images.images, scheme, self.options.bands, self.options.strict_grid)
+        options, images = self.options, self.images.images
+        values = [getattr(options, flag) or [None] for flag in VALUE_FLAGS]
+        each = [given * len(images) if len(given) == 1 else given for given in values]
+        told = [Told(*one) for one in zip(*each, strict=True)]
+        return MapImages(images, scheme, options.bands, options.strict_grid, told)
 
 
 def print_once(*words: object, **how: Any) -> None:

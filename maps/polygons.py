@@ -49,9 +49,9 @@ def write_vectors(
 ) -> dict:
     """Writes `changes.gpkg` and `changes.geojson` into `folder`, and `changes.qml` beside them.
 
-    Fields: `from`, `to` (names of classes; empty for a binary change), `code` (see
+    Fields: `from_class`, `to_class` (names; empty for a binary change), `code` (see
     maps.transitions), `area_m2` and `area_ha` (of the pixels, also of simplified polygons),
-    `probability` (mean P(changed) of the pixels). Unknown values are empty. GeoJSON is in
+    `mean_prob` (mean P(changed) of the pixels). Unknown values are empty. GeoJSON is in
     EPSG:4326, longitude first, shells counter-clockwise, cut at 180 degrees. Polygons are ordered
     by their first pixels, row by row; the same maps give the same bytes.
 

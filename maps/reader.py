@@ -1,7 +1,7 @@
 """The images of a map as a scene, on the grid of date 1."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
@@ -11,71 +11,121 @@ import numpy as np
 from datasets.preparation import Preparation
 from datasets.reader import Reading
 from datasets.samples import SceneSamples
+from datasets.sentinel.scaling import S2_MOST
 from maps.image_checks import bands_to_read, compare_grids, refuse_cut, refuse_other_counts
+from maps.image_values import value_notes
 from utils.rasters.gdal import GDAL_TYPES, rasterio
-from utils.rasters.raster import Raster
+from utils.rasters.raster import Raster, Units
 from utils.rasters.reading import FileRaster, decoding
 from utils.structures import ImageFile, Scene, Scheme
 
 TOLERANCE_PX = 0.01  # error of a warped pixel's position, in pixels of the source image
 
 
+class Told(NamedTuple):
+    """What the user says of the values of an image; None: what the file says.
+
+    A value stands for (value + offset) * scale; where there are no data, it is `nodata`.
+    """
+
+    nodata: float | None = None
+    scale: float | None = None  # with an offset, and without a tag: that of Sentinel-2
+    offset: float | None = None
+
+
+NOTHING_TOLD = Told()
+
+
 class GridImage(FileRaster):
     """An image on its own grid or, warped on the fly (bilinear), on the grid of another raster.
 
-    Outside of a warped image there are no data.
+    An image that is placed by ground control points is warped onto a grid in their CRS. Outside of
+    a warped image there are no data.
 
     Args:
         path: the image.
         grid: raster whose grid is used; None = the image's own.
+        told: what the user says of its values.
 
     Attributes:
         colours: indices of the bands that are not alpha.
+        colour_names: what the file calls them, see Raster.names.
+        by_points: number of its ground control points, if it is placed by them; otherwise 0.
 
     Raises:
         OSError: the file is missing, no image, or truncated.
+        ValueError: it is placed by RPCs, or its type cannot hold the nodata value.
     """
 
-    def __init__(self, path: Path, grid: Raster | None = None):
+    def __init__(self, path: Path, grid: Raster | None = None, told: Told = NOTHING_TOLD):
         if not Path(path).exists():
             raise FileNotFoundError(f"there is no {path}; check the path")
         super().__init__(path)
         with decoding(path):
             refuse_cut(self._file, Path(path))
         self.colours = [i for i, c in enumerate(self._file.colorinterp) if c.name != "alpha"]
+        self.colour_names = [self.names[i] for i in self.colours]
+        self._told = told
+        self._tags = self._file.scales, self._file.offsets
+        if told.nodata is not None:
+            refuse_nodata(told.nodata, self)
+            self.nodata = (told.nodata,) * self.count
+        placed = self.transform is not None
+        points, crs = self._file.gcps
+        self.by_points = 0 if placed or crs is None else len(points)
+        if not placed and not self.by_points and self._file.rpcs is not None:
+            raise ValueError(
+                f"{path} is placed by RPCs, which need a terrain model. Rectify it first: gdalwarp "
+                "-rpc -to RPC_DEM=DEM.tif -t_srs EPSG:... IN OUT"
+            )
+        if self.by_points:
+            self._warp({"src_crs": crs, "crs": crs})
         if grid is not None:
-            self._warp(grid)
+            size = {"height": grid.height, "width": grid.width}
+            self._warp({"crs": grid.crs, "transform": grid.transform, **size})
 
-    def _warp(self, grid: Raster) -> None:
+    def units(self, bands: Sequence[int]) -> Units | None:
+        """See Raster; as the user says, or the tags of the file."""
+        scale, offset = ([float(of[band]) for band in bands] for of in self._tags)
+        if self._told.scale is not None:
+            scale = [self._told.scale] * len(bands)
+        elif self._told.offset is not None and set(scale) == {1}:
+            scale = [1 / S2_MOST] * len(bands)
+        if self._told.offset is not None:
+            offset = [self._told.offset * factor for factor in scale]
+        found = Units.of(scale, offset)
+        told = self._told.scale is not None or self._told.offset is not None
+        return None if found.are_plain and not told else found
+
+    def _warp(self, place: Mapping[str, Any]) -> None:
+        """Warps the file as it is now; `place`: options of WarpedVRT for CRS and grid."""
         from rasterio.enums import Resampling
         from rasterio.vrt import WarpedVRT
 
         with decoding(self.path):
             self._file = WarpedVRT(
                 self._with_one_nodata(),
-                crs=grid.crs,
-                transform=grid.transform,
-                height=grid.height,
-                width=grid.width,
                 resampling=Resampling.bilinear,
                 tolerance=TOLERANCE_PX,
+                **place,
                 **self._gaps(),
             )
         declared = self.nodata
         self._find_nodata()
         if self.alpha is not None:
             self.nodata = declared
-        self.height, self.width = grid.height, grid.width
-        self.crs, self.transform = grid.crs, grid.transform
+        self.height, self.width = self._file.shape
+        self.crs, self.transform = self._file.crs, self._file.transform
 
     def _gaps(self) -> dict[str, Any]:
         """Options of WarpedVRT for pixels without data: per band, or one alpha band for all."""
         flags = {flag.name for flags in self._file.mask_flag_enums for flag in flags}
-        if self.dtype == np.uint8 or flags != {"nodata"}:
+        source = {} if self._told.nodata is None else {"src_nodata": self._told.nodata}
+        if self.dtype == np.uint8 or (flags != {"nodata"} and not source):
             add_alpha = all(c.name != "alpha" for c in self._file.colorinterp)
-            return {"add_alpha": add_alpha, "UNIFIED_SRC_NODATA": "YES"}
+            return {"add_alpha": add_alpha, "UNIFIED_SRC_NODATA": "YES", **source}
         nodata = self.nodata[0] if self._alike() else common_nodata(self.dtype)
-        return {"nodata": nodata, "UNIFIED_SRC_NODATA": "NO"}
+        return {"nodata": nodata, "UNIFIED_SRC_NODATA": "NO", **source}
 
     def _alike(self) -> bool:
         return len({str(value) for value in self.nodata}) == 1
@@ -101,6 +151,19 @@ class GridImage(FileRaster):
         )
 
 
+def refuse_nodata(value: float, image: FileRaster) -> None:
+    """Raises ValueError if the type of an image cannot hold the value of --nodata."""
+    if image.dtype.kind != "f" and (value != int(value) or not _holds(image.dtype, int(value))):
+        raise ValueError(
+            f"--nodata {value:g}: {image.path} holds {image.dtype}, in which there is no such "
+            "value; check it, and give one for each date if they differ"
+        )
+
+
+def _holds(dtype: np.dtype, value: int) -> bool:
+    return np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+
+
 def common_nodata(dtype: np.dtype) -> float:
     """A value that images hardly hold, for pixels without data."""
     if dtype.kind == "f":
@@ -117,6 +180,7 @@ class MapImages:
             over all valid pixels of the whole image.
         bands: file bands to read, in the order of the scheme; None = by the scheme's names.
         strict_grid: refuse a date 2 on another grid.
+        told: of each image, what the user says of its values.
 
     Attributes:
         height, width: of date 1, pixels.
@@ -136,8 +200,11 @@ class MapImages:
         scheme: Scheme,
         bands: Sequence[str] | None = None,
         strict_grid: bool = False,
+        told: Sequence[Told] | None = None,
     ):
-        self.scheme, images = scheme, [GridImage(path) for path in paths]
+        told = [NOTHING_TOLD] * len(paths) if told is None else told
+        images = [GridImage(path, told=one) for path, one in zip(paths, told, strict=True)]
+        self.scheme, self._told = scheme, dict(zip(paths, told, strict=True))
         self._paths, self._first, self.note = paths, images[0], None
         if bands is None:
             refuse_other_counts(images)
@@ -152,13 +219,7 @@ class MapImages:
         self.crs, self.transform = self._first.crs, self._first.transform
         self.numbers = [[band + 1 for band in bands] for bands in self._bands]
         self.notes = [] if self.note is None else [f"{paths[1]}: {self.note}"]
-        for image in images:
-            if len(image.colours) < image.count:
-                alpha = min({*range(image.count)} - {*image.colours})
-                self.notes.append(
-                    f"{image.path}: band {alpha + 1} is marked as alpha, so it says where there "
-                    "are data"
-                )
+        self.notes += value_notes(list(zip(images, self._bands, strict=True)), scheme, bands)
 
     def samples(self, tile_px: int, overlap_px: int) -> SceneSamples:
         """The windows of the map, row by row; see SceneSamples."""
@@ -170,7 +231,7 @@ class MapImages:
 
     def _open(self, path: Path) -> GridImage:
         warped = self.note is not None and path == self._paths[1]
-        return GridImage(path, self._first if warped else None)
+        return GridImage(path, self._first if warped else None, self._told[path])
 
 
 class NoLabels(NamedTuple):

@@ -214,17 +214,20 @@ WRITERS: dict[str, Callable[..., AbstractContextManager[Append]]] = {
 
 
 def fields(polygons: Polygons, scheme: Scheme) -> dict[str, np.ndarray]:
-    """Field name -> (N,) values; None or NaN = unknown."""
+    """Field name -> (N,) values; None or NaN = unknown.
+
+    The names are no words of SQL, and fit into the ten letters of a Shapefile.
+    """
     known = np.array([None, *scheme.classes], object)
     all_codes = range(num_codes(scheme.num_classes))
     pairs = np.array([pair(code, scheme.num_classes) for code in all_codes])[polygons.code]
     return {
-        "from": known[pairs[:, 0]],
-        "to": known[pairs[:, 1]],
+        "from_class": known[pairs[:, 0]],
+        "to_class": known[pairs[:, 1]],
         "code": polygons.code,
         "area_m2": polygons.area_m2,
         "area_ha": polygons.area_m2 / M2_PER_HA,
-        "probability": polygons.probability,
+        "mean_prob": polygons.probability,
     }
 
 

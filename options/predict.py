@@ -64,8 +64,32 @@ def add_input_options(parser: Parser) -> None:
         nargs="+",
         metavar="BAND",
         help="bands of the rasters, by number from 1 or red, green, blue, nir, in the order in "
-        "which the networks were trained on them (default: red, green, blue and nir are bands 1 "
-        "to 4 of the file)",
+        "which the networks were trained on them (default: by the names in the file; red, green, "
+        "blue and nir are bands 1 to 4 of a file without names)",
+    )
+    group.add_argument(
+        "--nodata",
+        type=float,
+        nargs="+",
+        metavar="VALUE",
+        help="stored value of pixels without data, one for all or one for each date (default: that "
+        "of the file)",
+    )
+    group.add_argument(
+        "--offset",
+        type=float,
+        nargs="+",
+        metavar="VALUE",
+        help="what is added to stored values of Sentinel-2, one for all or one for each date: "
+        "-1000 for products of baseline 04.00, since January 2022 (default: the tag of the file)",
+    )
+    group.add_argument(
+        "--scale",
+        type=float,
+        nargs="+",
+        metavar="VALUE",
+        help="reflectance of a stored value of 1, after --offset: 1 for files of reflectance "
+        "(default: the tag of the file, or 0.0001)",
     )
     group.add_argument(
         "--strict-grid",

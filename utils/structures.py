@@ -50,6 +50,8 @@ class ImageFile(NamedTuple):
 
     path: Path
     bands: tuple[int, ...]  # indices from 0
+    # of the bands, where the file may say which are which; see datasets.bands.bands_in_file
+    names: tuple[str, ...] = ()
 
 
 class Scene(NamedTuple):

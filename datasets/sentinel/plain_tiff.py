@@ -12,6 +12,7 @@ import numpy as np
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 OFFSETS, SAMPLES, LENGTHS, PLANAR, FORMAT = 273, 277, 279, 284, 339
+METADATA, UNITS = 42112, (b'role="scale"', b'role="offset"')  # GDAL's, XML
 ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # file header -> byte order
 TYPES = {1: "B", 3: "H", 4: "I"}  # TIFF type of tag values -> struct format
 KINDS = {1: "u", 2: "i", 3: "f"}  # sample format -> numpy kind
@@ -26,7 +27,8 @@ def read_plain(path: Path | str) -> np.ndarray | None:
 
     Returns:
         (C, H, W) in the dtype of the file, a view with any memory order. None if the file is
-        compressed, tiled, truncated, missing, a BigTIFF or not a TIFF.
+        compressed, tiled, truncated, missing, a BigTIFF or not a TIFF, or if its values have a
+        scale or offset.
     """
     try:
         with open(path, "rb") as file:
@@ -56,6 +58,7 @@ def _tags(file: BinaryIO) -> tuple[str, dict[int, tuple[int, ...]]]:
 
     Raises:
         KeyError: not a TIFF.
+        ValueError: its values have a scale or offset.
         struct.error: the file is truncated.
     """
     order = ORDERS[file.read(4)]
@@ -65,6 +68,11 @@ def _tags(file: BinaryIO) -> tuple[str, dict[int, tuple[int, ...]]]:
     entries, found = file.read(12 * count), dict(USUAL)
     for entry in range(0, 12 * count, 12):
         tag, kind, number = struct.unpack_from(order + "HHI", entries, entry)
+        if tag == METADATA and number > 4:
+            file.seek(struct.unpack_from(order + "I", entries, entry + 8)[0])
+            text = file.read(number)
+            if any(role in text for role in UNITS):
+                raise ValueError("values with a scale or offset")
         if tag in KNOWN and kind in TYPES and number < 1 << 16:
             form = struct.Struct(f"{order}{number}{TYPES[kind]}")
             if form.size <= 4:

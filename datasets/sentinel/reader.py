@@ -133,9 +133,10 @@ def open_sentinel(path: Path) -> Raster:
     kind = "s1" if "_s1_" in path.name else "s2"
     raster = _open_tiff(path)
     refuse_bands(path, kind, raster.count)
-    if kind == "s2" and raster.dtype.kind == "f":
+    if kind == "s2" and (raster.dtype.kind == "f" or raster.dtype == np.uint8):
+        values = "8-bit" if raster.dtype == np.uint8 else "floating-point"
         raise ValueError(
-            f"{path}: floating-point values, where Sentinel-2 comes as digital numbers (whole, "
+            f"{path}: {values} values, where Sentinel-2 comes as digital numbers (whole, "
             f"{S2_MOST} = reflectance 1); multiply and store them as 16-bit integers"
         )
     return _Scaled(raster, scale_s2 if kind == "s2" else scale_s1)
@@ -157,7 +158,7 @@ class _Scaled(Raster):
 
     def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
         """See Raster."""
-        return self._scale(self._raster.read(window, bands))
+        return self._scale(self._raster.read(window, bands), self._raster.units(bands))
 
     def missing(self, pixels: np.ndarray, bands: Sequence[int]) -> None:
         """See Raster."""

@@ -69,7 +69,7 @@ def test_every_layout_is_written_and_read(tmp_path, layout):
         assert len(dataset) == count and dataset.labelled == (layout != "tiff_dir")
         assert dataset[0].images.shape == (1, 15, 16, 16)
         for name in dataset.names:
-            for path, _ in dataset.scene_of(name).dates[0]:
+            for path, *_ in dataset.scene_of(name).dates[0]:
                 with rasterio.open(path) as file:
                     assert file.crs.to_epsg() == 32637 and file.res == (10, 10)
                     places.append((file.bounds.left, file.bounds.top))

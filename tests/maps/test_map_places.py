@@ -131,7 +131,7 @@ def test_a_shifted_and_rescaled_date_2_is_mapped_in_its_place(
         hectares = (east - west) * (north - south) / 1e4
         assert summary["matrix"]["hectares"][origin][target] == pytest.approx(hectares, rel=0.01)
         names = SECOND.classes[origin - 1], SECOND.classes[target - 1]
-        chosen = (polygons["from"] == names[0]) & (polygons["to"] == names[1])
+        chosen = (polygons["from_class"] == names[0]) & (polygons["to_class"] == names[1])
         assert polygons[chosen].area_m2.sum() / 1e4 == pytest.approx(hectares, rel=0.01)
         np.testing.assert_allclose(
             in_metres[chosen].total_bounds, (west, south, east, north), atol=15

@@ -60,7 +60,7 @@ def random_codes(seed=0, side=40, block=3):
 
 def comparable(frame):
     frame = frame.assign(wkt=frame.geometry.normalize().to_wkt())
-    columns = ["from", "to", "code", "area_m2", "area_ha", "probability", "wkt"]
+    columns = ["from_class", "to_class", "code", "area_m2", "area_ha", "mean_prob", "wkt"]
     return frame[columns].sort_values(["wkt"]).reset_index(drop=True)
 
 
@@ -79,12 +79,28 @@ def test_known_blocks_become_known_polygons(tmp_path):
     }
     frame = read(tmp_path).set_index("code").sort_index()
     assert frame.crs.to_epsg() == 32633
-    assert list(frame["from"]) == ["water", "ground", "sports field"]
-    assert list(frame["to"]) == ["ground", "ground", "sports field"]
+    assert list(frame["from_class"]) == ["water", "ground", "sports field"]
+    assert list(frame["to_class"]) == ["ground", "ground", "sports field"]
     assert list(frame["area_m2"]) == [600, 200, 100] == list(frame.area)
     assert list(frame["area_ha"]) == [0.06, 0.02, 0.01]
-    assert frame["probability"][2] == pytest.approx(0.65) and np.isnan(frame["probability"][36])
+    assert frame["mean_prob"][2] == pytest.approx(0.65) and np.isnan(frame["mean_prob"][36])
     assert frame.geometry[2].bounds == (500_010, 4_999_970, 500_040, 4_999_990)
+
+
+def test_fields_keep_their_names_in_sql_and_shapefiles(tmp_path):
+    import pyogrio
+
+    codes = np.zeros((6, 6), int)
+    codes[1:3, 1:3] = 2
+    write_vectors(tmp_path, *maps(tmp_path, codes, np.full(codes.shape, 0.75)), SECOND)
+    columns = ["from_class", "to_class", "code", "area_m2", "area_ha", "mean_prob"]
+    sql = f"SELECT {', '.join(columns)} FROM changes WHERE area_ha > 0 AND to_class = 'ground'"
+    (row,) = pyogrio.read_dataframe(tmp_path / "changes.gpkg", sql=sql)[columns].itertuples()
+    assert row[1:] == ("water", "ground", 2, 400, 0.04, 0.75)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pyogrio.write_dataframe(read(tmp_path), tmp_path / "a.shp")
+    assert list(pyogrio.read_info(tmp_path / "a.shp")["fields"]) == columns
 
 
 def test_holes_are_kept_and_diagonal_neighbours_are_two(tmp_path):
@@ -146,7 +162,7 @@ def test_geojson_is_in_degrees_counter_clockwise_and_has_the_same_fields(tmp_pat
     assert all(-180 <= lon <= 180 and abs(lat - 45.15) < 0.1 for lon, lat in rings[0][0])
     there, here = read(tmp_path, "changes.geojson"), read(tmp_path)
     assert there.crs.to_epsg() == 4326
-    for column in ("from", "to", "code", "area_m2", "area_ha", "probability"):
+    for column in ("from_class", "to_class", "code", "area_m2", "area_ha", "mean_prob"):
         assert list(there[column]) == list(here[column])
     back = there.to_crs(32633)
     assert (back.geometry.symmetric_difference(here.geometry).area < 0.01 * here.area).all()
@@ -157,7 +173,9 @@ def test_binary_change_has_code_1_and_no_classes(tmp_path):
     write_vectors(tmp_path, codes, probs, BINARY, formats=BOTH)
     for name in ("changes.gpkg", "changes.geojson"):
         frame = read(tmp_path, name)
-        assert list(frame["code"]) == [1, 1] and frame[["from", "to"]].isna().all().all()
+        assert (
+            list(frame["code"]) == [1, 1] and frame[["from_class", "to_class"]].isna().all().all()
+        )
 
 
 def test_small_ones_are_left_out_and_counted(tmp_path):
@@ -288,7 +306,7 @@ def test_without_a_crs_areas_are_empty_and_the_rest_is_there(tmp_path):
 def test_without_probabilities_the_field_is_empty(tmp_path):
     codes, _ = maps(tmp_path, [[2, 2]])
     write_vectors(tmp_path, codes, None, SECOND)
-    assert read(tmp_path)["probability"].isna().all()
+    assert read(tmp_path)["mean_prob"].isna().all()
 
 
 def test_files_that_exist_stay_unless_told_otherwise(tmp_path):

@@ -8,14 +8,16 @@ from utils.rasters.raster import Raster
 
 
 def grid_difference(first: Raster, second: Raster) -> str | None:
-    """Text on how CRS or transform of two images differ; None if they are equal.
+    """Text on how CRS, transform or control points of two images differ; None if they are equal.
 
-    Corners may differ by a hundredth of a pixel.
+    Corners may differ by a hundredth of a pixel. Control points place images without a transform.
     """
     if first.crs != second.crs:
         return f"CRS {_short(first.crs)} and {_short(second.crs)}"
     if first.transform is None or second.transform is None:
         same = first.transform is second.transform
+        if same and list(first.points) != list(second.points):
+            return "ground control points"
     else:
         one, two = (np.reshape(r.transform[:6], (2, 3)) for r in (first, second))
         corners = np.array([[0, first.width, 0], [0, 0, first.height], [1, 1, 1]])

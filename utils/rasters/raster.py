@@ -2,11 +2,32 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from utils.rasters.windows import Window
+
+
+class Units(NamedTuple):
+    """Physical values of stored ones: stored * scale + offset. Both (C, 1, 1) float64."""
+
+    scale: np.ndarray
+    offset: np.ndarray
+
+    @classmethod
+    def of(cls, scale: Sequence[float], offset: Sequence[float]) -> "Units":
+        """From one number for each band."""
+        return cls(*(np.array(numbers, float).reshape(-1, 1, 1) for numbers in (scale, offset)))
+
+    def of_band(self, number: int) -> "Units":
+        """Of one band, numbered from 0."""
+        return Units(self.scale[number], self.offset[number])
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether stored values are the physical ones."""
+        return bool((self.scale == 1).all() and (self.offset == 0).all())
 
 
 class Raster:
@@ -20,12 +41,16 @@ class Raster:
         crs, transform: of rasterio; None if the file has none.
         nodata: for each band, the value of pixels without data, or None; empty: none is declared.
         alpha: index of the band that is marked as alpha; None if there is none.
+        names: for each band, what the file calls it, in small letters, or None; empty: nothing.
+        points: ground control points, (row, column, x, y) each; empty: none.
     """
 
     crs: Any = None
     transform: Any = None
     nodata: Sequence[float | None] = ()
     alpha: int | None = None
+    names: Sequence[str | None] = ()
+    points: Sequence[tuple[float, float, float, float]] = ()
 
     def __init__(self, path: Path | str, shape: Sequence[int], dtype: Any):
         """`shape`: (bands, height, width)."""
@@ -46,6 +71,10 @@ class Raster:
 
         A band marked as alpha that is among `bands` is a measurement.
         """
+        return None
+
+    def units(self, bands: Sequence[int]) -> Units | None:
+        """What stored values of these bands stand for, as the file says; None: it does not."""
         return None
 
     @property
@@ -147,6 +176,14 @@ class JoinedRaster(Raster):
     def read(self, window: Window, bands: Sequence[int]) -> np.ndarray:
         """See Raster; all bands."""
         return np.concatenate([raster.read(window, chosen) for raster, chosen in self._parts])
+
+    def units(self, bands: Sequence[int]) -> Units | None:
+        """See Raster; all bands."""
+        found = [(raster.units(chosen), len(chosen)) for raster, chosen in self._parts]
+        if all(units is None for units, _ in found):
+            return None
+        known = [Units.of([1] * count, [0] * count) if u is None else u for u, count in found]
+        return Units(*map(np.concatenate, zip(*known, strict=True)))
 
     def masked(self, window: Window, bands: Sequence[int]) -> np.ndarray | None:
         """See Raster."""

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from utils.rasters.gdal import rasterio
-from utils.rasters.raster import MemoryRaster, Raster
+from utils.rasters.raster import MemoryRaster, Raster, Units
 from utils.rasters.windows import Window
 
 PIL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -65,6 +65,26 @@ class FileRaster(Raster):
             return None
         colours = self._file.colormap(1)
         return np.array([colours[index][:3] for index in sorted(colours)], np.uint8)
+
+    @property
+    def names(self) -> Sequence[str | None]:
+        """See Raster; descriptions, or else colours."""
+        file = self._file
+        if any(file.descriptions):
+            return [text.strip().lower() if text else None for text in file.descriptions]
+        colours = (colour.name for colour in file.colorinterp)
+        return [name if name in ("red", "green", "blue", "nir") else None for name in colours]
+
+    @property
+    def points(self) -> Sequence[tuple[float, float, float, float]]:
+        """See Raster."""
+        return [(point.row, point.col, point.x, point.y) for point in self._file.gcps[0]]
+
+    def units(self, bands: Sequence[int]) -> Units | None:
+        """See Raster; the tags `scale` and `offset`."""
+        file = self._file
+        found = Units.of(*([of[band] for band in bands] for of in (file.scales, file.offsets)))
+        return None if found.are_plain else found
 
     @property
     def one_bit(self) -> bool:
