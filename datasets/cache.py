@@ -22,7 +22,7 @@ from utils.files import atomic_path
 
 GIB = 2**30
 KINDS = ("ram", "disk")
-VERSION = 1  # of the file offsets and of the decoding; increasing it invalidates old files
+VERSION = 2  # of the file offsets and of the decoding; increasing it invalidates old files
 Arrays = Sequence[np.ndarray]
 
 

@@ -30,7 +30,7 @@ from utils.rasters.raster import Raster
 from utils.rasters.reading import strips
 from utils.structures import IGNORE_INDEX, ImageFile, Scene, Scheme
 
-VERSION = 2  # of the requirements; increasing it invalidates old fingerprints
+VERSION = 3  # of the requirements; increasing it invalidates old fingerprints
 MOSTLY = 0.99  # share of one class from which on a warning is printed
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import rasterio
 
 from datasets.codecs import LabelError
 from datasets.reader import Reading, SceneReader
@@ -193,3 +194,21 @@ def test_sizes_must_agree(tmp_path):
     write_tiff(path, np.ones((4, 16, 32), np.uint8))
     with pytest.raises(ValueError, match=r"sizes differ.*32 x 32, .*16 x 32"):
         reader.read(0)
+
+
+def test_tags_of_scale_and_offset_make_reflectance(tmp_path):
+    stored = np.random.default_rng(0).integers(0, 9000, (13, 8, 8)).astype(np.uint16)
+    paths = [write_tiff(tmp_path / f"{name}_s2_p1.tif", stored + 1000) for name in "ab"]
+    with rasterio.open(paths[1], "r+") as file:
+        file.scales, file.offsets = [1e-4] * 13, [-0.1] * 13
+    whole = Window(0, 0, 8, 8)
+    plain, tagged = (sentinel.open_sentinel(path).read(whole, range(13)) for path in paths)
+    assert np.allclose(plain, (stored + 1000).clip(0, 10000) / 1e4)
+    assert np.allclose(tagged, stored / 1e4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.uint8, "8-bit"), (np.float32, "floating-point")])
+def test_values_that_are_no_digital_numbers_are_refused(tmp_path, dtype, kind):
+    path = write_tiff(tmp_path / "a_s2_p1.tif", np.zeros((13, 8, 8), dtype))
+    with pytest.raises(ValueError, match=rf"_s2_p1\.tif: {kind} values"):
+        sentinel.open_sentinel(path)
