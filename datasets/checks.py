@@ -42,6 +42,7 @@ class Contents(NamedTuple):
     classes: np.ndarray  # (T, 256) int64 pixels of each class of each date; 255 = not labelled
     change: np.ndarray  # (256,) int64 pixels: 0 unchanged, 1 changed, 255 unknown
     alpha: int | None = None  # number of a band from 1 that says where there are data, as alpha
+    missing: int = 0  # pixels of all images that have no data
 
 
 def check_parts(
@@ -135,7 +136,7 @@ def check_scene(
     """
     rasters: dict[Path, Raster | LabelFile] = {}
     try:
-        problems = _open_images(scene, reading, scheme, num_bands, rasters)
+        problems, missing = _open_images(scene, reading, scheme, num_bands, rasters)
         images = tuple(
             f"{raster.count} x {raster.dtype}, {raster.crs or 'no CRS'}"
             for raster in rasters.values()
@@ -158,7 +159,7 @@ def check_scene(
         return problems + wrong, None
     first, bands = rasters[scene.images[0]], scene.dates[0][0].bands
     alpha = None if first.alpha is None or first.alpha in bands else first.alpha + 1
-    return [], Contents((first.height, first.width), images, classes, change, alpha)
+    return [], Contents((first.height, first.width), images, classes, change, alpha, missing)
 
 
 def _open_images(
@@ -167,13 +168,17 @@ def _open_images(
     scheme: Scheme,
     num_bands: int | None,
     rasters: dict[Path, Raster | LabelFile],
-) -> list[Problem]:
-    """Opens and reads all images of a scene; adds them to `rasters`, returns the problems.
+) -> tuple[list[Problem], int]:
+    """Opens and reads all images of a scene, and adds them to `rasters`.
+
+    Returns:
+        The problems, and how many of their pixels have no data.
 
     Raises:
         FileNotFoundError: a file is missing.
     """
     problems: list[Problem] = []
+    missing = 0
     of_path: dict[Path, list[ImageFile]] = {}
     for file in (file for files in scene.dates for file in files):
         of_path.setdefault(file.path, []).append(file)
@@ -182,14 +187,15 @@ def _open_images(
             rasters[path] = raster = reading.open_image(path)
             chosen = [bands_in_file(path, raster.names, f.names, f.bands) for f in files]
             bands = sorted({*chain(*chosen)})
-            problems += _image_problems(raster, bands, reading, scheme, num_bands)
+            found, gaps = _image_problems(raster, bands, reading, scheme, num_bands)
+            problems, missing = problems + found, missing + gaps
         except FileNotFoundError:
             raise
         except OSError as error:
             problems.append(Problem("unreadable", str(error)))
         except ValueError as error:
             problems.append(Problem("bands", str(error)))
-    return problems
+    return problems, missing
 
 
 def _read_labels(
@@ -217,20 +223,22 @@ def _image_problems(
     reading: Reading,
     scheme: Scheme,
     num_bands: int | None,
-) -> list[Problem]:
-    """Problems with the bands, type and values of an image; reads every pixel."""
+) -> tuple[list[Problem], int]:
+    """Problems with bands, type and values of an image, and its pixels without data."""
     grey = raster.count == 1 and raster.dtype == np.uint8 and len(bands) == 3
     bands = (0,) * 3 if grey and scheme.standardise == "none" else bands
     needed = num_bands or max(bands) + 1
     if raster.count != needed if num_bands else raster.count < needed:
         text = f"{raster.path}: {raster.count} bands where {needed} are needed"
-        return [Problem("bands", text)]
+        return [Problem("bands", text)], 0
     Preparation(scheme, reading.scaled).check_type(raster.path, raster.dtype)
-    some = False
+    missing = 0
     for window in strips(raster):
         valid = raster.valid(window, bands, raster.read(window, bands))
-        some = some or valid is None or bool(valid.any())
-    return [] if some else [Problem("no numbers", f"{raster.path}: no pixel has data")]
+        missing += 0 if valid is None else int((~valid).sum())
+    if missing == raster.height * raster.width:
+        return [Problem("no numbers", f"{raster.path}: no pixel has data")], missing
+    return [], missing
 
 
 def _grid_problems(
@@ -337,6 +345,9 @@ def describe(
     images = sorted({image for one in contents for image in one.images})
     lines = [f"{part}: {len(contents)} scene(s) of {shown} px"]
     lines += [f"  images: {image}" for image in images[:4]]
+    if missing := sum(one.missing for one in contents):
+        pixels = sum(one.size[0] * one.size[1] * len(one.images) for one in contents)
+        lines.append(f"  no data: {missing:,} px of the images ({_share(missing, pixels)})")
     lines.append(f"  labels: {reading.labels.about}")
     pixels = classes[:, : scheme.num_classes].sum(0)
     for name, count in zip(scheme.classes, pixels, strict=True):

@@ -275,5 +275,6 @@ def map_record(
         "bands": list(scheme.bands),
         "band_numbers": images.numbers,
         "warped": images.note,
+        "notes": images.notes,
         "seconds": {key: round(value, 3) for key, value in seconds.items()},
     }

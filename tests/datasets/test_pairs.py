@@ -220,7 +220,17 @@ def test_the_check_prints_what_it_found(tmp_path, capsys):
     changed = sum(int(truth(i)[1].sum()) for i in range(4))
     assert "train: 4 scene(s) of 32 x 32 px" in out and "3 x uint8, no CRS" in out
     assert "labels: classes where the land changed" in out
-    assert f"changed: {changed:,} px ({changed / 4096:.1%})" in out
+    assert f"changed: {changed:,} px ({changed / 4096:.1%})" in out and "no data" not in out
+
+
+def test_the_check_counts_pixels_without_data(tmp_path, capsys):
+    root = make(tmp_path, coloured_only_changed, NAMED)
+    image = np.full((3, 32, 32), 9, np.uint8)
+    image[:, :8] = 0
+    (root / "im2/1.png").unlink()
+    write_tiff(root / "im2/1.tif", image, crs=None, nodata=0)
+    prepare(["check", str(root), "--dataset", "pairs"])
+    assert f"no data: 256 px of the images ({256 / (8 * 1024):.1%})" in capsys.readouterr().out
 
 
 def test_a_palette_of_other_colours_or_values_is_refused(tmp_path):
