@@ -178,7 +178,7 @@ def plain_item(dataset: SceneSamples, index: int, every: bool) -> tuple[np.ndarr
     """
     scene, images = dataset.scenes[index], []
     kinds = chosen_bands(dataset.scheme)
-    for (path, bands), kind in zip(scene.dates[0], kinds, strict=True):
+    for (path, bands, _), kind in zip(scene.dates[0], kinds, strict=True):
         numbers = [band + 1 for band in bands]
         with rasterio.open(path) as file:
             image = file.read()[np.array(numbers) - 1] if every else file.read(numbers)
