@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         if distributed.is_main():
             print("networks:", *chosen.paths, sep="\n  ")
         data = source_of(args)
+        data.refuse_missing()
         groups = load_predictors(
             chosen,
             data,

@@ -6,7 +6,10 @@ from pathlib import Path
 NAMED = ("red", "green", "blue", "nir")  # names of the first four bands of a file
 RGB = NAMED[:3]
 GREY = ("grey",)  # one band, computed from red, green and blue
-SYNONYMS = {"near infrared": "nir", "near-infrared": "nir", "nir1": "nir"}
+SYNONYMS = {
+    **{"near infrared": "nir", "near-infrared": "nir", "nir1": "nir"},
+    **{"b02": "blue", "b03": "green", "b04": "red", "b08": "nir"},  # of Sentinel-2
+}
 
 
 def band_names(bands: Sequence[str | int]) -> tuple[str, ...]:
@@ -38,6 +41,11 @@ def band_numbers(names: Sequence[str], first: int = 0) -> tuple[int, ...]:
     return tuple(first + _number(name) for name in names)
 
 
+def common_names(there: Sequence[str | None]) -> list[str | None]:
+    """Names that a file gives its bands, in the words of NAMED where they mean the same."""
+    return [SYNONYMS.get(name, name) for name in there]
+
+
 def named(names: Sequence[str]) -> tuple[str, ...]:
     """The names of a Scheme's bands as a file may give them; empty if they are numbers."""
     names = RGB if tuple(names) == GREY else tuple(names)
@@ -60,7 +68,7 @@ def bands_in_file(
     """
     if not names:
         return tuple(numbers)
-    there = [SYNONYMS.get(name, name) for name in there]
+    there = common_names(there)
     found = []
     for name, number in zip(names, numbers, strict=True):
         if there.count(name) == 1:

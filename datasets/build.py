@@ -44,6 +44,15 @@ class Source(NamedTuple):
         """The root folder."""
         return Path(self.root or self.entry.root)
 
+    def refuse_missing(self) -> None:
+        """Raises FileNotFoundError if there is no root folder."""
+        self._ensure_made()
+        if not self.root_path.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {self.root_path}; correct --data-root, or --dataset for data "
+                "of another layout"
+            )
+
     def scheme(
         self,
         bands: Sequence[str] | None = None,

@@ -85,6 +85,15 @@ def change_of(
         MaskError: values outside the coding, or a mask in colours.
     """
     values = _grey_levels(file, window, threshold is not None)
+    if (
+        threshold is not None
+        and values.dtype.kind == "u"
+        and threshold > np.iinfo(values.dtype).max
+    ):
+        raise MaskError(
+            f"{file.path}: {values.dtype} values cannot reach the threshold of {threshold:g} in "
+            "classes.yaml"
+        )
     if threshold is not None:
         change = (values >= threshold).astype(np.uint8)
         if file.nodata not in (None, 0, 255):
@@ -100,10 +109,7 @@ def change_of(
     wrong = np.unique(values[change == NO_MEANING])
     if wrong.size:
         allowed = ", ".join(map(str, CHANGE_CODINGS[_own_coding(file, coding)]))
-        raise MaskError(
-            f"{file.path}: value(s) {listed(wrong)} where {allowed} are allowed (grey levels of a "
-            "lossy mask: classes.yaml with threshold)"
-        )
+        raise MaskError(f"{file.path}: value(s) {listed(wrong)} where {allowed} are allowed")
     return change
 
 

@@ -138,7 +138,7 @@ def check_scene(
     try:
         problems, missing = _open_images(scene, reading, scheme, num_bands, rasters)
         images = tuple(
-            f"{raster.count} x {raster.dtype}, {raster.crs or 'no CRS'}"
+            f"{raster.count} x {raster.dtype}, {raster.crs or 'no CRS'}{_named(raster)}"
             for raster in rasters.values()
         )
         for path in scene.labels:
@@ -160,6 +160,12 @@ def check_scene(
     first, bands = rasters[scene.images[0]], scene.dates[0][0].bands
     alpha = None if first.alpha is None or first.alpha in bands else first.alpha + 1
     return [], Contents((first.height, first.width), images, classes, change, alpha, missing)
+
+
+def _named(raster: Raster) -> str:
+    """The names of the bands as a part of a sentence."""
+    names = [name or "?" for name in raster.names]
+    return f", bands {' '.join(names)}" if {*names} - {"?"} else ""
 
 
 def _open_images(

@@ -20,6 +20,7 @@ has it. If all colours are greys, single-band labels may also hold those grey le
 
 import colorsys
 from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,6 +196,10 @@ def parse_classes(content: Any, num_dates: int = 2) -> ClassFile:
     if isinstance(content, Mapping) and "classes" in content:
         options = {key: value for key, value in content.items() if key != "classes"}
         content = content["classes"]
+    elif isinstance(content, Mapping) and (near := _misspelt(content)):
+        raise ValueError(
+            f"{near}: is that a misspelt `classes`? Write the classes below `classes:`"
+        )
     elif isinstance(content, Mapping) and "ignore" in content:
         options = {"ignore": content["ignore"]}
         content = {key: value for key, value in content.items() if key != "ignore"}
@@ -226,6 +231,13 @@ def parse_classes(content: Any, num_dates: int = 2) -> ClassFile:
     )
     _check(file)
     return file
+
+
+def _misspelt(content: Mapping) -> str | None:
+    """A key at the top level that looks like `classes` and holds several names."""
+    keys = [str(key) for key, value in content.items() if isinstance(value, Mapping | list)]
+    many = [key for key in keys if not _is_colour(content.get(key))]
+    return next(iter(get_close_matches("classes", many, cutoff=0.7)), None)
 
 
 def _values(names: tuple[str, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
@@ -263,7 +275,12 @@ def _transitions(names: tuple[str, ...], content: Any) -> tuple[tuple[int, int, 
         raise ValueError(form)
     found = []
     for code, pair in content.items():
-        known = isinstance(pair, list) and len(pair) == 2 and all(str(n) in names for n in pair)
+        known = isinstance(pair, list) and len(pair) == 2
+        if known and (other := [str(name) for name in pair if str(name) not in names]):
+            raise ValueError(
+                f"transitions: {code}: {pair}; {' and '.join(other)} is no class, the classes are "
+                f"{', '.join(names)}"
+            )
         if not known or not isinstance(code, int) or not 0 <= code < 1 << 16:
             raise ValueError(f"{form}; {code!r}: {pair!r} is not of that form")
         found.append((code, *(names.index(str(name)) for name in pair)))
@@ -333,8 +350,8 @@ def _check(file: ClassFile) -> None:
 
 
 def _checked_threshold(threshold: Any) -> int | float:
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-        raise ValueError(f"threshold: {threshold!r}; write a grey level, such as 128")
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or threshold <= 0:
+        raise ValueError(f"threshold: {threshold!r}; write a grey level above 0, such as 128")
     return threshold
 
 

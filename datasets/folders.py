@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.bands import RGB, band_names, band_numbers, named
+from datasets.bands import (
+    NAMED,
+    RGB,
+    band_names,
+    band_numbers,
+    bands_in_file,
+    common_names,
+    named,
+)
 from datasets.entry import Where
 from datasets.layout import PARTS, Problem, find_files, match_files
 from datasets.reader import Reading
@@ -216,8 +224,8 @@ class FolderLayout:
         train, name = self._names.get("train", "train"), self._name(key)
         if not self.root.is_dir():
             return (
-                f"there is no folder {self.root}; pass --data-root with the folder of the data, "
-                "and --dataset with its layout"
+                f"there is no folder {self.root}; correct --data-root, or --dataset for data of "
+                "another layout"
             )
         return (
             f"no images in {self.root / train / name} nor in {self.root / name} (expected "
@@ -258,7 +266,8 @@ def bands_of(path: Path, bands: Sequence[str | int] | None) -> tuple[tuple[str, 
     Args:
         path: an image of it.
         bands: names (red, green, blue, nir, grey) or numbers from 1; None = all bands of the file
-            but alpha. Three 8-bit bands, and one of grey, count as red, green and blue.
+            but alpha, by name if it names all of them red, green, blue or nir. Three 8-bit bands,
+            and one of grey, count as red, green and blue.
 
     Raises:
         ValueError: the file lacks a requested band.
@@ -271,8 +280,10 @@ def bands_of(path: Path, bands: Sequence[str | int] | None) -> tuple[tuple[str, 
     elif plain and count == 3:
         names = RGB
     else:
-        names = band_names(range(1, count + 1))
-    if max(band_numbers(names)) >= raster.count:
+        there = common_names(raster.names)[:count]
+        all_named = len({*there} & {*NAMED}) == count
+        names = tuple(there) if all_named else band_names(range(1, count + 1))
+    if max(bands_in_file(path, raster.names, named(names), band_numbers(names))) >= raster.count:
         raise ValueError(
             f"--bands {' '.join(names)}: {path} has {raster.count} band(s); pass numbers in "
             f"1..{raster.count}"

@@ -35,12 +35,15 @@ REQUIREMENTS = {
     "gdal_fillnodata.py IN OUT; or cut them off.",
     "mask values": "a change label holds 0 = unchanged, 1 = changed, 255 = not labelled; or, where "
     "no label of the data set holds a 1, 0 = unchanged and 255 = changed. Mend these files, or "
-    "decide with --label-coding 01 or 0255.",
+    "decide with --label-coding 01 or 0255; grey levels, as of JPEG, need a line `threshold: 128` "
+    "in classes.yaml.",
     "no change": "some label of the training data has a changed pixel. Look at these labels: an "
     "export that lost its values is empty everywhere.",
     "label values": "a label holds class indices or what its layout stores for them, or the exact "
-    "colours of the palette. "
-    "Mend these files; labels must be stored without loss (no JPEG, no smooth resampling).",
+    "colours of the palette. If these values are right, write into classes.yaml what they mean "
+    "(classes with colours, values, ignore, unchanged, transitions; without that file the classes "
+    "are those of SECOND). Otherwise mend these files; labels must be stored without loss (no "
+    "JPEG, no smooth resampling).",
     "change differs": "labels that have classes only where the land changed are unchanged at the "
     "same pixels of both dates. Mend these label pairs; or, if they have classes everywhere, pass "
     "--dataset pairs (classes.yaml: labels: dense).",

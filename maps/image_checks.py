@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from datasets.bands import GREY, band_names, band_numbers, bands_in_file, named
+from datasets.bands import (
+    GREY,
+    band_names,
+    band_numbers,
+    bands_in_file,
+    common_names,
+    named,
+)
 from utils.rasters.grids import grid_difference
 from utils.rasters.reading import FileRaster
 from utils.schemes import S1_BANDS, S2_BANDS
@@ -45,6 +52,34 @@ def refuse_other_counts(images: Sequence[Any]) -> None:
     if len({len(image.colours) for image in images}) > 1:
         counts = " and ".join(f"{image.path} has {len(image.colours)} band(s)" for image in images)
         raise ValueError(f"{counts}; say which to read of both with --bands")
+
+
+def refuse_other_orders(
+    images: Sequence[tuple[Any, Sequence[int]]], scheme: Scheme, given: Sequence[str] | None
+) -> None:
+    """Raises ValueError if bands are read by number, and two dates name them differently.
+
+    Args:
+        images: GridImages, each with the indices of the bands that are read.
+        scheme: of the networks.
+        given: --bands, or None.
+    """
+    if given is not None or named(scheme.bands) or len(images) < 2:
+        return
+    names = []
+    for image, bands in images:
+        there = common_names(image.names)
+        names.append([there[band] for band in bands])
+    if any(a != b and a is not None and b is not None for a, b in zip(*names, strict=True)):
+        texts = [
+            f"{image.path}: {' '.join(map(str, one))}"
+            for (image, _), one in zip(images, names, strict=True)
+        ]
+        raise ValueError(
+            f"the dates name their bands differently ({'; '.join(texts)}), and these networks read "
+            f"{' '.join(scheme.bands)} by number. Store them in one order, for example with "
+            "gdal_translate -b 3 -b 2 -b 1, or pass --bands if the names are wrong."
+        )
 
 
 def bands_to_read(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.bands import band_numbers, named
+from datasets.bands import band_numbers, common_names, named
 from datasets.preparation import Preparation
 from utils.rasters.raster import Raster
 from utils.rasters.windows import Window
@@ -63,9 +63,16 @@ def _file_notes(
             f"band {alpha + 1} is marked as alpha, so it says where there are data",
         )
     names = named(scheme.bands) if given is None else ()
+    there = common_names(image.names)
     if names and tuple(bands) != band_numbers(names):
         found = ", ".join(f"{name} {band + 1}" for name, band in zip(names, bands, strict=True))
         notes.append(f"bands are read by the names in the file: {found}")
+    elif names and any(there) and not {*names} & {*there}:
+        found = ", ".join(
+            f"{name} is band {band + 1} ({there[band]})"
+            for name, band in zip(names, bands, strict=True)
+        )
+        notes.append(f"{found}: by their order, as their names are others. --bands says otherwise")
     if image.by_points:
         pixel = np.hypot(*np.reshape(image.transform[:6], (2, 3))[:, 0])
         notes.append(

@@ -12,7 +12,13 @@ from datasets.preparation import Preparation
 from datasets.reader import Reading
 from datasets.samples import SceneSamples
 from datasets.sentinel.scaling import S2_MOST
-from maps.image_checks import bands_to_read, compare_grids, refuse_cut, refuse_other_counts
+from maps.image_checks import (
+    bands_to_read,
+    compare_grids,
+    refuse_cut,
+    refuse_other_counts,
+    refuse_other_orders,
+)
 from maps.image_values import value_notes
 from utils.rasters.gdal import GDAL_TYPES, rasterio
 from utils.rasters.raster import Raster, Units
@@ -213,13 +219,15 @@ class MapImages:
         self._bands = [
             tuple(image.colours[i] for i in bands_to_read(image, scheme, bands)) for image in images
         ]
+        read = list(zip(images, self._bands, strict=True))
+        refuse_other_orders(read, scheme, bands)
         if len(images) == 2:
             self.note = compare_grids(*images, strict_grid)
         self.height, self.width = self._first.height, self._first.width
         self.crs, self.transform = self._first.crs, self._first.transform
         self.numbers = [[band + 1 for band in bands] for bands in self._bands]
         self.notes = [] if self.note is None else [f"{paths[1]}: {self.note}"]
-        self.notes += value_notes(list(zip(images, self._bands, strict=True)), scheme, bands)
+        self.notes += value_notes(read, scheme, bands)
 
     def samples(self, tile_px: int, overlap_px: int) -> SceneSamples:
         """The windows of the map, row by row; see SceneSamples."""

@@ -26,8 +26,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--rule",
         choices=("vote", "mean"),
         default="vote",
-        help="vote: each network votes where its two dates agree, the most votes win, ties stay "
-        "unlabelled; mean: the averaged probabilities must agree on both dates",
+        help="vote: each network votes where its two dates agree, the most votes win (ties: the "
+        'lowest class, "unlabelled" first); mean: the averaged probabilities must agree on both '
+        "dates",
     )
     rule.add_argument(
         "--min-confidence",

@@ -194,7 +194,9 @@ class _PlainTiff(MemoryRaster):
 
 
 class _Tiff(FileRaster):
-    """A TIFF without place and gaps, whose parsing would take a tenth of the time."""
+    """A TIFF without place, gaps and names, whose parsing would take a tenth of the time."""
+
+    names = ()
 
     def __init__(self, path: Path):
         self._file = open_tiff(path)

@@ -90,12 +90,15 @@ def test_grey_and_lossy_masks_are_read_by_a_threshold(tmp_path):
         grey = np.where(expected[int(path.stem)].numpy() == 1, 180, 30).astype(np.uint8)
         path.unlink()
         write(path.with_suffix(".jpg"), grey.repeat(4, 0).repeat(4, 1)[::4, ::4])
-    with pytest.raises(DataError, match=r"classes\.yaml with threshold"):
+    with pytest.raises(DataError, match=r"`threshold: 128` in classes\.yaml"):
         check(root)
     (root / "classes.yaml").write_text("threshold: 105")
     assert check(root) == {"train": 2}
     for sample, change in zip(build(root), expected, strict=True):
         assert (sample.change == change).float().mean() > 0.97  # JPEG blurs edges
+    (root / "classes.yaml").write_text("threshold: 300")
+    with pytest.raises(DataError, match=r"uint8 values cannot reach the threshold of 300"):
+        check(root)
 
 
 def test_splits(tmp_path):

@@ -169,6 +169,7 @@ def test_keys_of_two_dates_are_refused_for_one(tmp_path):
         ("[a, b]", "have no classes, so only `threshold: LEVEL`.*--dataset pairs"),
         ("{classes: [a, b], threshold: 9}", "have no classes"),
         ("threshold: high", "'high'; write a grey level"),
+        ("threshold: 0", "0; write a grey level above 0"),
     ],
 )
 def test_a_class_file_of_change_masks_has_a_threshold_only(tmp_path, text, message):
@@ -187,3 +188,27 @@ def test_names_that_yaml_reads_as_true_and_false_are_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError, match=r"classes\.yaml: yes, no, on and off .*in quotes$"):
         read_class_file(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class: {a: [0, 0, 9], b: [0, 9, 0]}", "class: is that a misspelt `classes`"),
+        ("clases: [a, b]\nlabels: dense", "clases: is that a misspelt `classes`"),
+        (
+            "classes: [tree, water]\ntransitions: {1: [tree, watre]}",
+            "1: .*; watre is no class, the classes are tree, water",
+        ),
+    ],
+)
+def test_misspelt_words_are_named(tmp_path, text, message):
+    path = tmp_path / "classes.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_class_file(path)
+
+
+def test_a_class_may_have_a_name_like_a_key(tmp_path):
+    path = tmp_path / "classes.yaml"
+    path.write_text("class: [0, 0, 9]\nglass: [0, 9, 0]\n")
+    assert read_class_file(path).names == ("class", "glass")

@@ -355,5 +355,5 @@ def test_folders_that_are_not_there_or_not_read_are_told(tmp_path, capsys):
     assert [line.strip() for line in told] == [str(root / "Test"), str(root / "train/chnage")]
     with pytest.raises(FileNotFoundError, match=r"--folders change=chang: no files in"):
         build_dataset("pairs", "train", root, folders={"change": "chang"})
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*--data-root .*--dataset"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*--data-root, .*--dataset"):
         build_dataset("pairs", "train", tmp_path / "nowhere")

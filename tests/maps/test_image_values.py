@@ -49,6 +49,7 @@ def describe(path, names=(), colours=(), scales=None, offsets=None):
         ((2, 1, 0, 3), {"names": ("Blue", "green", "RED", "near infrared")}),
         ((2, 1, 0, 3), {"colours": ("blue", "green", "red", "undefined")}),
         ((3, 0, 1, 2), {"names": ("nir", "red", "green", "blue")}),
+        ((2, 1, 0, 3), {"names": ("B02", "B03", "B04", "B08")}),
         ((0, 1, 2, 3), {"names": (None, None, None, "quality")}),
     ],
 )
@@ -78,6 +79,26 @@ def test_names_that_contradict_the_order_are_refused(tmp_path):
     path = describe(write(tmp_path / "a.tif", scene(64, 64, 4)[0]), ("nir", "red", "green", "x"))
     with pytest.raises(ValueError, match=r"a\.tif: no band is named blue, and band 3 is green"):
         MapImages([path, path], COLOURS)
+
+
+def test_names_of_others_are_told_and_read_in_order(tmp_path):
+    image = scene(70, 60, 3)[0]
+    path = describe(write(tmp_path / "a.tif", image), ("B2", "B3", "B4"))
+    images = MapImages([path, path], COLOURS)
+    assert np.array_equal(read(images)[0][0], image)
+    assert "red is band 1 (b2), green is band 2 (b3)" in images.notes[0]
+
+
+def test_dates_that_name_their_bands_differently_are_refused_where_read_by_number(tmp_path):
+    rgb = scene(70, 60, 3)
+    scheme = change_scheme(("band1", "band2", "band3"), "bands")
+    paths = [write(tmp_path / f"{i}.tif", x) for i, x in enumerate(rgb)]
+    describe(paths[0], ("red", "green", "blue"))
+    MapImages(paths, scheme)  # the other has no names
+    describe(paths[1], ("blue", "green", "red"))
+    with pytest.raises(ValueError, match=r"name their bands differently .*1\.tif: blue green red"):
+        MapImages(paths, scheme)
+    MapImages(paths, scheme, ["1", "2", "3"])
 
 
 def test_sentinel_bands_are_found_by_their_descriptions(tmp_path):

@@ -14,10 +14,12 @@ import predict
 import test as script
 import train
 from datasets import build
+from helpers.map_data import save_network
 from helpers.tiny_data import write, write_tiff
 from inference.decide import to_masks
 from models import export
 from utils.metrics import ChangeConfusion, metrics_for
+from utils.schemes import SECOND
 from utils.structures import Probs
 
 QUICK = ["--num-workers", "0", "--device", "cpu", "--amp", "fp32"]
@@ -119,6 +121,16 @@ def test_teachers_pseudo_labels_student_and_scores(tmp_path, make):
     (best,) = (student / "models").iterdir()
     check_map(root, student, best, ".tif" if dense else ".png")
     check_export(root, student, best)
+
+
+def test_a_data_set_that_is_not_there_is_said_before_its_classes(tmp_path):
+    path = save_network(tmp_path / "a.pth", SECOND)
+    for dataset in ("pairs", "second"):
+        words = ["--dataset", dataset, "--data-root", tmp_path / "nowhere", "--checkpoints", path]
+        with pytest.raises(
+            FileNotFoundError, match=r"there is no folder .*nowhere; correct --data"
+        ):
+            script.main([str(word) for word in words])
 
 
 def check_map(root, outdir, best, end) -> None:

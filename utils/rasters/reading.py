@@ -48,8 +48,8 @@ class FileRaster(Raster):
         file = self._file
         some = any(value is not None for value in file.nodatavals)
         self.nodata = file.nodatavals if some else ()
-        alphas = [i for i, colour in enumerate(file.colorinterp) if colour.name == "alpha"]
-        self.alpha = alphas[0] if alphas else None
+        self._colours = [colour.name for colour in file.colorinterp]
+        self.alpha = self._colours.index("alpha") if "alpha" in self._colours else None
         flags = {flag.name for flags in file.mask_flag_enums for flag in flags}
         self._has_mask = "per_dataset" in flags and self.alpha is None
 
@@ -69,11 +69,11 @@ class FileRaster(Raster):
     @property
     def names(self) -> Sequence[str | None]:
         """See Raster; descriptions, or else colours."""
-        file = self._file
-        if any(file.descriptions):
-            return [text.strip().lower() if text else None for text in file.descriptions]
-        colours = (colour.name for colour in file.colorinterp)
-        return [name if name in ("red", "green", "blue", "nir") else None for name in colours]
+        texts = self._file.descriptions
+        if any(texts):
+            return [text.strip().lower() if text else None for text in texts]
+        known = ("red", "green", "blue", "nir")
+        return [name if name in known else None for name in self._colours]
 
     @property
     def points(self) -> Sequence[tuple[float, float, float, float]]:
