@@ -159,7 +159,8 @@ class GridImage(FileRaster):
 
 def refuse_nodata(value: float, image: FileRaster) -> None:
     """Raises ValueError if the type of an image cannot hold the value of --nodata."""
-    if image.dtype.kind != "f" and (value != int(value) or not _holds(image.dtype, int(value))):
+    whole = float(value).is_integer()
+    if image.dtype.kind != "f" and not (whole and _holds(image.dtype, int(value))):
         raise ValueError(
             f"--nodata {value:g}: {image.path} holds {image.dtype}, in which there is no such "
             "value; check it, and give one for each date if they differ"

@@ -223,8 +223,9 @@ def test_a_constant_corner_is_told_and_a_value_that_cannot_be_is_refused(tmp_pat
     (note,) = MapImages(paths, COLOURS).notes
     assert note.startswith(f"{paths[1]}: a corner") and note.endswith("pass --nodata 0")
     assert not MapImages(paths, COLOURS, told=[Told(nodata=0)] * 2).notes
-    with pytest.raises(ValueError, match=r"--nodata -9999: .*1\.tif holds uint8"):
-        MapImages(paths, COLOURS, told=[Told(), Told(nodata=-9999)])
+    for value in (-9999, 0.5, float("nan")):
+        with pytest.raises(ValueError, match=rf"--nodata {value:g}: .*1\.tif holds uint8"):
+            MapImages(paths, COLOURS, told=[Told(), Told(nodata=value)])
 
 
 # ------------------------------------------------------------------- where on earth
